@@ -1,0 +1,5 @@
+//! What podkeep does, as a library: it never prints, never reads argv, the environment or
+//! configuration files. Progress and findings go to a [`monitor::Monitor`].
+
+pub mod monitor;
+pub mod store;
