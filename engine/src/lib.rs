@@ -1,5 +1,6 @@
 //! What podkeep does, as a library: it never prints, never reads argv, the environment or
 //! configuration files. Progress and findings go to a [`monitor::Monitor`].
 
+pub mod chunk;
 pub mod monitor;
 pub mod store;

@@ -88,7 +88,13 @@ pub enum Progress<'a> {
     /// An item begins.
     ItemStart { item: &'a str },
     /// An item is done; `line` is its result in words for people.
-    ItemDone { item: &'a str, files: u64, bytes: u64, bytes_new: u64, warnings: u64 },
+    ItemDone {
+        item: &'a str,
+        files: u64,
+        bytes: u64,
+        bytes_new: u64,
+        warnings: u64,
+    },
 }
 
 /// Receives what the engine has to say. Called from many threads; must not block for long.
@@ -109,7 +115,10 @@ pub struct Collect {
 
 impl Monitor for Collect {
     fn finding(&self, finding: Finding) {
-        self.findings.lock().unwrap_or_else(|e| e.into_inner()).push(finding);
+        self.findings
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .push(finding);
     }
     fn progress(&self, _: Progress<'_>) {}
 }

@@ -1,1 +1,10 @@
-//! What the bytes of a podkeep repository mean.
+//! What the bytes of a podkeep repository mean, on disk and on the wire.
+//!
+//! `docs/repository-format.md` is the specification; this crate is its code. It does no I/O,
+//! starts no thread and reads no clock and no randomness: times, nonces and random generators are
+//! arguments. Every decoder is strict: one value has one encoding, everything is bounded, and
+//! what is not canonical is an error that names the object and the defect.
+
+pub mod codec;
+pub mod id;
+pub mod tree;

@@ -19,9 +19,8 @@ impl ObjectName {
         let component = |c: &str| {
             let head = c.bytes().next();
             head.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-                && c.bytes().all(|b| {
-                    b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-'
-                })
+                && c.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-')
         };
         (name.len() <= 200 && name.split('/').all(component)).then(|| Self(name.to_owned()))
     }
@@ -106,11 +105,14 @@ pub struct StoreError {
 impl StoreError {
     /// Classifies an I/O error of the local file system.
     pub fn from_io(action: &'static str, object: impl fmt::Display, error: &io::Error) -> Self {
-        let kind = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        let kind = match error
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error)
+        {
             Some(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => StoreErrorKind::NoSpace,
-            Some(
-                rustix::io::Errno::ROFS | rustix::io::Errno::ACCESS | rustix::io::Errno::PERM,
-            ) => StoreErrorKind::NotWritable,
+            Some(rustix::io::Errno::ROFS | rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
+                StoreErrorKind::NotWritable
+            }
             Some(rustix::io::Errno::NOENT) => StoreErrorKind::NotFound,
             _ => match error.kind() {
                 io::ErrorKind::NotFound => StoreErrorKind::NotFound,
@@ -118,7 +120,12 @@ impl StoreError {
                 _ => StoreErrorKind::Io,
             },
         };
-        Self { action, object: object.to_string(), kind, cause: error.to_string() }
+        Self {
+            action,
+            object: object.to_string(),
+            kind,
+            cause: error.to_string(),
+        }
     }
 }
 
