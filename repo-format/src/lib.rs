@@ -5,6 +5,8 @@
 //! arguments. Every decoder is strict: one value has one encoding, everything is bounded, and
 //! what is not canonical is an error that names the object and the defect.
 
+pub mod block;
 pub mod codec;
 pub mod id;
+pub mod item;
 pub mod tree;

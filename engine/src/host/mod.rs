@@ -1,0 +1,152 @@
+//! A Podman host, from two sides: a [`Source`] is read, a [`Target`] is written.
+//!
+//! Operations reach a host only through these traits; [`local`] is the host that this process
+//! runs on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use podkeep_format::id::SnapshotId;
+use podkeep_format::item::Item;
+use serde::{Deserialize, Serialize};
+
+use crate::chunk::Chunking;
+use crate::fs::{FsError, TreeScan, TreeWriter};
+use crate::monitor::Finding;
+
+/// A failure at a host: what was being done, to what, and why it failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HostError {
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    #[error("cannot {action} {object}: {cause}")]
+    Podman {
+        action: &'static str,
+        object: String,
+        cause: String,
+    },
+    /// Refused, because it would hurt something; `hint` is the flag or command that resolves it.
+    #[error("{object}: {cause}")]
+    Refused {
+        object: String,
+        cause: String,
+        hint: String,
+    },
+    /// Another run works on this item (exit code 11).
+    #[error("another run works on {object}: {holder}")]
+    Busy { object: String, holder: String },
+}
+
+/// What is on a host, without content. Bounded by what Podman itself lists.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    /// The driver of containers/storage ("overlay"); `None` when the host has no Podman.
+    pub driver: Option<String>,
+    pub podman_version: Option<String>,
+    pub volumes: Vec<VolumeFacts>,
+    pub findings: Vec<Finding>,
+}
+
+/// A volume as Podman tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeFacts {
+    pub name: String,
+    pub driver: String,
+    pub anonymous: bool,
+    /// Containers (names) that mount it, and which of them run.
+    pub used_by: Vec<String>,
+    pub used_by_running: Vec<String>,
+}
+
+/// What to read, and how.
+#[derive(Clone)]
+pub struct ScanRequest {
+    pub item: Item,
+    pub chunking: Arc<Chunking>,
+    /// Reader threads, at least 1. Never changes the root id.
+    pub threads: usize,
+    /// Globs over paths below the item's root.
+    pub exclude: Vec<String>,
+    /// Leave out the content of directories with a valid CACHEDIR.TAG.
+    pub exclude_caches: bool,
+    pub cross_mounts: bool,
+    /// Directory of the file states; `None` reads everything and records nothing.
+    pub states: Option<PathBuf>,
+    /// File states may be reused if they were recorded for exactly this snapshot of the item.
+    pub trusted: Option<SnapshotId>,
+}
+
+/// What an item is besides its files, and its files.
+pub struct OpenItem {
+    /// The definition (opaque bytes, JSON from Podman), if the item has one.
+    pub definition: Option<Vec<u8>>,
+    /// `None`: the item has no content that can be read now; a finding says why.
+    pub tree: Option<Box<dyn TreeScan>>,
+    pub findings: Vec<Finding>,
+}
+
+/// The side of a host that is read.
+pub trait Source: Send + Sync {
+    fn inventory(&self) -> Result<Inventory, HostError>;
+
+    /// Starts to read an item; holds its lock until the scan is dropped.
+    fn open(&self, request: &ScanRequest) -> Result<OpenItem, HostError>;
+
+    /// The item's snapshot is published: the states that its scan recorded may be trusted by a
+    /// later scan that names this snapshot.
+    fn published(&self, request: &ScanRequest, snapshot: SnapshotId) -> Result<(), HostError>;
+}
+
+/// What to do with what is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse what is not empty.
+    Refuse,
+    /// The snapshot wins for each entry, others stay.
+    Merge,
+    /// Exactly the snapshot; the old content is kept until success.
+    Replace,
+}
+
+/// Where a tree goes.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// The item's own place: the volume of that name (made from `definition` when absent), the
+    /// path itself.
+    Item {
+        item: Item,
+        definition: Option<Vec<u8>>,
+    },
+    /// A directory, made when absent; it takes the root's own attributes.
+    Directory(PathBuf),
+}
+
+#[derive(Clone)]
+pub struct WriteRequest {
+    pub place: Place,
+    pub existing: Existing,
+    pub chunking: Arc<Chunking>,
+    pub threads: usize,
+    /// Names what is restored: a staged tree is gone on with only if it was staged for the same.
+    pub root: podkeep_format::id::TreeId,
+}
+
+/// What a restore would do, known before anything is changed.
+#[derive(Clone, Debug, Default)]
+pub struct PlacePlan {
+    /// One line for people: "create volume web", "replace the content of volume web".
+    pub actions: Vec<String>,
+    /// Each ends with the flag that resolves it. Not empty: the restore would be refused.
+    pub conflicts: Vec<String>,
+}
+
+/// The side of a host that is written.
+pub trait Target: Send + Sync {
+    fn inventory(&self) -> Result<Inventory, HostError>;
+
+    /// Changes nothing.
+    fn plan(&self, request: &WriteRequest) -> Result<PlacePlan, HostError>;
+
+    /// Prepares the place and its staging; refuses what [`plan`](Self::plan) calls a conflict.
+    fn open(&self, request: &WriteRequest) -> Result<Box<dyn TreeWriter>, HostError>;
+}
