@@ -9,4 +9,5 @@ pub mod block;
 pub mod codec;
 pub mod id;
 pub mod item;
+pub mod seal;
 pub mod tree;
