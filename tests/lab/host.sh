@@ -146,10 +146,11 @@ lab_image() {
     case $2 in
         busybox) lab_exec "$1" bash -s < "$LAB/busybox-image.sh" ;;
         postgres)
+            # /run/postgresql is made at boot and so is not there: servers take `-k /tmp`.
             base=$(lab_base postgres)
             tar -C "$base" --numeric-owner --exclude="./dev/*" -cf - . | lab_exec "$1" podman import -q \
                 --change 'ENV PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
-                - localhost/postgres:1 > /dev/null ;;
+                --change 'ENV PGHOST=/tmp' - localhost/postgres:1 > /dev/null ;;
         *) die "no image '$2': busybox or postgres" ;;
     esac
 }
