@@ -5,4 +5,6 @@ pub mod chunk;
 pub mod fs;
 pub mod host;
 pub mod monitor;
+pub mod operations;
+pub mod repo;
 pub mod store;

@@ -9,5 +9,7 @@ pub mod block;
 pub mod codec;
 pub mod id;
 pub mod item;
+pub mod pack;
 pub mod seal;
+pub mod segment;
 pub mod tree;

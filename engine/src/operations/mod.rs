@@ -1,0 +1,245 @@
+//! One verb, one file: what the command line offers, as functions over a repository and a host.
+
+use std::path::PathBuf;
+
+use podkeep_format::id::{RunId, SnapshotId, TreeId};
+use podkeep_format::item::Item;
+use podkeep_format::tree::{Entry, Time};
+
+use crate::host::{Existing, HostError};
+use crate::store::StoreError;
+
+/// Why an operation failed as a whole.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    #[error(transparent)]
+    Repository(#[from] crate::repo::RepoError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A selector, snapshot or pattern that matches nothing; `near` holds similar names.
+    #[error("{what} matches nothing")]
+    NoMatch { what: String, near: Vec<String> },
+    /// The request itself makes no sense (exit code 2).
+    #[error("{message}")]
+    Usage { message: String, hint: String },
+    /// Refused, because it would hurt something; `hint` resolves it.
+    #[error("{message}")]
+    Refused { message: String, hint: String },
+    /// Conflicts of a restore; each line ends with the flag that resolves it.
+    #[error("{} of what is to be restored is in the way of what is there", conflicts.len())]
+    Conflicts { conflicts: Vec<String> },
+    /// The local side failed (output, cache, state folder).
+    #[error("cannot {action} {object}: {cause}")]
+    Local {
+        action: &'static str,
+        object: String,
+        cause: String,
+    },
+    #[error("interrupted")]
+    Interrupted,
+}
+
+pub type OperationResult<T> = Result<T, OperationError>;
+
+/// A selector of items: kind and a glob over names (`path:` names are literal).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selector {
+    pub item: Item,
+    /// Whether the name is a glob.
+    pub glob: bool,
+}
+
+/// What a command works on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Everything of the host (or of the snapshot).
+    pub all: bool,
+    pub selectors: Vec<Selector>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct BackupOptions {
+    pub selection: Selection,
+    pub exclude: Vec<String>,
+    pub exclude_items: Vec<Selector>,
+    pub exclude_caches: bool,
+    pub cross_mounts: bool,
+    pub tags: Vec<String>,
+    pub dry_run: bool,
+    /// Reader threads; 0: one for each core.
+    pub threads: usize,
+    /// Where file states lie; `None` reads everything anew.
+    pub states: Option<PathBuf>,
+}
+
+/// One item of a finished backup.
+#[derive(Clone, Debug)]
+pub struct BackupItem {
+    pub item: Item,
+    /// `None`: dry run, or the item failed.
+    pub snapshot: Option<SnapshotId>,
+    pub root: Option<TreeId>,
+    pub files: u64,
+    pub bytes_logical: u64,
+    pub bytes_read: u64,
+    pub complete: bool,
+    /// Why the item has no snapshot.
+    pub failure: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct BackupReport {
+    /// `None`: dry run, or nothing was stored.
+    pub run: Option<RunId>,
+    pub complete: bool,
+    pub items: Vec<BackupItem>,
+    pub files: u64,
+    pub bytes_read: u64,
+    pub bytes_logical: u64,
+    /// Everything that the run made the repository grow by, metadata included.
+    pub bytes_added: u64,
+    pub chunks_new: u64,
+    pub chunks_known: u64,
+    /// Findings that are warnings.
+    pub warnings: u64,
+    pub seconds: f64,
+}
+
+/// A run as `snapshots` shows it.
+#[derive(Clone, Debug)]
+pub struct SnapshotRow {
+    pub run: RunId,
+    pub time: Time,
+    pub zone_minutes: i16,
+    pub host: String,
+    pub scope_all: bool,
+    pub complete: bool,
+    pub tags: Vec<String>,
+    pub bytes_logical: u64,
+    pub bytes_added: u64,
+    pub files: u64,
+    pub items: Vec<Item>,
+    /// The run record is missing: the run was cut off after these items.
+    pub cut_off: bool,
+}
+
+/// Which snapshot: an id prefix, or `latest~N`, each of one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapSpec {
+    pub which: SnapWhich,
+    pub host: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapWhich {
+    /// 4 to 32 lower-case hex digits.
+    Prefix(String),
+    /// The newest, or the one this many before it.
+    Latest(u64),
+}
+
+/// An item, or something below it: `volume:web:/data/x`, `path:/srv/data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemPath {
+    pub selector: Selector,
+    /// Raw path below the item's root, without slashes at its ends; empty for the root.
+    pub path: Vec<u8>,
+}
+
+/// One row of `ls` and `find`.
+#[derive(Clone, Debug)]
+pub struct ListedEntry {
+    pub item: Item,
+    /// Below the item's root; empty for the root.
+    pub path: Vec<u8>,
+    pub entry: Entry,
+    /// `find`: the snapshot that holds it.
+    pub run: Option<RunId>,
+}
+
+/// How two trees differ at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Added,
+    Removed,
+    /// The content (or type, or link target) differs.
+    Modified,
+    /// Only attributes differ.
+    Attributes,
+}
+
+#[derive(Clone, Debug)]
+pub struct DiffRow {
+    pub item: Item,
+    pub path: Vec<u8>,
+    pub change: Change,
+    pub before: Option<Entry>,
+    pub after: Option<Entry>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct StatsReport {
+    pub snapshots: u64,
+    pub items: u64,
+    pub packs: u64,
+    pub packs_bytes: u64,
+    pub segments: u64,
+    pub segments_bytes: u64,
+    pub snapshots_bytes: u64,
+    /// Keys, config, leases and everything else that has no line of its own.
+    pub other_bytes: u64,
+    pub reserve_bytes: u64,
+    pub chunks: u64,
+    pub chunks_bytes: u64,
+    pub bytes_logical: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    pub snapshot: SnapSpec,
+    pub all: bool,
+    pub items: Vec<ItemPath>,
+    pub to_dir: Option<PathBuf>,
+    /// A new name for the one item that is restored.
+    pub rename: Option<Vec<u8>>,
+    pub existing: Existing,
+    pub dry_run: bool,
+    /// 0: one for each core.
+    pub threads: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct RestoreReport {
+    /// What was done, or with a dry run would be done, in words.
+    pub actions: Vec<String>,
+    pub conflicts: Vec<String>,
+    pub items: u64,
+    pub files: u64,
+    pub bytes_written: u64,
+    pub warnings: u64,
+    pub seconds: f64,
+    /// The snapshot that was used says that it is incomplete.
+    pub incomplete: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckOptions {
+    /// Read and decode this share of all packs.
+    pub read_data_percent: Option<u8>,
+    pub endorse: bool,
+    pub threads: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct CheckReport {
+    pub snapshots: u64,
+    pub packs: u64,
+    pub packs_read: u64,
+    pub chunks: u64,
+    /// Damage that remains; each was a finding.
+    pub damaged: u64,
+    pub healed: u64,
+    pub seconds: f64,
+}
