@@ -8,28 +8,19 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-PACKAGES=(gcc libc6-dev mmdebstrap debian-archive-keyring btrfs-progs xfsprogs e2fsprogs util-linux
-    procps iproute2 tar attr acl libcap2-bin)
 BASES=(trixie bookworm sid postgres)
 export PODKEEP_LAB=$PWD/tests/lab/lab
 export PODKEEP_LAB_CACHE=${PODKEEP_LAB_CACHE:-/var/cache/podkeep-lab}
-export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
 die() { printf 'run.sh: %s\n' "$*" >&2; exit 1; }
 
-[ "$(id -u)" = 0 ] || die "the tests make devices, owners and namespaces: run them as root"
-command -v cargo > /dev/null || die "there is no cargo: install Rust (rustup.rs or 'apt-get install rustup')"
+. tests/lab/packages.sh
+require_machine
 for tool in fmt clippy; do
     cargo "$tool" --version > /dev/null || die "there is no cargo $tool: 'rustup component add' it"
 done
-command -v apt-get > /dev/null || die "the hosts of the tests are built with Debian's tools: run this on Debian"
-
-missing=()
-for package in "${PACKAGES[@]}"; do
-    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed \
-        || missing+=("$package")
-done
+mapfile -t missing < <(missing_packages)
 cat <<INTRO
 podkeep's tests
   installs   ${missing[*]:-nothing, all Debian packages are there}
@@ -39,12 +30,7 @@ podkeep's tests
   takes      on two cores about 12 minutes the first time, 5 when everything is built
 
 INTRO
-if [ ${#missing[@]} -gt 0 ]; then
-    export DEBIAN_FRONTEND=noninteractive
-    # A list that is too old names packages that the mirror has dropped, hence the update.
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
-        > /dev/null < /dev/null || die "cannot install ${missing[*]}"
-fi
+install_packages "${missing[@]}"
 
 # The hosts of this run lie apart from any other's. Those of a run that was killed have an owner that
 # is gone, and the next start of a host removes them.
