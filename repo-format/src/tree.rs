@@ -471,7 +471,7 @@ fn decode_holes(input: &mut Decoder<'_>, size: u64) -> Result<Vec<(u64, u64)>, D
             Some(end) if end <= size && len > 0 && !touches => end,
             _ => return input.fail(Defect::NotCanonical("hole")),
         };
-        if offset % HOLE_GRAIN != 0 || (end % HOLE_GRAIN != 0 && end != size) {
+        if !offset.is_multiple_of(HOLE_GRAIN) || (!end.is_multiple_of(HOLE_GRAIN) && end != size) {
             return input.fail(Defect::NotCanonical("hole"));
         }
         holes.push((offset, len));
