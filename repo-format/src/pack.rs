@@ -399,11 +399,10 @@ pub fn open_toc_tail(
     toc_position: u64,
     mut sealed: Vec<u8>,
 ) -> Result<Vec<TocBlock>, DecodeError> {
-    let opened = header.toc_key(repository, index).open(
-        &toc_position.to_le_bytes(),
-        0,
-        &mut sealed,
-    )?;
+    let opened =
+        header
+            .toc_key(repository, index)
+            .open(&toc_position.to_le_bytes(), 0, &mut sealed)?;
     match opened.len().checked_sub(SIGNATURE_BYTES) {
         Some(len) => decode_toc(&opened[..len]),
         None => Decoder::new("table of contents", &[]).fail(Defect::Truncated),
