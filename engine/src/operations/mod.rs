@@ -1,5 +1,7 @@
 //! One verb, one file: what the command line offers, as functions over a repository and a host.
 
+pub mod near;
+
 use std::path::PathBuf;
 
 use podkeep_format::id::{RunId, SnapshotId, TreeId};
