@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 pub mod init;
 pub mod key;
+pub mod near;
 pub mod restore;
 pub mod select;
 
