@@ -1,3 +1,4 @@
-//! The engine as a library.
+//! Tests of the engine from outside, one folder or file per part.
 
 mod repo;
+mod store;
