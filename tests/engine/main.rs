@@ -1,0 +1,8 @@
+//! The engine's tests.
+
+#[path = "../support/mktree.rs"]
+mod mktree;
+#[path = "../support/oracle.rs"]
+mod oracle;
+
+mod write;

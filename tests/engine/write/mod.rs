@@ -1,0 +1,3 @@
+//! Writing trees back, driven by hand-made steps.
+
+mod support;
