@@ -147,7 +147,9 @@ pub enum PartBytes {
 /// are written, in parallel; then the other nodes and links, in order; then directories end.
 #[derive(Clone, Debug)]
 pub enum WriteStep {
-    /// Makes a directory below `parent`. For the root itself: `parent` is `number` is 0.
+    /// Makes a directory below `parent`. For the root itself: `parent` is `number` is 0, and it
+    /// is the first step of all. When the tree is a single file there is no such step: the
+    /// file's `parent` is 0.
     Directory {
         number: DirectoryNumber,
         parent: DirectoryNumber,
@@ -161,6 +163,13 @@ pub enum WriteStep {
         entry: Arc<Entry>,
         parts: Vec<FilePart>,
         last: bool,
+    },
+    /// A piece of the file turned out to be damaged: nothing of it may stand under its name.
+    /// Removes what earlier steps wrote of it; what stood there before a merge stays.
+    FileDrop {
+        number: FileNumber,
+        parent: DirectoryNumber,
+        entry: Arc<Entry>,
     },
     /// A symbolic link, device, fifo or socket.
     Node {

@@ -129,6 +129,9 @@ pub struct WriteRequest {
     pub threads: usize,
     /// Names what is restored: a staged tree is gone on with only if it was staged for the same.
     pub root: podkeep_format::id::TreeId,
+    /// The tree is one file of this name, which goes into the place's directory (for a `path:`
+    /// item: its parent); nothing else there is touched.
+    pub file_name: Option<Vec<u8>>,
 }
 
 /// What a restore would do, known before anything is changed.
