@@ -203,7 +203,7 @@ fn wrong_parts_fail_their_file_only() {
             0,
             PartBytes::Data {
                 buffer: 0,
-                range: 9..3,
+                range: std::ops::Range { start: 9, end: 3 },
             },
         ),
     ];
