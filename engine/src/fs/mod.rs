@@ -7,6 +7,7 @@
 
 pub mod attributes;
 pub mod scan;
+pub mod write;
 
 use std::fmt;
 use std::ops::Range;
