@@ -8,6 +8,12 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+pub mod faults;
+pub mod local;
+pub mod memory;
+pub mod recording;
+pub mod retry;
+
 /// The name of an object: `/`-separated components of `[a-z0-9][a-z0-9.-]*`, at most 200 bytes
 /// in all. Lower case only, so that a medium that folds case cannot mix two objects up.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,7 +81,8 @@ pub enum Medium {
 pub enum StoreErrorKind {
     /// No object of that name (or no store at that place).
     NotFound,
-    /// An object of that name has other bytes: nothing was changed.
+    /// An object of that name has other bytes, or the name is a folder of another object's name,
+    /// or has one for its folder: nothing was changed.
     Conflict,
     /// Fewer bytes than asked for, or than the listing said.
     Short,
@@ -83,7 +90,7 @@ pub enum StoreErrorKind {
     NoSpace,
     /// EROFS, EACCES, EPERM.
     NotWritable,
-    /// The medium failed (EIO, ...). What was being written is not there under its name.
+    /// The medium failed (EIO, ...).
     Io,
     /// The link to the medium is gone; trying again may help.
     Unreachable,
@@ -114,6 +121,15 @@ impl StoreError {
                 StoreErrorKind::NotWritable
             }
             Some(rustix::io::Errno::NOENT) => StoreErrorKind::NotFound,
+            // A network or FUSE file system whose other end is gone.
+            Some(
+                rustix::io::Errno::NOTCONN
+                | rustix::io::Errno::TIMEDOUT
+                | rustix::io::Errno::HOSTDOWN
+                | rustix::io::Errno::HOSTUNREACH
+                | rustix::io::Errno::NETDOWN
+                | rustix::io::Errno::NETUNREACH,
+            ) => StoreErrorKind::Unreachable,
             _ => match error.kind() {
                 io::ErrorKind::NotFound => StoreErrorKind::NotFound,
                 io::ErrorKind::UnexpectedEof => StoreErrorKind::Short,
@@ -135,6 +151,8 @@ pub type StoreResult<T> = Result<T, StoreError>;
 ///
 /// Contract, for every implementation and wrapper:
 /// - An object is visible under its name only with all its bytes.
+/// - No object's name is a folder of another's: where `a/b` is, a put of `a` is a
+///   [`StoreErrorKind::Conflict`], and the other way round (a file system cannot hold both).
 /// - Operations on different names never disturb each other; every method may be called from
 ///   many threads and from many processes at once.
 /// - No method retries by itself, except where it says so (the retry wrapper).
@@ -160,8 +178,8 @@ pub trait ObjectStore: Send + Sync {
     /// Size in bytes, or `None` when there is no such object.
     fn size(&self, name: &ObjectName) -> StoreResult<Option<u64>>;
 
-    /// Every object whose name starts with the component path `folder` (no trailing slash;
-    /// `""` is everything), sorted by name. A folder that does not exist is an empty listing.
+    /// Every object below the component path `folder` (no trailing slash; `""` is everything;
+    /// an object named exactly `folder` is not below it), sorted by name. A folder that does not exist is an empty listing.
     /// Objects put or deleted meanwhile may or may not be listed; all others are.
     /// Temporary files and foreign names are never listed.
     fn list(&self, folder: &str) -> StoreResult<Vec<ObjectMeta>>;
