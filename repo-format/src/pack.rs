@@ -389,3 +389,22 @@ pub fn open_toc(
     )?;
     Ok((header, decode_toc(toc)?))
 }
+
+/// Opens a sealed table of contents that was read alone. Its signature cannot be checked without
+/// the pack's bytes: only for readers, who check every chunk.
+pub fn open_toc_tail(
+    repository: RepositoryId,
+    index: &Secret,
+    header: &PackHeader,
+    toc_position: u64,
+    mut sealed: Vec<u8>,
+) -> Result<Vec<TocBlock>, DecodeError> {
+    let opened =
+        header
+            .toc_key(repository, index)
+            .open(&toc_position.to_le_bytes(), 0, &mut sealed)?;
+    match opened.len().checked_sub(SIGNATURE_BYTES) {
+        Some(len) => decode_toc(&opened[..len]),
+        None => Decoder::new("table of contents", &[]).fail(Defect::Truncated),
+    }
+}

@@ -3,6 +3,8 @@
 //! Operations reach a host only through these traits; [`local`] is the host that this process
 //! runs on.
 
+pub mod select;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -1,5 +1,11 @@
 //! One verb, one file: what the command line offers, as functions over a repository and a host.
 
+pub mod backup;
+pub mod check;
+pub mod init;
+pub mod key;
+pub mod restore;
+pub mod select;
 pub mod near;
 
 use std::path::PathBuf;
@@ -72,6 +78,8 @@ pub struct BackupOptions {
     pub dry_run: bool,
     /// Reader threads; 0: one for each core.
     pub threads: usize,
+    /// Offset of local time from UTC, recorded with the times.
+    pub zone_minutes: i16,
     /// Where file states lie; `None` reads everything anew.
     pub states: Option<PathBuf>,
 }

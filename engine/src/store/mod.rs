@@ -8,8 +8,11 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+pub mod faults;
 pub mod local;
 pub mod memory;
+pub mod recording;
+pub mod retry;
 
 /// The name of an object: `/`-separated components of `[a-z0-9][a-z0-9.-]*`, at most 200 bytes
 /// in all. Lower case only, so that a medium that folds case cannot mix two objects up.

@@ -1,0 +1,122 @@
+//! Which items a selector means: kind and name, with globs over names.
+
+use podkeep_format::item::{Item, ItemKind};
+
+use super::Inventory;
+
+/// Every item of a host that `--all` covers, sorted.
+pub fn everything(inventory: &Inventory) -> Vec<Item> {
+    let mut items: Vec<Item> = inventory
+        .volumes
+        .iter()
+        .map(|volume| Item::new(ItemKind::Volume, volume.name.as_bytes()))
+        .collect();
+    items.sort();
+    items
+}
+
+/// The items of a host that a selector means, sorted. A `path:` is taken as it is: whether it
+/// exists shows when it is read.
+pub fn matching(inventory: &Inventory, wanted: &Item, glob: bool) -> Vec<Item> {
+    if wanted.kind == ItemKind::Path {
+        return vec![wanted.clone()];
+    }
+    let mut items = everything(inventory);
+    items.retain(|item| matches(wanted, glob, item));
+    items
+}
+
+/// Whether `item` is what `wanted` means. In a glob, `*` stands for any bytes, `?` for one byte.
+pub fn matches(wanted: &Item, glob: bool, item: &Item) -> bool {
+    wanted.kind == item.kind
+        && match glob && wanted.kind != ItemKind::Path {
+            true => glob_matches(&wanted.name, &item.name),
+            false => wanted.name == item.name,
+        }
+}
+
+/// Linear in time for any pattern: on a mismatch only the last `*` takes one byte more.
+fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p + 1, n));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => match star {
+                Some((after, taken)) => {
+                    star = Some((after, taken + 1));
+                    (p, n) = (after, taken + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+/// Up to three names that are nearly what was asked for.
+pub fn near(inventory: &Inventory, wanted: &Item) -> Vec<String> {
+    let mut close: Vec<(usize, String)> = everything(inventory)
+        .iter()
+        .map(|item| (distance(&item.name, &wanted.name), item.to_string()))
+        .filter(|(distance, _)| *distance <= wanted.name.len().max(6) / 2)
+        .collect();
+    close.sort();
+    close.truncate(3);
+    close.into_iter().map(|(_, text)| text).collect()
+}
+
+/// Edit distance of two names, of which the first 256 bytes count.
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let (a, b) = (&a[..a.len().min(256)], &b[..b.len().min(256)]);
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{distance, glob_matches};
+
+    #[test]
+    fn globs_match_whole_names() {
+        for (pattern, name, expected) in [
+            ("*", "", true),
+            ("db*", "db", true),
+            ("*db", "webdb", true),
+            ("*a*b*", "xxaxxbxx", true),
+            ("w?b", "web", true),
+            ("web", "web1", false),
+            ("a*b", "acbd", false),
+            ("", "x", false),
+        ] {
+            assert_eq!(
+                glob_matches(pattern.as_bytes(), name.as_bytes()),
+                expected,
+                "{pattern} {name}"
+            );
+        }
+    }
+
+    #[test]
+    fn distances_count_edits() {
+        assert_eq!(distance(b"pgdata", b"pgdta"), 1);
+        assert_eq!(distance(b"", b"abc"), 3);
+        assert_eq!(distance(b"same", b"same"), 0);
+    }
+}
