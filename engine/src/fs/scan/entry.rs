@@ -164,9 +164,8 @@ impl Worker<'_> {
     }
 
     fn keep_xattrs(&mut self, raw: RawXattrs) -> Vec<Xattr> {
-        let fits = |(name, _): &(Vec<u8>, Vec<u8>)| {
-            !name.is_empty() && name.len() <= XATTR_NAME_BYTES_MAX
-        };
+        let fits =
+            |(name, _): &(Vec<u8>, Vec<u8>)| !name.is_empty() && name.len() <= XATTR_NAME_BYTES_MAX;
         raw.into_iter()
             .filter(fits)
             .map(|(name, value)| {

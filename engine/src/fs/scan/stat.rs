@@ -86,10 +86,12 @@ impl Stat {
         out.varint(self.ino).varint(self.dev).varint(self.size);
         out.varint_signed(self.mtime.secs).u32(self.mtime.nanos);
         out.varint_signed(self.ctime.secs).u32(self.ctime.nanos);
-        out.u16(self.mode).u8(self.kind.as_raw_mode().to_le_bytes()[1]);
+        out.u16(self.mode)
+            .u8(self.kind.as_raw_mode().to_le_bytes()[1]);
         out.varint(u64::from(self.uid)).varint(u64::from(self.gid));
         out.varint(u64::from(self.nlink));
-        out.varint(u64::from(self.rdev.0)).varint(u64::from(self.rdev.1));
+        out.varint(u64::from(self.rdev.0))
+            .varint(u64::from(self.rdev.1));
     }
 }
 
