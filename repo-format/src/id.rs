@@ -105,6 +105,9 @@ id!(
     /// First 16 bytes of BLAKE3 of a key slot's bytes.
     SlotId, 16);
 id!(
+    /// BLAKE3 of an endorsement's bytes, unkeyed.
+    EndorsementId, 32);
+id!(
     /// Hardlinks of one file in one item: keyed hash of the item and the lowest member path.
     LinkGroup, 16);
 

@@ -5,11 +5,22 @@
 //! arguments. Every decoder is strict: one value has one encoding, everything is bounded, and
 //! what is not canonical is an error that names the object and the defect.
 
+pub mod author;
 pub mod block;
 pub mod codec;
+pub mod config;
+pub mod endorsement;
+pub mod fence;
+pub mod frame;
 pub mod id;
 pub mod item;
+pub mod keys;
+pub mod lease;
+pub mod names;
 pub mod pack;
+pub mod run;
 pub mod seal;
 pub mod segment;
+pub mod snapshot;
+pub mod tombstone;
 pub mod tree;

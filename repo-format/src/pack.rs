@@ -108,7 +108,8 @@ pub struct TocBlock {
     pub chunks: Vec<TocChunk>,
 }
 
-fn encode_toc(blocks: &[TocBlock]) -> Vec<u8> {
+/// The only encoding of a list that [`decode_toc`] accepts.
+pub fn encode_toc(blocks: &[TocBlock]) -> Vec<u8> {
     let mut out = Encoder::new();
     out.varint(blocks.len() as u64);
     for block in blocks {
@@ -388,4 +389,23 @@ pub fn open_toc(
         &signature_bytes,
     )?;
     Ok((header, decode_toc(toc)?))
+}
+
+/// Opens a sealed table of contents that was read alone. Its signature cannot be checked without
+/// the pack's bytes: only for readers, who check every chunk.
+pub fn open_toc_tail(
+    repository: RepositoryId,
+    index: &Secret,
+    header: &PackHeader,
+    toc_position: u64,
+    mut sealed: Vec<u8>,
+) -> Result<Vec<TocBlock>, DecodeError> {
+    let opened =
+        header
+            .toc_key(repository, index)
+            .open(&toc_position.to_le_bytes(), 0, &mut sealed)?;
+    match opened.len().checked_sub(SIGNATURE_BYTES) {
+        Some(len) => decode_toc(&opened[..len]),
+        None => Decoder::new("table of contents", &[]).fail(Defect::Truncated),
+    }
 }

@@ -299,6 +299,11 @@ impl<B: AsRef<[u8]>> Segment<B> {
         Ok(())
     }
 
+    pub fn body(&self) -> &B {
+        &self.body
+    }
+
+    /// Records.
     pub fn len(&self) -> usize {
         self.layout.records
     }

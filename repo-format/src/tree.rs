@@ -5,6 +5,11 @@
 //! is too large for one node is split where a keyed hash of the *name* says so, so that adding
 //! one name changes one leaf. Long contents are split likewise, by chunk id.
 
+mod lists;
+
+pub use lists::{ContentBuilder, ListNode};
+
+use crate::block::PAYLOAD_BYTES_MAX;
 use crate::codec::{DecodeError, Decoder, Defect, Encoder};
 use crate::id::{ChunkId, ChunkIdKey, ChunkKind, LinkGroup, ListId, TreeId};
 
@@ -12,9 +17,9 @@ use crate::id::{ChunkId, ChunkIdKey, ChunkKind, LinkGroup, ListId, TreeId};
 pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a symbolic link's target. Linux's PATH_MAX.
 pub const LINK_TARGET_BYTES_MAX: usize = 4095;
-/// Extended attributes of one entry, and the bytes of one name and one value. Linux's limits
-/// (XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX).
-pub const XATTRS_MAX: usize = 65_536;
+/// Bytes of the names of one entry's extended attributes, each with a NUL, and the bytes of one
+/// name and one value. Linux's limits (XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX).
+pub const XATTR_LIST_BYTES_MAX: usize = 65_536;
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
 pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
 /// A value longer than this is a chunk of its own.
@@ -39,8 +44,10 @@ pub const LEVELS_MAX: u8 = 12;
 pub const HOLES_MAX: usize = 65_536;
 /// A hole is recorded in whole units of this many bytes, rounded inwards.
 pub const HOLE_GRAIN: u64 = 4096;
-/// A decoder refuses a node larger than this.
-pub const NODE_DECODE_BYTES_MAX: usize = 24 << 20;
+/// A decoder refuses a node larger than this: no block could hold it.
+pub const NODE_DECODE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
+/// A chunk that a content or an attribute names is not longer than this: no block could hold it.
+pub const PIECE_BYTES_MAX: u32 = PAYLOAD_BYTES_MAX as u32;
 
 /// A point in time. `nanos` < 10^9.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -84,7 +91,7 @@ impl Piece {
 /// What a file holds, canonical whatever its allocation on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// 1 to [`INLINE_BYTES_MAX`] bytes that are not all zero... or none at all (an empty file).
+    /// 0 to [`INLINE_BYTES_MAX`] bytes.
     Inline(Vec<u8>),
     /// 1 to [`PIECES_INLINE_MAX`] pieces; two zero runs never follow each other.
     Pieces(Vec<Piece>),
@@ -390,11 +397,12 @@ impl Entry {
 }
 
 fn decode_xattrs(input: &mut Decoder<'_>) -> Result<Vec<Xattr>, DecodeError> {
-    let count = input.bounded("extended attributes", XATTRS_MAX as u64)?;
+    let count = input.bounded("extended attributes", XATTR_LIST_BYTES_MAX as u64 / 2)?;
     if count == 0 {
         return input.fail(Defect::NotCanonical("extended attributes"));
     }
     let mut xattrs: Vec<Xattr> = Vec::new();
+    let mut list_bytes = 0;
     for _ in 0..count {
         let name = input
             .bytes("attribute name", XATTR_NAME_BYTES_MAX)?
@@ -404,6 +412,10 @@ fn decode_xattrs(input: &mut Decoder<'_>) -> Result<Vec<Xattr>, DecodeError> {
             || xattrs.last().is_some_and(|last| last.name >= name)
         {
             return input.fail(Defect::NotCanonical("attribute name"));
+        }
+        list_bytes += name.len() + 1;
+        if list_bytes > XATTR_LIST_BYTES_MAX {
+            return input.fail(Defect::TooLarge("extended attributes"));
         }
         let value = match input.u8()? {
             0 => XattrValue::Inline(
@@ -471,7 +483,8 @@ fn decode_holes(input: &mut Decoder<'_>, size: u64) -> Result<Vec<(u64, u64)>, D
             Some(end) if end <= size && len > 0 && !touches => end,
             _ => return input.fail(Defect::NotCanonical("hole")),
         };
-        if offset % HOLE_GRAIN != 0 || (end % HOLE_GRAIN != 0 && end != size) {
+        let end_is_aligned = end.is_multiple_of(HOLE_GRAIN) || end == size;
+        if !offset.is_multiple_of(HOLE_GRAIN) || !end_is_aligned {
             return input.fail(Defect::NotCanonical("hole"));
         }
         holes.push((offset, len));
@@ -503,7 +516,7 @@ fn decode_pieces(input: &mut Decoder<'_>, max: usize) -> Result<Vec<Piece>, Deco
     }
     let mut pieces: Vec<Piece> = Vec::new();
     for _ in 0..count {
-        let len = input.bounded("chunk length", u64::from(u32::MAX))?;
+        let len = input.bounded("chunk length", u64::from(PIECE_BYTES_MAX))?;
         if len > 0 {
             pieces.push(Piece::Chunk {
                 id: ChunkId(input.array()?),
@@ -516,6 +529,9 @@ fn decode_pieces(input: &mut Decoder<'_>, max: usize) -> Result<Vec<Piece>, Deco
             }
             pieces.push(Piece::Zero { len });
         }
+    }
+    if pieces_bytes(&pieces).is_none_or(|bytes| bytes > i64::MAX as u64) {
+        return input.fail(Defect::TooLarge("content size"));
     }
     Ok(pieces)
 }
@@ -671,232 +687,15 @@ fn split_level<'a>(
             flush(&mut body, &mut count, &mut first);
         }
     }
-    if count > 0 || level == 0 {
-        // An empty directory is one empty leaf; an exact cut at the end leaves nothing behind.
-        if count > 0 {
-            flush(&mut body, &mut count, &mut first);
-        }
+    if count > 0 {
+        flush(&mut body, &mut count, &mut first);
     }
     if nodes.is_empty() {
+        // An empty directory is one empty leaf.
         let node = TreeNode::Leaf(Vec::new()).encode();
         let id = key.chunk_id(ChunkKind::Tree, &node);
         emit(id, node);
         nodes.push((Vec::new(), TreeId(id.0)));
     }
     nodes
-}
-
-/// The body of a content list node (a chunk of kind `List`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ListNode {
-    Pieces(Vec<Piece>),
-    /// `level` 1 and up: each child, which is of `level - 1`, and the bytes that it stands for.
-    Lists {
-        level: u8,
-        children: Vec<(ListId, u64)>,
-    },
-}
-
-impl ListNode {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Encoder::new();
-        match self {
-            Self::Pieces(pieces) => {
-                out.u8(0);
-                encode_pieces(pieces, &mut out);
-            }
-            Self::Lists { level, children } => {
-                out.u8(*level).varint(children.len() as u64);
-                for (id, bytes) in children {
-                    out.raw(&id.0).varint(*bytes);
-                }
-            }
-        }
-        out.finish()
-    }
-
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Decoder::new("content list", bytes);
-        let node = match input.u8()? {
-            0 => Self::Pieces(decode_pieces(&mut input, LIST_PIECES_MAX)?),
-            level if level <= LEVELS_MAX => {
-                let count = input.bounded("children", LIST_PIECES_MAX as u64)?;
-                if count == 0 {
-                    return input.fail(Defect::NotCanonical("children"));
-                }
-                let mut children = Vec::new();
-                for _ in 0..count {
-                    let id = ListId(input.array()?);
-                    children.push((id, input.bounded("content size", i64::MAX as u64)?));
-                }
-                Self::Lists { level, children }
-            }
-            other => return input.fail(Defect::Tag("content level", u64::from(other))),
-        };
-        input.end()?;
-        Ok(node)
-    }
-}
-
-/// Gathers a file's pieces in order and yields its content; list nodes that a long content needs
-/// go to `emit` as soon as they are full, so that memory does not grow with the file.
-pub struct ContentBuilder {
-    pieces: Vec<Piece>,
-    /// Levels of a list under construction; empty while the content is short.
-    levels: Vec<Vec<(ListId, u64)>>,
-    listed: bool,
-    size: u64,
-}
-
-impl Default for ContentBuilder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl ContentBuilder {
-    pub fn new() -> Self {
-        Self {
-            pieces: Vec::new(),
-            levels: Vec::new(),
-            listed: false,
-            size: 0,
-        }
-    }
-
-    /// Bytes pushed so far.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// `piece` is not empty. A zero run that follows a zero run is joined to it.
-    pub fn push(&mut self, key: &ChunkIdKey, piece: Piece, emit: &mut dyn FnMut(ChunkId, Vec<u8>)) {
-        self.size += piece.bytes();
-        if let (Some(Piece::Zero { len }), Piece::Zero { len: more }) =
-            (self.pieces.last_mut(), &piece)
-        {
-            *len += more;
-            return;
-        }
-        if !self.listed && self.pieces.len() >= PIECES_INLINE_MAX {
-            self.listed = true;
-            let pieces = std::mem::take(&mut self.pieces);
-            for piece in pieces {
-                self.push_listed(key, piece, emit);
-            }
-        }
-        if self.listed {
-            self.push_listed(key, piece, emit);
-        } else {
-            self.pieces.push(piece);
-        }
-    }
-
-    fn push_listed(
-        &mut self,
-        key: &ChunkIdKey,
-        piece: Piece,
-        emit: &mut dyn FnMut(ChunkId, Vec<u8>),
-    ) {
-        // The cut is made before the next piece, so that a zero run at the end of a node can
-        // still grow.
-        let cut = match self.pieces.last() {
-            Some(Piece::Chunk { id, .. }) if self.pieces.len() >= LIST_PIECES_MIN => {
-                split_here(id.as_bytes())
-            }
-            _ => false,
-        };
-        if cut || self.pieces.len() >= LIST_PIECES_MAX {
-            self.flush_pieces(key, emit);
-        }
-        self.pieces.push(piece);
-    }
-
-    fn flush_pieces(&mut self, key: &ChunkIdKey, emit: &mut dyn FnMut(ChunkId, Vec<u8>)) {
-        let pieces = std::mem::take(&mut self.pieces);
-        let bytes = pieces.iter().map(Piece::bytes).sum();
-        let id = emit_list(key, &ListNode::Pieces(pieces), emit);
-        self.push_child(key, 0, id, bytes, emit);
-    }
-
-    fn push_child(
-        &mut self,
-        key: &ChunkIdKey,
-        level: usize,
-        id: ListId,
-        bytes: u64,
-        emit: &mut dyn FnMut(ChunkId, Vec<u8>),
-    ) {
-        if self.levels.len() == level {
-            self.levels.push(Vec::new());
-        }
-        let full = self.levels[level].len() >= LIST_PIECES_MAX
-            || (self.levels[level].len() >= LIST_PIECES_MIN
-                && self.levels[level]
-                    .last()
-                    .is_some_and(|(id, _)| split_here(&id.0)));
-        if full {
-            let (id, bytes) = flush_level(key, level, &mut self.levels[level], emit);
-            self.push_child(key, level + 1, id, bytes, emit);
-        }
-        self.levels[level].push((id, bytes));
-    }
-
-    /// The content of what was pushed. `inline`: the whole content when it has at most
-    /// [`INLINE_BYTES_MAX`] bytes (then nothing was pushed).
-    pub fn finish(mut self, key: &ChunkIdKey, emit: &mut dyn FnMut(ChunkId, Vec<u8>)) -> Content {
-        if !self.listed {
-            if self.pieces.is_empty() {
-                return Content::Inline(Vec::new());
-            }
-            return Content::Pieces(self.pieces);
-        }
-        if !self.pieces.is_empty() {
-            self.flush_pieces(key, emit);
-        }
-        let mut level = 0;
-        loop {
-            if level + 1 == self.levels.len() && self.levels[level].len() == 1 {
-                let (id, _) = self.levels[level][0];
-                return Content::List {
-                    id,
-                    level: level as u8,
-                };
-            }
-            if !self.levels[level].is_empty() {
-                let (id, bytes) = flush_level(key, level, &mut self.levels[level], emit);
-                self.push_child(key, level + 1, id, bytes, emit);
-            }
-            level += 1;
-        }
-    }
-}
-
-fn split_here(id: &[u8; 32]) -> bool {
-    let tail = u64::from_le_bytes([
-        id[24], id[25], id[26], id[27], id[28], id[29], id[30], id[31],
-    ]);
-    tail.trailing_zeros() >= LIST_SPLIT_BITS
-}
-
-fn flush_level(
-    key: &ChunkIdKey,
-    level: usize,
-    children: &mut Vec<(ListId, u64)>,
-    emit: &mut dyn FnMut(ChunkId, Vec<u8>),
-) -> (ListId, u64) {
-    let children = std::mem::take(children);
-    let bytes = children.iter().map(|(_, bytes)| bytes).sum();
-    let node = ListNode::Lists {
-        level: level as u8 + 1,
-        children,
-    };
-    (emit_list(key, &node, emit), bytes)
-}
-
-fn emit_list(key: &ChunkIdKey, node: &ListNode, emit: &mut dyn FnMut(ChunkId, Vec<u8>)) -> ListId {
-    let bytes = node.encode();
-    let id = key.chunk_id(ChunkKind::List, &bytes);
-    emit(id, bytes);
-    ListId(id.0)
 }

@@ -3,6 +3,9 @@
 //! Operations reach a host only through these traits; [`local`] is the host that this process
 //! runs on.
 
+pub mod local;
+pub mod select;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -1,5 +1,21 @@
 //! One verb, one file: what the command line offers, as functions over a repository and a host.
 
+pub mod backup;
+pub mod check;
+pub mod diff;
+pub mod dump;
+pub mod find;
+pub mod init;
+pub mod key;
+pub mod ls;
+pub mod near;
+mod reading;
+pub mod restore;
+pub mod select;
+pub mod snapshots;
+pub mod stats;
+mod walk;
+
 use std::path::PathBuf;
 
 use podkeep_format::id::{RunId, SnapshotId, TreeId};
@@ -70,6 +86,8 @@ pub struct BackupOptions {
     pub dry_run: bool,
     /// Reader threads; 0: one for each core.
     pub threads: usize,
+    /// Offset of local time from UTC, recorded with the times.
+    pub zone_minutes: i16,
     /// Where file states lie; `None` reads everything anew.
     pub states: Option<PathBuf>,
 }

@@ -15,6 +15,8 @@ pub enum RepoError {
     /// The key at hand must not or cannot do this.
     #[error("cannot {action} with a write key: it cannot read what is stored")]
     KeyInsufficient { action: &'static str },
+    #[error("the key file is for another repository than the one at {place}")]
+    WrongKeyFile { place: String },
     #[error("this write key has been revoked")]
     KeyRevoked,
     /// The place holds another repository than the one that this host knows under its address.

@@ -1,6 +1,201 @@
 //! The content-addressed repository: keys, blocks, packs, index, catalog, leases, and the order
 //! in which things are written.
+//!
+//! `docs/repository-format.md` says what the bytes are, `docs/repository-protocol.md` who writes,
+//! reads and deletes what in which order.
 
+pub mod blocks;
+mod catalog;
 mod error;
+pub mod index;
+mod keys;
+pub mod lease;
+pub mod listed;
+mod open;
+pub mod orphans;
+pub mod reader;
+pub mod reserve;
+mod segments;
+mod snapshots;
+mod trees;
+pub mod writer;
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use podkeep_format::config::Config;
+use podkeep_format::id::{AuthorId, ChunkIdKey, HostId, PackId, RepositoryId};
+use podkeep_format::pack::PackHeader;
+use podkeep_format::seal::{AuthorKey, ObjectKey, PrivateKey, PublicKey, Secret};
+
+pub use crate::clock::now;
 pub use error::{RepoError, RepoResult};
+pub use keys::{Slot, WriteKeyText};
+pub use open::{Credential, InitOptions, OpenOptions};
+pub use snapshots::StoredSnapshot;
+
+use crate::chunk::Chunking;
+use crate::store::{ObjectName, ObjectStore};
+
+/// An open repository: a store, the keys to it, and a cache folder.
+pub struct Repository {
+    store: Arc<dyn ObjectStore>,
+    config: Config,
+    vault: Arc<Vault>,
+    secrets: podkeep_format::keys::Secrets,
+    chunking: Arc<Chunking>,
+    /// Of this repository, 0700; `None` works too, only slower.
+    cache: Option<PathBuf>,
+    host: HostId,
+    host_name: String,
+    traffic: Arc<Traffic>,
+}
+
+/// The keys of an open repository, shared with worker threads.
+pub struct Vault {
+    pub repository: RepositoryId,
+    pub owner: AuthorId,
+    pub index: Secret,
+    pub public: PublicKey,
+    /// Only with a full key.
+    pub private: Option<PrivateKey>,
+    pub author: AuthorKey,
+    pub ids: ChunkIdKey,
+    /// Keys the hashes of cache files.
+    pub cache_key: [u8; 32],
+}
+
+impl Vault {
+    /// The key of a pack's blocks. Needs a full key.
+    pub fn open_pack_key(&self, pack: PackId, header: &PackHeader) -> RepoResult<ObjectKey> {
+        let private = self.private.as_ref().ok_or(RepoError::KeyInsufficient {
+            action: "read what is stored",
+        })?;
+        let session = header
+            .session
+            .open(private, self.repository, header.author)
+            .map_err(|e| RepoError::damaged(podkeep_format::names::pack(pack), e))?;
+        Ok(header.block_key(self.repository, &session))
+    }
+}
+
+/// Bytes that this process made the repository grow by.
+#[derive(Default)]
+pub struct Traffic {
+    added: AtomicU64,
+    removed: AtomicU64,
+}
+
+impl Traffic {
+    pub fn added(&self, bytes: usize) {
+        self.added.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn removed(&self, bytes: u64) {
+        self.removed.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Growth so far.
+    pub fn growth(&self) -> u64 {
+        let removed = self.removed.load(Ordering::Relaxed);
+        self.added.load(Ordering::Relaxed).saturating_sub(removed)
+    }
+}
+
+impl Repository {
+    pub fn store(&self) -> &dyn ObjectStore {
+        &*self.store
+    }
+
+    pub fn store_arc(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn id(&self) -> RepositoryId {
+        self.config.repository
+    }
+
+    /// What decides chunks and ids, for sources and targets.
+    pub fn chunking(&self) -> &Arc<Chunking> {
+        &self.chunking
+    }
+
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    pub fn vault_arc(&self) -> Arc<Vault> {
+        Arc::clone(&self.vault)
+    }
+
+    pub fn author(&self) -> &AuthorKey {
+        &self.vault.author
+    }
+
+    pub fn host(&self) -> HostId {
+        self.host
+    }
+
+    pub fn host_name(&self) -> &str {
+        &self.host_name
+    }
+
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.vault.private.is_some()
+    }
+
+    /// Refuses a write key; `action` completes "cannot ... with a write key".
+    pub fn require_full(&self, action: &'static str) -> RepoResult<()> {
+        match self.vault.private {
+            Some(_) => Ok(()),
+            None => Err(RepoError::KeyInsufficient { action }),
+        }
+    }
+
+    /// The cache folder of this repository, if there is one that can be written.
+    pub fn cache_folder(&self) -> Option<&Path> {
+        self.cache.as_deref()
+    }
+
+    fn segments_folder(&self) -> Option<PathBuf> {
+        self.cache.as_ref().map(|cache| cache.join("index"))
+    }
+
+    /// Puts a new object and counts its bytes.
+    pub fn put(&self, object: &str, bytes: &[u8]) -> RepoResult<()> {
+        if self.store.put_new(&name(object)?, bytes)? == crate::store::Put::Created {
+            self.traffic.added(bytes.len());
+        }
+        Ok(())
+    }
+}
+
+/// Names come from `podkeep_format::names`, so that a refusal is a bug, never bad input.
+pub fn name(text: impl AsRef<str>) -> RepoResult<ObjectName> {
+    let text = text.as_ref();
+    ObjectName::parse(text).ok_or_else(|| RepoError::System {
+        cause: format!("{text} is no object name"),
+    })
+}
+
+/// Fresh random bytes from the system.
+pub fn random<const N: usize>() -> RepoResult<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(system)?;
+    Ok(bytes)
+}
+
+fn system(error: impl std::fmt::Display) -> RepoError {
+    RepoError::System {
+        cause: error.to_string(),
+    }
+}

@@ -1,0 +1,658 @@
+//! `backup`: reads items of a host and publishes a snapshot of each.
+//!
+//! Items are published in small groups: what an item needs is durable before its snapshot is
+//! put, and a run that is cut off keeps what it published. When somebody fenced the run's lease
+//! meanwhile (the machine was suspended, say), what was just published may lack chunks that
+//! prune took away: those items are read and published anew under a new lease.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use podkeep_format::block::BlockClass;
+use podkeep_format::frame::SessionKeys;
+use podkeep_format::id::{ChunkId, ChunkKind, RunId, SnapshotId};
+use podkeep_format::item::{Escaped, Item};
+use podkeep_format::lease::Purpose;
+use podkeep_format::names;
+use podkeep_format::run::RunRecord;
+use podkeep_format::seal::{Secret, SessionSeal};
+use podkeep_format::snapshot::{Consistency, Snapshot, SnapshotBody, SnapshotHeader};
+use podkeep_format::tree::Time;
+
+use super::near::near_names;
+use super::{
+    BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
+};
+use crate::fs::{ScanOutcome, TreeScan};
+use crate::host::{HostError, Inventory, ScanRequest, Source, select};
+use crate::monitor::{Finding, FindingKind, Monitor, Progress};
+use crate::repo::index::Index;
+use crate::repo::lease::HeldLease;
+use crate::repo::writer::{Writer, WriterCounts};
+use crate::repo::{RepoError, Repository, StoredSnapshot, now, orphans, random, reserve};
+
+/// Items are published once this many plaintext bytes wait, or this much time passed.
+const GROUP_BYTES: u64 = 4 << 20;
+const GROUP_TIME: Duration = Duration::from_secs(5);
+/// Findings that a snapshot quotes, and the bytes of each.
+const SAMPLES_MAX: usize = 32;
+const SAMPLE_BYTES_MAX: usize = 1024;
+/// How often one item is read anew because its lease was fenced.
+const FENCED_MAX: u32 = 3;
+
+/// Backs up what `options` selects. Fails as a whole only when nothing can go on (store, keys,
+/// no match); what fails for one item is a finding, and the others go on.
+pub fn backup(
+    repo: &Repository,
+    source: &dyn Source,
+    options: &BackupOptions,
+    monitor: &dyn Monitor,
+) -> OperationResult<BackupReport> {
+    let started = Instant::now();
+    let inventory = source.inventory()?;
+    let counting = Counting::new(monitor);
+    for finding in &inventory.findings {
+        counting.finding(finding.clone());
+    }
+    let items = choose(&inventory, options)?;
+    if options.dry_run {
+        return Ok(dry_run(items, started));
+    }
+    reserve::require(repo)?;
+    let mut run = Run {
+        repo,
+        source,
+        options,
+        monitor: &counting,
+        inventory: &inventory,
+        id: RunId(random().map_err(OperationError::Repository)?),
+        started: now(),
+        growth_before: repo.traffic().growth(),
+        counts: WriterCounts::default(),
+        done: Vec::new(),
+        findings_before_item: 0,
+    };
+    let mut queue: VecDeque<Job> = items.into_iter().map(Job::first).collect();
+    while !queue.is_empty() {
+        run.under_one_lease(&mut queue)?;
+    }
+    run.report(started)
+}
+
+fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec<Item>> {
+    let Selection { all, selectors } = &options.selection;
+    if !all && selectors.is_empty() {
+        return Err(OperationError::Usage {
+            message: "nothing is selected".into(),
+            hint: "name items (volume:NAME, path:/DIR) or use --all".into(),
+        });
+    }
+    let mut items: Vec<Item> = Vec::new();
+    if *all {
+        items.extend(select::everything(inventory));
+    }
+    for selector in selectors {
+        let matched = matching(inventory, selector);
+        if matched.is_empty() {
+            return Err(OperationError::NoMatch {
+                what: selector.item.to_string(),
+                near: near(inventory, &selector.item),
+            });
+        }
+        items.extend(matched);
+    }
+    let mut seen = std::collections::HashSet::new();
+    items.retain(|item| {
+        let excluded = options
+            .exclude_items
+            .iter()
+            .any(|selector| select::matches(&selector.item, selector.glob, item));
+        !excluded && seen.insert(item.clone())
+    });
+    Ok(items)
+}
+
+fn matching(inventory: &Inventory, selector: &Selector) -> Vec<Item> {
+    select::matching(inventory, &selector.item, selector.glob)
+}
+
+/// Items of the same kind whose names are nearly what was asked for.
+fn near(inventory: &Inventory, wanted: &Item) -> Vec<String> {
+    let names: Vec<String> = select::everything(inventory)
+        .iter()
+        .filter(|item| item.kind == wanted.kind)
+        .map(|item| Escaped(&item.name).to_string())
+        .collect();
+    let wanted_name = Escaped(&wanted.name).to_string();
+    near_names(&wanted_name, names.iter().map(String::as_str))
+        .into_iter()
+        .map(|name| format!("{}:{name}", wanted.kind.word()))
+        .collect()
+}
+
+fn dry_run(items: Vec<Item>, started: Instant) -> BackupReport {
+    let items = items.into_iter().map(|item| BackupItem {
+        item,
+        snapshot: None,
+        root: None,
+        files: 0,
+        bytes_logical: 0,
+        bytes_read: 0,
+        complete: true,
+        failure: None,
+    });
+    BackupReport {
+        complete: true,
+        items: items.collect(),
+        seconds: started.elapsed().as_secs_f64(),
+        ..BackupReport::default()
+    }
+}
+
+/// An item that waits to be read.
+struct Job {
+    item: Item,
+    /// How often its lease was fenced; file states are then not trusted.
+    fenced: u32,
+}
+
+impl Job {
+    fn first(item: Item) -> Self {
+        Self { item, fenced: 0 }
+    }
+}
+
+/// An item that was read and is not published yet.
+struct Pending {
+    job: Job,
+    request: ScanRequest,
+    header: SnapshotHeader,
+    body: SnapshotBody,
+    report: BackupItem,
+}
+
+struct Run<'a> {
+    repo: &'a Repository,
+    source: &'a dyn Source,
+    options: &'a BackupOptions,
+    monitor: &'a Counting<'a>,
+    inventory: &'a Inventory,
+    id: RunId,
+    started: Time,
+    growth_before: u64,
+    counts: WriterCounts,
+    done: Vec<BackupItem>,
+    findings_before_item: u64,
+}
+
+/// What lives as long as one lease.
+struct Session {
+    lease: HeldLease,
+    writer: Writer,
+    latest: HashMap<Item, StoredSnapshot>,
+    /// Whether file states may stand for chunk look-ups: nothing that they rely on can be gone.
+    states_hold: bool,
+}
+
+impl Run<'_> {
+    /// Takes jobs off the queue until it is empty, or until the lease was fenced: then the jobs
+    /// that must be done again are put back.
+    fn under_one_lease(&mut self, queue: &mut VecDeque<Job>) -> OperationResult<()> {
+        let mut session = self.open_session()?;
+        let mut pending: Vec<Pending> = Vec::new();
+        let mut committed = Instant::now();
+        let mut outcome = Ok(());
+        while let Some(job) = queue.pop_front() {
+            if self.monitor.interrupted() {
+                outcome = Err(OperationError::Interrupted);
+                break;
+            }
+            match self.read_item(&mut session, job) {
+                Ok(Some(item)) => pending.push(item),
+                Ok(None) => {}
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+            if session.writer.unflushed() >= GROUP_BYTES || committed.elapsed() >= GROUP_TIME {
+                self.commit(&mut session, &mut pending, queue)?;
+                committed = Instant::now();
+                if queue.front().is_some_and(|job| job.fenced > 0) {
+                    break;
+                }
+            }
+        }
+        // What was read completely is published, also when the run ends early.
+        if !matches!(
+            outcome,
+            Err(OperationError::Repository(_) | OperationError::Store(_))
+        ) {
+            self.commit(&mut session, &mut pending, queue)?;
+        }
+        let counts = session.writer.counts();
+        self.counts.chunks_new += counts.chunks_new;
+        self.counts.chunks_known += counts.chunks_known;
+        if outcome.is_ok() && queue.is_empty() {
+            self.put_run_record(&session)?;
+        }
+        outcome
+    }
+
+    fn open_session(&self) -> OperationResult<Session> {
+        let repo = self.repo;
+        // The order matters ("Writer" in the protocol): lease, tombstones, segments, packs.
+        let lease = HeldLease::take(repo, Purpose::Write)?;
+        repo.store().set_temp_owner(&lease.id().to_hex());
+        let index = Arc::new(Index::load(repo, self.monitor)?);
+        orphans::adopt_own(repo, &index, self.monitor)?;
+        let latest = repo.own_latest(self.monitor)?;
+        let states_hold =
+            index.tombstones.is_empty() && index.missing.is_empty() && index.damaged.is_empty();
+        let writer = Writer::new(repo, index, lease.id(), self.threads())?;
+        Ok(Session {
+            lease,
+            writer,
+            latest,
+            states_hold,
+        })
+    }
+
+    fn threads(&self) -> usize {
+        match self.options.threads {
+            0 => std::thread::available_parallelism().map_or(2, usize::from),
+            threads => threads,
+        }
+    }
+
+    /// `None`: the item failed, which is a finding and in the report.
+    fn read_item(&mut self, session: &mut Session, job: Job) -> OperationResult<Option<Pending>> {
+        let text = job.item.to_string();
+        self.monitor.progress(Progress::ItemStart { item: &text });
+        self.findings_before_item = self.monitor.warnings();
+        let samples_before = self.monitor.samples();
+        let item_started = now();
+        let previous = session.latest.get(&job.item);
+        let trusted = previous
+            .filter(|_| session.states_hold && job.fenced == 0)
+            .map(|snapshot| snapshot.id);
+        let request = ScanRequest {
+            item: job.item.clone(),
+            chunking: Arc::clone(self.repo.chunking()),
+            threads: self.threads(),
+            exclude: self.options.exclude.clone(),
+            exclude_caches: self.options.exclude_caches,
+            cross_mounts: self.options.cross_mounts,
+            states: self.options.states.clone(),
+            trusted,
+        };
+        let header = SnapshotHeader {
+            author: self.repo.author().id(),
+            host: self.repo.host(),
+            item: job.item.clone(),
+            sequence: previous.map_or(1, |snapshot| snapshot.header.sequence + 1),
+            predecessor: previous.map(|snapshot| snapshot.id),
+            lease: session.lease.id(),
+            run: self.id,
+            time: self.started,
+        };
+        let read = match self.scan(&mut session.writer, &request) {
+            Ok(read) => read,
+            Err(OperationError::Host(error @ HostError::Busy { .. })) => {
+                return Err(error.into());
+            }
+            Err(OperationError::Host(error)) => {
+                self.fail_item(job.item, &error);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let warnings = self.monitor.warnings() - self.findings_before_item;
+        let body = SnapshotBody {
+            host_name: self.repo.host_name().to_owned(),
+            root: read.outcome.as_ref().map(|outcome| outcome.root),
+            definition: read.definition,
+            uid_map: Vec::new(),
+            gid_map: Vec::new(),
+            consistency: Consistency::Live,
+            complete: read.complete,
+            findings: warnings,
+            finding_samples: self.monitor.samples_since(samples_before),
+            started: item_started,
+            finished: now(),
+            zone_minutes: self.options.zone_minutes,
+            scope_all: self.options.selection.all,
+            tags: self.options.tags.clone(),
+            files: read.outcome.as_ref().map_or(0, |o| o.files),
+            directories: read.outcome.as_ref().map_or(0, |o| o.directories),
+            bytes_logical: read.outcome.as_ref().map_or(0, |o| o.bytes_logical),
+            bytes_read: read.bytes_read,
+            excludes: self.options.exclude.clone(),
+            driver: self.inventory.driver.clone().unwrap_or_default(),
+            podman_version: self.inventory.podman_version.clone().unwrap_or_default(),
+            podkeep_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        self.monitor.progress(Progress::ItemDone {
+            item: &text,
+            files: body.files,
+            bytes: body.bytes_logical,
+            bytes_new: read.bytes_new,
+            warnings,
+        });
+        let report = BackupItem {
+            item: job.item.clone(),
+            snapshot: None,
+            root: body.root,
+            files: body.files,
+            bytes_logical: body.bytes_logical,
+            bytes_read: body.bytes_read,
+            complete: body.complete,
+            failure: None,
+        };
+        Ok(Some(Pending {
+            job,
+            request,
+            header,
+            body,
+            report,
+        }))
+    }
+
+    fn scan(&self, writer: &mut Writer, request: &ScanRequest) -> OperationResult<ItemRead> {
+        let opened = self.source.open(request)?;
+        let mut complete = true;
+        for finding in opened.findings {
+            complete &= !finding.kind.is_incomplete() && finding.kind != FindingKind::Volume;
+            self.monitor.finding(finding);
+        }
+        let new_before = writer.counts().bytes_new;
+        let mut definition = None;
+        if let Some(record) = opened.definition {
+            let id = request.chunking.ids.chunk_id(ChunkKind::Record, &record);
+            if !writer.knows(&id) {
+                writer.add(id, ChunkKind::Record, BlockClass::Meta, &record)?;
+            }
+            definition = Some((id, record.len() as u32));
+        }
+        let mut bytes_read = 0;
+        let outcome = match opened.tree {
+            Some(tree) => Some(self.pump(writer, tree, &mut bytes_read)?),
+            None => None,
+        };
+        writer.end_item()?;
+        complete &= outcome.as_ref().is_none_or(|outcome| !outcome.incomplete);
+        Ok(ItemRead {
+            definition,
+            outcome,
+            bytes_read,
+            bytes_new: writer.counts().bytes_new - new_before,
+            complete,
+        })
+    }
+
+    /// Moves a tree's chunks into the repository, batch by batch.
+    fn pump(
+        &self,
+        writer: &mut Writer,
+        mut tree: Box<dyn TreeScan>,
+        bytes_read: &mut u64,
+    ) -> OperationResult<ScanOutcome> {
+        let mut wanted = Vec::new();
+        while let Some(batch) = tree.next().map_err(HostError::from)? {
+            if self.monitor.interrupted() {
+                return Err(OperationError::Interrupted);
+            }
+            wanted.clear();
+            for (index, chunk) in batch.chunks.iter().enumerate() {
+                if !writer.knows(&chunk.id) {
+                    wanted.push(index as u32);
+                }
+            }
+            if !wanted.is_empty() {
+                let bytes = tree.fetch(&wanted).map_err(HostError::from)?;
+                for (index, range) in wanted.iter().zip(bytes.ranges) {
+                    let chunk = batch.chunks[*index as usize];
+                    writer.add(chunk.id, chunk.kind, chunk.class, &bytes.buffer[range])?;
+                }
+            }
+            *bytes_read += batch.bytes_read;
+            for finding in batch.findings {
+                self.monitor.finding(finding);
+            }
+            self.monitor.progress(Progress::Advance {
+                files: batch.files,
+                bytes: batch.bytes_logical,
+            });
+        }
+        Ok(tree.finish().map_err(HostError::from)?)
+    }
+
+    fn fail_item(&mut self, item: Item, error: &HostError) {
+        self.monitor.finding(Finding {
+            object: item.to_string(),
+            kind: FindingKind::Unreadable,
+            snapshots: Vec::new(),
+            paths: Vec::new(),
+            message: format!("{error}; there is no snapshot of it in this run"),
+        });
+        self.done.push(BackupItem {
+            item,
+            snapshot: None,
+            root: None,
+            files: 0,
+            bytes_logical: 0,
+            bytes_read: 0,
+            complete: false,
+            failure: Some(error.to_string()),
+        });
+    }
+
+    /// Publishes what is pending. If the lease was fenced, puts the jobs back to be done anew.
+    fn commit(
+        &mut self,
+        session: &mut Session,
+        pending: &mut Vec<Pending>,
+        queue: &mut VecDeque<Job>,
+    ) -> OperationResult<()> {
+        if pending.is_empty() {
+            return Ok(());
+        }
+        session.writer.flush()?;
+        let mut published = Vec::new();
+        for item in pending.drain(..) {
+            let (session_key, seal) = session.writer.session();
+            let bytes = Snapshot::seal(
+                &item.header,
+                &item.body,
+                &self.repo.vault().index,
+                &self.keys(session_key, seal)?,
+            )
+            .map_err(|e| RepoError::damaged("a snapshot", e))?;
+            let id = self.repo.publish_snapshot(&bytes)?;
+            published.push((item, id));
+        }
+        if self.repo.is_fenced(session.lease.id())? {
+            for (item, id) in published.into_iter().rev() {
+                let fenced = item.job.fenced + 1;
+                if fenced > FENCED_MAX {
+                    self.monitor.finding(fenced_too_often(&item.job.item, id));
+                    self.done.push(BackupItem {
+                        complete: false,
+                        ..item.report
+                    });
+                } else {
+                    queue.push_front(Job { fenced, ..item.job });
+                }
+            }
+            return Ok(());
+        }
+        for (item, id) in published {
+            // Only costs time when it fails: the next run reads everything.
+            if let Err(error) = self.source.published(&item.request, id) {
+                self.monitor.finding(Finding {
+                    object: item.job.item.to_string(),
+                    kind: FindingKind::Note,
+                    snapshots: Vec::new(),
+                    paths: Vec::new(),
+                    message: format!("{error}; the next backup reads all of it again"),
+                });
+            }
+            self.done.push(BackupItem {
+                snapshot: Some(id),
+                ..item.report
+            });
+        }
+        Ok(())
+    }
+
+    fn keys<'k>(
+        &'k self,
+        session: &'k Secret,
+        seal: &'k SessionSeal,
+    ) -> OperationResult<SessionKeys<'k>> {
+        Ok(SessionKeys {
+            repository: self.repo.id(),
+            author: self.repo.author(),
+            session,
+            seal,
+            salt: random()?,
+        })
+    }
+
+    fn put_run_record(&self, session: &Session) -> OperationResult<()> {
+        let sum = |field: fn(&BackupItem) -> u64| self.done.iter().map(field).sum();
+        let failed = self.done.iter().filter_map(|item| {
+            let cause = item.failure.as_ref()?;
+            Some((item.item.clone(), truncate(cause)))
+        });
+        let record = RunRecord {
+            run: self.id,
+            author: self.repo.author().id(),
+            host: self.repo.host(),
+            host_name: self.repo.host_name().to_owned(),
+            snapshots: self.done.iter().filter_map(|item| item.snapshot).collect(),
+            items_failed: failed.collect(),
+            scope_all: self.options.selection.all,
+            tags: self.options.tags.clone(),
+            started: self.started,
+            finished: now(),
+            zone_minutes: self.options.zone_minutes,
+            complete: self.done.iter().all(|item| item.complete),
+            bytes_read: sum(|item| item.bytes_read),
+            bytes_logical: sum(|item| item.bytes_logical),
+            bytes_added: self.repo.traffic().growth() - self.growth_before,
+            files: sum(|item| item.files),
+        };
+        if record.snapshots.is_empty() {
+            return Ok(());
+        }
+        let (session_key, seal) = session.writer.session();
+        let bytes = record
+            .seal(&self.keys(session_key, seal)?)
+            .map_err(|e| RepoError::damaged("the run record", e))?;
+        self.repo.put(&names::run(self.id), &bytes)?;
+        Ok(())
+    }
+
+    fn report(self, started: Instant) -> OperationResult<BackupReport> {
+        let stored = self.done.iter().any(|item| item.snapshot.is_some());
+        Ok(BackupReport {
+            run: stored.then_some(self.id),
+            complete: self.done.iter().all(|item| item.complete),
+            files: self.done.iter().map(|item| item.files).sum(),
+            bytes_read: self.done.iter().map(|item| item.bytes_read).sum(),
+            bytes_logical: self.done.iter().map(|item| item.bytes_logical).sum(),
+            bytes_added: self.repo.traffic().growth() - self.growth_before,
+            chunks_new: self.counts.chunks_new,
+            chunks_known: self.counts.chunks_known,
+            warnings: self.monitor.warnings(),
+            seconds: started.elapsed().as_secs_f64(),
+            items: self.done,
+        })
+    }
+}
+
+/// An item as it was read.
+struct ItemRead {
+    definition: Option<(ChunkId, u32)>,
+    outcome: Option<ScanOutcome>,
+    bytes_read: u64,
+    bytes_new: u64,
+    complete: bool,
+}
+
+fn fenced_too_often(item: &Item, id: SnapshotId) -> Finding {
+    Finding {
+        object: item.to_string(),
+        kind: FindingKind::Damaged,
+        snapshots: vec![id.to_hex()],
+        paths: Vec::new(),
+        message: "its lease was taken for ended again and again: the snapshot is not confirmed; \
+                  is this machine suspended while it backs up?"
+            .into(),
+    }
+}
+
+fn truncate(text: &str) -> String {
+    let mut end = text.len().min(SAMPLE_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// Passes everything on, counts warnings and keeps a sample of them for the snapshot.
+struct Counting<'m> {
+    inner: &'m dyn Monitor,
+    seen: std::sync::Mutex<(u64, Vec<String>)>,
+}
+
+impl<'m> Counting<'m> {
+    fn new(inner: &'m dyn Monitor) -> Self {
+        Self {
+            inner,
+            seen: Default::default(),
+        }
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, (u64, Vec<String>)> {
+        self.seen.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn warnings(&self) -> u64 {
+        self.seen().0
+    }
+
+    fn samples(&self) -> usize {
+        self.seen().1.len()
+    }
+
+    fn samples_since(&self, before: usize) -> Vec<String> {
+        self.seen().1.drain(before..).collect()
+    }
+}
+
+impl Monitor for Counting<'_> {
+    fn finding(&self, finding: Finding) {
+        if finding.kind.is_warning() {
+            let mut seen = self.seen();
+            seen.0 += 1;
+            if seen.1.len() < SAMPLES_MAX {
+                seen.1.push(truncate(&format!(
+                    "{}: {}",
+                    finding.object, finding.message
+                )));
+            }
+        }
+        self.inner.finding(finding);
+    }
+
+    fn progress(&self, progress: Progress<'_>) {
+        self.inner.progress(progress);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.inner.interrupted()
+    }
+}

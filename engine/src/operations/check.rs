@@ -1,0 +1,93 @@
+//! `check`: is everything there, and is it what it should be?
+//!
+//! Without `--read-data` it reads all metadata: config, keys, snapshots, segments, every tree and
+//! list node, and makes sure that each content chunk lies in a pack that is there and long
+//! enough. With it, packs are read whole and every chunk is decoded and hashed. What exists twice
+//! is healed from its good twin; the index of packs that lost their segment is made anew.
+
+mod packs;
+mod reach;
+mod twins;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use podkeep_format::lease::Purpose;
+
+use super::{CheckOptions, CheckReport, OperationResult};
+use crate::monitor::{Finding, FindingKind, Monitor};
+use crate::repo::index::Index;
+use crate::repo::lease::HeldLease;
+use crate::repo::reader::Reader;
+use crate::repo::{Repository, orphans};
+
+/// Checks the repository. Needs a full key. Every damage is a finding; the report counts what
+/// remains and what was healed.
+pub fn check(
+    repo: &Repository,
+    options: &CheckOptions,
+    monitor: &dyn Monitor,
+) -> OperationResult<CheckReport> {
+    let started = Instant::now();
+    repo.require_full("check what is stored")?;
+    let lease = HeldLease::take(repo, Purpose::Read);
+    let mut check = Check {
+        repo,
+        monitor,
+        report: CheckReport::default(),
+    };
+    if let Err(error) = &lease {
+        check.note("the repository", format!("no read lease: {error}"));
+    }
+    check.twins()?;
+    let index = Arc::new(Index::load(repo, monitor)?);
+    let reader = Reader::new(repo, index)?;
+    let loose = orphans::read_all(&reader, repo, monitor)?;
+    for (segment, cause) in &reader.index().damaged {
+        check.report_segment(*segment, cause, loose > 0);
+    }
+    check.pack_sizes(&reader)?;
+    let bad = match options.read_data_percent {
+        Some(percent) => check.read_packs(&reader, percent)?,
+        None => Default::default(),
+    };
+    check.reach(&reader, &bad)?;
+    if options.endorse {
+        check.endorse(&reader)?;
+    }
+    drop(lease);
+    check.report.seconds = started.elapsed().as_secs_f64();
+    Ok(check.report)
+}
+
+struct Check<'a> {
+    repo: &'a Repository,
+    monitor: &'a dyn Monitor,
+    report: CheckReport,
+}
+
+impl Check<'_> {
+    fn damage(&mut self, object: impl ToString, message: String) {
+        self.report.damaged += 1;
+        self.finding(object, FindingKind::Damaged, message);
+    }
+
+    fn healed(&mut self, object: impl ToString, message: String) {
+        self.report.healed += 1;
+        self.finding(object, FindingKind::Healed, message);
+    }
+
+    fn note(&self, object: impl ToString, message: String) {
+        self.finding(object, FindingKind::Note, message);
+    }
+
+    fn finding(&self, object: impl ToString, kind: FindingKind, message: String) {
+        self.monitor.finding(Finding {
+            object: object.to_string(),
+            kind,
+            snapshots: Vec::new(),
+            paths: Vec::new(),
+            message,
+        });
+    }
+}

@@ -1,0 +1,236 @@
+//! Packs: there, long enough, and with `--read-data` every byte of them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use podkeep_format::block::HEADER_BYTES;
+use podkeep_format::endorsement::Endorsement;
+use podkeep_format::id::{ChunkId, EndorsementId, PackId};
+use podkeep_format::names;
+use podkeep_format::pack::PACK_BYTES_MAX;
+use podkeep_format::segment::{BlockPlace, Place};
+use rayon::prelude::*;
+
+use super::Check;
+use crate::monitor::Progress;
+use crate::operations::{OperationError, OperationResult};
+use crate::repo::listed;
+use crate::repo::reader::{Reader, is_fatal, place_name};
+use crate::repo::{RepoError, name, now, random};
+use crate::store::{ObjectStore, StoreErrorKind};
+
+/// Places that were read and are not what the index says.
+pub(super) type BadPlaces = HashSet<Place>;
+
+impl Check<'_> {
+    /// Counts packs and names those that are missing or too short.
+    pub(super) fn pack_sizes(&mut self, reader: &Reader) -> OperationResult<()> {
+        let sizes: HashMap<PackId, u64> = self
+            .repo
+            .store()
+            .list("packs")?
+            .iter()
+            .filter_map(|meta| Some((listed::pack(meta.name.as_str())?, meta.size)))
+            .collect();
+        self.report.packs = sizes.len() as u64;
+        let mut ends: BTreeMap<PackId, u64> = BTreeMap::new();
+        let mut chunks = 0;
+        reader.index().for_each(&mut |_, place| {
+            let block = place.block;
+            let end = u64::from(block.position) + HEADER_BYTES as u64 + u64::from(block.sealed_len);
+            let known = ends.entry(block.pack).or_default();
+            *known = end.max(*known);
+            chunks += 1;
+        });
+        self.report.chunks = chunks;
+        for (pack, end) in ends {
+            match sizes.get(&pack) {
+                None => self.damage(names::pack(pack), "it is missing".into()),
+                Some(size) if *size < end => self.damage(
+                    names::pack(pack),
+                    format!("it is cut short: {size} bytes, at least {end} are needed"),
+                ),
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads `percent` of the packs whole; returns the places that are bad.
+    pub(super) fn read_packs(
+        &mut self,
+        reader: &Reader,
+        percent: u8,
+    ) -> OperationResult<BadPlaces> {
+        let mut by_pack: BTreeMap<PackId, BTreeMap<BlockPlace, Vec<(ChunkId, Place)>>> =
+            BTreeMap::new();
+        reader.index().for_each(&mut |id, place| {
+            // A share of the packs that differs from run to run would need memory of what was
+            // read; the names are uniform, so a share of them is a fair sample.
+            if u32::from(place.block.pack.0[31]) * 100 < u32::from(percent) * 256 {
+                by_pack
+                    .entry(place.block.pack)
+                    .or_default()
+                    .entry(place.block)
+                    .or_default()
+                    .push((id, place));
+            }
+        });
+        let packs: Vec<_> = by_pack.into_iter().collect();
+        let mut bad = BadPlaces::new();
+        for group in packs.chunks(8) {
+            if self.monitor.interrupted() {
+                return Err(OperationError::Interrupted);
+            }
+            let checked: Vec<_> = group
+                .par_iter()
+                .map(|(pack, blocks)| read_pack(reader, self.repo.store(), *pack, blocks))
+                .collect();
+            for ((pack, _), result) in group.iter().zip(checked) {
+                let result = result?;
+                self.report.packs_read += 1;
+                self.monitor.progress(Progress::Advance {
+                    files: 1,
+                    bytes: result.bytes,
+                });
+                if let Some(cause) = result.cause {
+                    self.damage(names::pack(*pack), cause);
+                }
+                bad.extend(result.bad);
+            }
+        }
+        Ok(bad)
+    }
+
+    /// Reads everything that segments of write keys name, and endorses those that hold.
+    pub(super) fn endorse(&mut self, reader: &Reader) -> OperationResult<()> {
+        let owner = self.repo.config().owner;
+        let endorsed = self.repo.endorsed(self.monitor)?;
+        let mut good = Vec::new();
+        for foreign in reader.index().segments_of_others(owner) {
+            let id = foreign.id;
+            if endorsed.contains(&id) {
+                continue;
+            }
+            let mut blocks: BTreeMap<BlockPlace, Vec<(ChunkId, Place)>> = BTreeMap::new();
+            for (id, place) in foreign.entries {
+                blocks.entry(place.block).or_default().push((id, place));
+            }
+            let mut cause = None;
+            for (block, chunks) in &blocks {
+                let (bad, why) = read_block(reader, block, chunks)?;
+                if !bad.is_empty() {
+                    cause = why;
+                    break;
+                }
+            }
+            match cause {
+                None => good.push(id),
+                Some(cause) => self.damage(
+                    names::segment(id),
+                    format!(
+                        "not endorsed: author {} named what is not there: {cause}",
+                        foreign.author
+                    ),
+                ),
+            }
+        }
+        if good.is_empty() {
+            return Ok(());
+        }
+        good.sort_unstable();
+        let statement = Endorsement {
+            author: owner,
+            segments: good,
+            time: now(),
+        };
+        let bytes = statement
+            .seal(
+                self.repo.id(),
+                &self.repo.vault().index,
+                self.repo.author(),
+                &random()?,
+            )
+            .map_err(|e| RepoError::Damaged {
+                object: "the endorsement".into(),
+                cause: e.to_string(),
+            })?;
+        self.repo.put(
+            &names::endorsement(EndorsementId(*blake3::hash(&bytes).as_bytes())),
+            &bytes,
+        )?;
+        Ok(())
+    }
+}
+
+struct PackResult {
+    bytes: u64,
+    cause: Option<String>,
+    bad: Vec<Place>,
+}
+
+fn read_pack(
+    reader: &Reader,
+    store: &dyn ObjectStore,
+    pack: PackId,
+    blocks: &BTreeMap<BlockPlace, Vec<(ChunkId, Place)>>,
+) -> Result<PackResult, RepoError> {
+    let mut result = PackResult {
+        bytes: 0,
+        cause: None,
+        bad: Vec::new(),
+    };
+    match store.get(&name(names::pack(pack))?, PACK_BYTES_MAX) {
+        Ok(bytes) => {
+            result.bytes = bytes.len() as u64;
+            if *blake3::hash(&bytes).as_bytes() != pack.0 {
+                result.cause = Some("its bytes do not hash to its name".into());
+            }
+        }
+        Err(error) if error.kind == StoreErrorKind::Unreachable => return Err(error.into()),
+        // Reported with the sizes already.
+        Err(error) if error.kind == StoreErrorKind::NotFound => return Ok(result),
+        Err(error) => result.cause = Some(error.to_string()),
+    }
+    for (block, chunks) in blocks {
+        let (bad, cause) = read_block(reader, block, chunks)?;
+        if !bad.is_empty() {
+            result.bad.extend(bad);
+            result.cause = result.cause.or(cause);
+        }
+    }
+    if let Some(cause) = &mut result.cause
+        && result.bad.is_empty()
+    {
+        cause.push_str("; everything in it can still be read");
+    }
+    Ok(result)
+}
+
+/// The places of a block that do not hold what the index says, and why.
+fn read_block(
+    reader: &Reader,
+    block: &BlockPlace,
+    chunks: &[(ChunkId, Place)],
+) -> Result<(Vec<Place>, Option<String>), RepoError> {
+    let all = || chunks.iter().map(|(_, place)| *place).collect();
+    let open = match reader.read_block(block) {
+        Ok(open) => open,
+        Err(error) if is_fatal(&error) => return Err(error),
+        Err(error) => return Ok((all(), Some(error.to_string()))),
+    };
+    let mut bad = Vec::new();
+    for (id, place) in chunks {
+        let start = open.data_start + place.offset as usize;
+        let found = open
+            .chunks
+            .iter()
+            .find(|(_, range)| range.start == start && range.len() == place.len as usize);
+        let good = found.is_some_and(|(kind, _)| reader.slice(&open, *kind, *id, place).is_ok());
+        if !good {
+            bad.push(*place);
+        }
+    }
+    let cause = (!bad.is_empty())
+        .then(|| format!("{} does not hold what the index says", place_name(block)));
+    Ok((bad, cause))
+}

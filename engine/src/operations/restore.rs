@@ -1,0 +1,337 @@
+//! `restore`: walks stored trees and writes them to a host, in windows of bounded memory.
+//!
+//! A window is a number of files, or parts of a large one. Its blocks are opened in pack order,
+//! in parallel, each once; what is needed of them is gathered and handed to the target together
+//! with the steps that need it. Bytes that the target holds already, from a restore that was cut
+//! off, are not fetched. A file with a damaged piece is left out and reported: nothing wrong ever
+//! stands under a final name.
+
+mod fetch;
+mod walk;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use podkeep_format::id::{ChunkKind, TreeId};
+use podkeep_format::item::{Item, ItemKind};
+use podkeep_format::lease::Purpose;
+use podkeep_format::tree::{Entry, Node};
+
+use super::select::{self, Chosen};
+use super::{OperationError, OperationResult, RestoreOptions, RestoreReport};
+use crate::host::{HostError, Place, Target, WriteRequest};
+use crate::monitor::{Finding, FindingKind, Monitor, Progress};
+use crate::repo::index::Index;
+use crate::repo::lease::HeldLease;
+use crate::repo::reader::Reader;
+use crate::repo::{Repository, StoredSnapshot, orphans};
+
+/// Restores what `options` selects. Plans all items first and refuses as a whole when anything
+/// is in the way; nothing was changed then.
+pub fn restore(
+    repo: &Repository,
+    target: &dyn Target,
+    options: &RestoreOptions,
+    monitor: &dyn Monitor,
+) -> OperationResult<RestoreReport> {
+    let started = Instant::now();
+    repo.require_full("restore")?;
+    let wanted = if options.all { &[] } else { &options.items[..] };
+    if !options.all && wanted.is_empty() {
+        return Err(OperationError::Usage {
+            message: "nothing is selected".into(),
+            hint: "name items of the snapshot (volume:NAME, path:/DIR) or use --all".into(),
+        });
+    }
+    // A read lease keeps prune from taking packs away meanwhile; a store that cannot be written
+    // is no reason not to restore.
+    let lease = HeldLease::take(repo, Purpose::Read);
+    if let Err(error) = &lease {
+        monitor.finding(note("the repository", format!("no read lease: {error}")));
+    }
+    let (run, chosen) = select::resolve(repo, &options.snapshot, wanted, monitor)?;
+    let index = Arc::new(Index::load(repo, monitor)?);
+    let reader = Reader::new(repo, index)?;
+    if !reader.index().orphans.is_empty() {
+        orphans::read_all(&reader, repo, monitor)?;
+    }
+    let items = plan_items(&reader, options, chosen, monitor)?;
+    let mut report = RestoreReport {
+        incomplete: !run.is_complete() && items.iter().any(|item| !item.whole),
+        ..RestoreReport::default()
+    };
+    let mut requests = Vec::new();
+    for item in items {
+        let request = item.request(repo, options)?;
+        let plan = target.plan(&request)?;
+        report.actions.extend(plan.actions);
+        report.conflicts.extend(plan.conflicts);
+        requests.push((item, request));
+    }
+    if options.dry_run {
+        report.seconds = started.elapsed().as_secs_f64();
+        return Ok(report);
+    }
+    if !report.conflicts.is_empty() {
+        return Err(OperationError::Conflicts {
+            conflicts: report.conflicts,
+        });
+    }
+    let counting = Counting {
+        inner: monitor,
+        warnings: Default::default(),
+    };
+    for (item, request) in requests {
+        restore_item(&reader, target, &item, &request, &counting, &mut report)?;
+    }
+    report.warnings = counting.warnings.load(std::sync::atomic::Ordering::Relaxed);
+    report.seconds = started.elapsed().as_secs_f64();
+    drop(lease);
+    Ok(report)
+}
+
+/// One item, or a part of one, that is to be written.
+struct PlannedItem {
+    item: Item,
+    run: String,
+    definition: Option<Vec<u8>>,
+    /// What is written, with the name that it has in the snapshot (empty for an item's root).
+    entry: Option<Entry>,
+    /// The path below the item's root.
+    path: Vec<u8>,
+    /// Whether the snapshot holds all of the item.
+    whole: bool,
+    /// Several items go to `DIR/<kind>/<name>`.
+    several: bool,
+}
+
+fn plan_items(
+    reader: &Reader,
+    options: &RestoreOptions,
+    chosen: Chosen,
+    monitor: &dyn Monitor,
+) -> OperationResult<Vec<PlannedItem>> {
+    let literal = options.items.len() == 1 && !options.items[0].selector.glob;
+    let several = options.all || !literal || chosen.len() > 1;
+    if options.rename.is_some() && chosen.len() != 1 {
+        return Err(OperationError::Usage {
+            message: "--as needs exactly one item".into(),
+            hint: "name the item that is to be restored under another name".into(),
+        });
+    }
+    let mut items = Vec::new();
+    for (snapshot, path) in chosen {
+        let StoredSnapshot { header, body, .. } = snapshot;
+        let Some(body) = body else { continue };
+        let mut definition = None;
+        if let Some((id, _)) = body.definition {
+            match reader.chunk(ChunkKind::Record, id) {
+                Ok(bytes) => definition = Some(bytes.as_ref().to_vec()),
+                Err(error) => monitor.finding(Finding {
+                    object: header.item.to_string(),
+                    kind: FindingKind::Damaged,
+                    snapshots: vec![header.run.to_hex()],
+                    paths: Vec::new(),
+                    message: format!("its definition cannot be read: {error}"),
+                }),
+            }
+        }
+        let mut entry = None;
+        if let Some(root) = body.root {
+            match reader.lookup(root, &path) {
+                Ok(Some(found)) => entry = Some(found),
+                Ok(None) => {
+                    return Err(OperationError::NoMatch {
+                        what: format!("{}:/{}", header.item, podkeep_format::item::Escaped(&path)),
+                        near: Vec::new(),
+                    });
+                }
+                Err(error) => {
+                    monitor.finding(Finding {
+                        object: header.item.to_string(),
+                        kind: FindingKind::Damaged,
+                        snapshots: vec![header.run.to_hex()],
+                        paths: vec![path.clone()],
+                        message: format!("it cannot be restored: {error}"),
+                    });
+                    continue;
+                }
+            }
+        }
+        items.push(PlannedItem {
+            item: header.item,
+            run: header.run.to_hex(),
+            definition,
+            entry,
+            path,
+            whole: body.complete,
+            several,
+        });
+    }
+    Ok(items)
+}
+
+impl PlannedItem {
+    fn file_name(&self) -> Option<Vec<u8>> {
+        match &self.entry {
+            Some(entry) if !matches!(entry.node, Node::Directory { .. }) => {
+                let path = if self.path.is_empty() {
+                    &self.item.name
+                } else {
+                    &self.path
+                };
+                path.rsplit(|b| *b == b'/').next().map(<[u8]>::to_vec)
+            }
+            _ => None,
+        }
+    }
+
+    fn request(
+        &self,
+        repo: &Repository,
+        options: &RestoreOptions,
+    ) -> OperationResult<WriteRequest> {
+        Ok(WriteRequest {
+            place: self.place(options)?,
+            existing: options.existing,
+            chunking: Arc::clone(repo.chunking()),
+            threads: match options.threads {
+                0 => std::thread::available_parallelism().map_or(2, usize::from),
+                threads => threads,
+            },
+            root: self.identity(),
+            file_name: match (&options.rename, self.file_name()) {
+                (Some(name), Some(_)) if options.to_dir.is_some() => Some(name.clone()),
+                (_, name) => name,
+            },
+        })
+    }
+
+    /// What a staged tree is recognised by: the tree itself and where in it we are.
+    fn identity(&self) -> TreeId {
+        let mut hasher = blake3::Hasher::new();
+        let mut encoded = podkeep_format::codec::Encoder::new();
+        if let Some(entry) = &self.entry {
+            entry.encode(&mut encoded);
+        }
+        hasher.update(encoded.as_slice());
+        TreeId(*hasher.finalize().as_bytes())
+    }
+
+    fn place(&self, options: &RestoreOptions) -> OperationResult<Place> {
+        use std::os::unix::ffi::OsStrExt;
+        let bytes_path =
+            |bytes: &[u8]| std::path::PathBuf::from(std::ffi::OsStr::from_bytes(bytes));
+        if let Some(dir) = &options.to_dir {
+            let mut dir = dir.clone();
+            if self.several {
+                dir.push(self.item.kind.word());
+                let name = self.item.name.strip_prefix(b"/").unwrap_or(&self.item.name);
+                dir.push(bytes_path(if name.is_empty() { b"root" } else { name }));
+                if self.file_name().is_some() {
+                    dir.pop();
+                }
+            }
+            return Ok(Place::Directory(dir));
+        }
+        if !self.path.is_empty() {
+            let ItemKind::Path = self.item.kind else {
+                return Err(OperationError::Usage {
+                    message: format!("a part of {} cannot go back by itself", self.item),
+                    hint: "restore it with --to-dir DIR, or restore the whole item".into(),
+                });
+            };
+            let mut name = self.item.name.clone();
+            if name != b"/" {
+                name.push(b'/');
+            }
+            name.extend_from_slice(&self.path);
+            return Ok(Place::Item {
+                item: Item::new(ItemKind::Path, name),
+                definition: None,
+            });
+        }
+        let item = match &options.rename {
+            Some(name) => Item::new(self.item.kind, name.clone()),
+            None => self.item.clone(),
+        };
+        Ok(Place::Item {
+            item,
+            definition: self.definition.clone(),
+        })
+    }
+}
+
+fn restore_item(
+    reader: &Reader,
+    target: &dyn Target,
+    planned: &PlannedItem,
+    request: &WriteRequest,
+    monitor: &dyn Monitor,
+    report: &mut RestoreReport,
+) -> OperationResult<()> {
+    let text = planned.item.to_string();
+    monitor.progress(Progress::ItemStart { item: &text });
+    let Some(entry) = &planned.entry else {
+        monitor.finding(Finding {
+            object: text,
+            kind: FindingKind::Volume,
+            snapshots: vec![planned.run.clone()],
+            paths: Vec::new(),
+            message: "the snapshot holds its definition only, no content".into(),
+        });
+        return Ok(());
+    };
+    let mut writer = target.open(request)?;
+    let mut walk = walk::Walk::new(reader, &text, &planned.run, request.threads, monitor);
+    walk.run(&mut *writer, entry, request.file_name.as_deref())?;
+    let (outcome, findings) = writer.finish().map_err(HostError::from)?;
+    for finding in findings {
+        monitor.finding(finding);
+    }
+    report.items += 1;
+    report.files += outcome.files;
+    report.bytes_written += outcome.bytes_written;
+    monitor.progress(Progress::ItemDone {
+        item: &text,
+        files: outcome.files,
+        bytes: outcome.bytes_written,
+        bytes_new: outcome.bytes_written,
+        warnings: 0,
+    });
+    Ok(())
+}
+
+fn note(object: &str, message: String) -> Finding {
+    Finding {
+        object: object.to_owned(),
+        kind: FindingKind::Note,
+        snapshots: Vec::new(),
+        paths: Vec::new(),
+        message,
+    }
+}
+
+/// Passes everything on and counts warnings.
+struct Counting<'m> {
+    inner: &'m dyn Monitor,
+    warnings: std::sync::atomic::AtomicU64,
+}
+
+impl Monitor for Counting<'_> {
+    fn finding(&self, finding: Finding) {
+        if finding.kind.is_warning() {
+            self.warnings
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        self.inner.finding(finding);
+    }
+
+    fn progress(&self, progress: Progress<'_>) {
+        self.inner.progress(progress);
+    }
+
+    fn interrupted(&self) -> bool {
+        self.inner.interrupted()
+    }
+}

@@ -1,0 +1,526 @@
+//! Walks a stored tree depth first and turns it into steps for a target.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use podkeep_format::id::{ChunkId, LinkGroup};
+use podkeep_format::tree::{Content, Entry, Node, Piece, XattrValue};
+
+use super::fetch;
+use crate::fs::{
+    DirectoryNumber, FileNumber, FilePart, PartBytes, PresentQuery, TreeWriter, WriteBatch,
+    WriteStep,
+};
+use crate::host::HostError;
+use crate::monitor::{Finding, FindingKind, Monitor, Progress};
+use crate::operations::{OperationError, OperationResult};
+use crate::repo::reader::{Reader, is_fatal};
+
+/// Content bytes, entries and pieces of one window.
+const WINDOW_BYTES: u64 = 24 << 20;
+const WINDOW_ENTRIES: usize = 4096;
+const WINDOW_PIECES: usize = 1 << 16;
+
+/// A part of a file's content that is waiting in the window.
+enum WaitingPart {
+    Inline { len: u32 },
+    Chunk { offset: u64, len: u32, id: ChunkId },
+    Zeros { offset: u64, len: u64 },
+}
+
+struct WaitingFile {
+    number: FileNumber,
+    parent: DirectoryNumber,
+    entry: Arc<Entry>,
+    path: Vec<u8>,
+    parts: Vec<WaitingPart>,
+    last: bool,
+}
+
+/// A directory that we are in.
+struct Frame<'r> {
+    number: DirectoryNumber,
+    entries: crate::repo::reader::DirectoryEntries<'r>,
+    /// Bytes of the path up to this directory.
+    path_len: usize,
+}
+
+pub struct Walk<'r> {
+    reader: &'r Reader,
+    item: &'r str,
+    run: &'r str,
+    monitor: &'r dyn Monitor,
+    pool: Option<rayon::ThreadPool>,
+    /// Steps of the window: directories, then what needs no content.
+    directories: Vec<WriteStep>,
+    files: Vec<WaitingFile>,
+    later: Vec<WriteStep>,
+    bytes: u64,
+    pieces: usize,
+    next_directory: DirectoryNumber,
+    next_file: FileNumber,
+    groups: HashSet<LinkGroup>,
+    /// A large file of which a part was damaged in an earlier window.
+    dropped: Option<FileNumber>,
+}
+
+impl<'r> Walk<'r> {
+    pub fn new(
+        reader: &'r Reader,
+        item: &'r str,
+        run: &'r str,
+        threads: usize,
+        monitor: &'r dyn Monitor,
+    ) -> Self {
+        Self {
+            reader,
+            item,
+            run,
+            monitor,
+            // Without an own pool the global one serves.
+            pool: rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .ok(),
+            directories: Vec::new(),
+            files: Vec::new(),
+            later: Vec::new(),
+            bytes: 0,
+            pieces: 0,
+            next_directory: 1,
+            next_file: 0,
+            groups: HashSet::new(),
+            dropped: None,
+        }
+    }
+
+    /// Gives all steps for `root` to `writer`. `file_name`: the root is no directory and goes by
+    /// this name.
+    pub fn run(
+        &mut self,
+        writer: &mut dyn TreeWriter,
+        root: &Entry,
+        file_name: Option<&[u8]>,
+    ) -> OperationResult<()> {
+        let mut path = Vec::new();
+        if let Some(name) = file_name {
+            let entry = Entry {
+                name: name.to_vec(),
+                link: None,
+                ..root.clone()
+            };
+            self.entry(writer, 0, entry, name)?;
+            return self.flush(writer);
+        }
+        let Node::Directory { tree } = root.node else {
+            return Ok(());
+        };
+        let mut entry = root.clone();
+        entry.name.clear();
+        self.directories.push(WriteStep::Directory {
+            number: 0,
+            parent: 0,
+            entry: Box::new(self.with_xattrs(entry, b"")),
+        });
+        let mut stack = vec![Frame {
+            number: 0,
+            entries: self.reader.directory(tree),
+            path_len: 0,
+        }];
+        while let Some(frame) = stack.last_mut() {
+            let number = frame.number;
+            path.truncate(frame.path_len);
+            match frame.entries.next() {
+                None => {
+                    self.later.push(WriteStep::DirectoryEnd { number });
+                    stack.pop();
+                }
+                Some(Err(error)) if is_fatal(&error) => return Err(error.into()),
+                Some(Err(error)) => self.damaged(
+                    &path,
+                    format!("some entries of this directory cannot be read: {error}"),
+                ),
+                Some(Ok(entry)) => {
+                    if !path.is_empty() {
+                        path.push(b'/');
+                    }
+                    path.extend_from_slice(&entry.name);
+                    if let Node::Directory { tree } = entry.node {
+                        let number = self.next_directory;
+                        self.next_directory += 1;
+                        let parent = frame.number;
+                        let entry = self.with_xattrs(entry, &path);
+                        self.directories.push(WriteStep::Directory {
+                            number,
+                            parent,
+                            entry: Box::new(entry),
+                        });
+                        stack.push(Frame {
+                            number,
+                            entries: self.reader.directory(tree),
+                            path_len: path.len(),
+                        });
+                    } else {
+                        let parent = frame.number;
+                        self.entry(writer, parent, entry, &path)?;
+                    }
+                }
+            }
+            if self.directories.len() + self.files.len() + self.later.len() >= WINDOW_ENTRIES {
+                self.flush(writer)?;
+            }
+        }
+        self.flush(writer)
+    }
+
+    /// An entry that is not a directory.
+    fn entry(
+        &mut self,
+        writer: &mut dyn TreeWriter,
+        parent: DirectoryNumber,
+        entry: Entry,
+        path: &[u8],
+    ) -> OperationResult<()> {
+        let entry = self.with_xattrs(entry, path);
+        if let Some(group) = entry.link
+            && !self.groups.insert(group)
+        {
+            self.later.push(WriteStep::Link {
+                parent,
+                entry: Box::new(entry),
+            });
+            return Ok(());
+        }
+        match &entry.node {
+            Node::File { content, .. } => {
+                let content = content.clone();
+                let entry = Arc::new(entry);
+                self.file(writer, parent, entry, &content, path)
+            }
+            _ => {
+                self.later.push(WriteStep::Node {
+                    parent,
+                    entry: Box::new(entry),
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn file(
+        &mut self,
+        writer: &mut dyn TreeWriter,
+        parent: DirectoryNumber,
+        entry: Arc<Entry>,
+        content: &Content,
+        path: &[u8],
+    ) -> OperationResult<()> {
+        let number = self.next_file;
+        self.next_file += 1;
+        let waiting = |parts, last| WaitingFile {
+            number,
+            parent,
+            entry: Arc::clone(&entry),
+            path: path.to_vec(),
+            parts,
+            last,
+        };
+        let holes = match &entry.node {
+            Node::File { holes, .. } => holes.as_slice(),
+            _ => &[],
+        };
+        let mut parts = Vec::new();
+        if let Content::Inline(bytes) = content
+            && !bytes.is_empty()
+        {
+            parts.push(WaitingPart::Inline {
+                len: bytes.len() as u32,
+            });
+            self.bytes += bytes.len() as u64;
+        }
+        let mut offset = 0;
+        let reader = self.reader;
+        for piece in reader.pieces(content) {
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(error) if is_fatal(&error) => return Err(error.into()),
+                Err(error) => {
+                    self.damaged(path, format!("not restored: {error}"));
+                    self.files.push(waiting(Vec::new(), false));
+                    self.flush(writer)?;
+                    self.later.push(WriteStep::FileDrop {
+                        number,
+                        parent,
+                        entry,
+                    });
+                    return Ok(());
+                }
+            };
+            match piece {
+                Piece::Chunk { id, len } => {
+                    parts.push(WaitingPart::Chunk { offset, len, id });
+                    self.bytes += u64::from(len);
+                }
+                Piece::Zero { len } => {
+                    for (offset, len) in outside(holes, offset, len) {
+                        parts.push(WaitingPart::Zeros { offset, len });
+                        self.bytes += len.min(64 << 10);
+                    }
+                }
+            }
+            self.pieces += 1;
+            offset += piece.bytes();
+            if self.bytes >= WINDOW_BYTES || self.pieces >= WINDOW_PIECES {
+                self.files.push(waiting(std::mem::take(&mut parts), false));
+                self.flush(writer)?;
+                if self.dropped == Some(number) {
+                    return Ok(());
+                }
+            }
+        }
+        self.files.push(waiting(parts, true));
+        if self.bytes >= WINDOW_BYTES || self.pieces >= WINDOW_PIECES {
+            self.flush(writer)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces extended attributes that lie in chunks by their bytes.
+    fn with_xattrs(&self, mut entry: Entry, path: &[u8]) -> Entry {
+        let mut lost = Vec::new();
+        for xattr in &mut entry.xattrs {
+            if let XattrValue::Chunk { id, .. } = xattr.value {
+                match self.reader.chunk(podkeep_format::id::ChunkKind::Data, id) {
+                    Ok(bytes) => xattr.value = XattrValue::Inline(bytes.as_ref().to_vec()),
+                    Err(error) => {
+                        self.damaged(
+                            path,
+                            format!(
+                                "extended attribute {} cannot be read: {error}",
+                                podkeep_format::item::Escaped(&xattr.name)
+                            ),
+                        );
+                        lost.push(xattr.name.clone());
+                    }
+                }
+            }
+        }
+        entry.xattrs.retain(|xattr| !lost.contains(&xattr.name));
+        entry
+    }
+
+    fn damaged(&self, path: &[u8], message: String) {
+        self.monitor.finding(Finding {
+            object: self.item.to_owned(),
+            kind: FindingKind::Damaged,
+            snapshots: vec![self.run.to_owned()],
+            paths: vec![path.to_vec()],
+            message,
+        });
+    }
+
+    /// Fetches what the window needs and gives it to the target.
+    fn flush(&mut self, writer: &mut dyn TreeWriter) -> OperationResult<()> {
+        if self.monitor.interrupted() {
+            return Err(OperationError::Interrupted);
+        }
+        let directories = std::mem::take(&mut self.directories);
+        if !directories.is_empty() {
+            self.apply(writer, directories, Vec::new())?;
+        }
+        let files = std::mem::take(&mut self.files);
+        let mut steps = Vec::with_capacity(files.len());
+        let mut buffers = Vec::new();
+        if !files.is_empty() {
+            let present = self.present(writer, &files)?;
+            let wanted: Vec<ChunkId> = files
+                .iter()
+                .zip(&present)
+                .flat_map(|(file, present)| wanted(file, present))
+                .collect();
+            let reader = self.reader;
+            let window = match &self.pool {
+                Some(pool) => pool.install(|| fetch::fetch(reader, &wanted)),
+                None => fetch::fetch(reader, &wanted),
+            }?;
+            buffers = window.buffers;
+            let inline = buffers.len() as u32;
+            let mut inline_bytes = Vec::new();
+            let mut done = (0, 0);
+            for (file, present) in files.iter().zip(&present) {
+                match parts(file, present, &window.chunks, inline, &mut inline_bytes) {
+                    Ok(parts) => {
+                        done.0 += u64::from(file.last);
+                        done.1 += file.parts.iter().map(WaitingPart::len).sum::<u64>();
+                        steps.push(WriteStep::File {
+                            number: file.number,
+                            parent: file.parent,
+                            entry: Arc::clone(&file.entry),
+                            parts,
+                            last: file.last,
+                        });
+                    }
+                    Err(cause) => {
+                        self.damaged(&file.path, format!("not restored: {cause}"));
+                        self.dropped = Some(file.number);
+                        steps.push(WriteStep::FileDrop {
+                            number: file.number,
+                            parent: file.parent,
+                            entry: Arc::clone(&file.entry),
+                        });
+                    }
+                }
+            }
+            buffers.push(Arc::new(inline_bytes));
+            self.monitor.progress(Progress::Advance {
+                files: done.0,
+                bytes: done.1,
+            });
+        }
+        steps.append(&mut self.later);
+        self.apply(writer, steps, buffers)?;
+        (self.bytes, self.pieces) = (0, 0);
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        writer: &mut dyn TreeWriter,
+        steps: Vec<WriteStep>,
+        buffers: Vec<Arc<Vec<u8>>>,
+    ) -> OperationResult<()> {
+        let batch = WriteBatch { steps, buffers };
+        for mut finding in writer.apply(batch).map_err(HostError::from)? {
+            if finding.object.is_empty() {
+                finding.object = self.item.to_owned();
+            }
+            self.monitor.finding(finding);
+        }
+        Ok(())
+    }
+
+    /// Which chunks of each file the target has already, by their order among its chunks.
+    fn present(
+        &self,
+        writer: &mut dyn TreeWriter,
+        files: &[WaitingFile],
+    ) -> OperationResult<Vec<Vec<bool>>> {
+        let queries: Vec<PresentQuery> = files
+            .iter()
+            .map(|file| PresentQuery {
+                parent: file.parent,
+                entry: Arc::clone(&file.entry),
+                pieces: file
+                    .parts
+                    .iter()
+                    .filter_map(|part| match part {
+                        WaitingPart::Chunk { offset, len, id } => Some((*offset, *len, *id)),
+                        _ => None,
+                    })
+                    .collect(),
+            })
+            .collect();
+        Ok(writer.present(&queries).map_err(HostError::from)?)
+    }
+}
+
+impl WaitingPart {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Inline { len } | Self::Chunk { len, .. } => u64::from(*len),
+            Self::Zeros { len, .. } => *len,
+        }
+    }
+}
+
+/// The chunks of a file that the target does not have.
+fn wanted<'f>(
+    file: &'f WaitingFile,
+    present: &'f [bool],
+) -> impl Iterator<Item = ChunkId> + use<'f> {
+    let chunks = file.parts.iter().filter_map(|part| match part {
+        WaitingPart::Chunk { id, .. } => Some(*id),
+        _ => None,
+    });
+    let mut present = present.iter();
+    chunks.filter(move |_| !present.next().copied().unwrap_or(false))
+}
+
+/// A file's parts with their bytes, or why one of them cannot be had.
+fn parts(
+    file: &WaitingFile,
+    present: &[bool],
+    chunks: &std::collections::HashMap<ChunkId, fetch::Fetched>,
+    inline: u32,
+    inline_bytes: &mut Vec<u8>,
+) -> Result<Vec<FilePart>, String> {
+    let mut present = present.iter();
+    let mut parts = Vec::with_capacity(file.parts.len());
+    for part in &file.parts {
+        parts.push(match part {
+            WaitingPart::Inline { .. } => {
+                let start = inline_bytes.len() as u32;
+                if let Node::File {
+                    content: Content::Inline(bytes),
+                    ..
+                } = &file.entry.node
+                {
+                    inline_bytes.extend_from_slice(bytes);
+                }
+                FilePart {
+                    offset: 0,
+                    bytes: PartBytes::Data {
+                        buffer: inline,
+                        range: start..inline_bytes.len() as u32,
+                    },
+                }
+            }
+            WaitingPart::Zeros { offset, len } => FilePart {
+                offset: *offset,
+                bytes: PartBytes::Zeros { len: *len },
+            },
+            WaitingPart::Chunk { offset, len, id } => FilePart {
+                offset: *offset,
+                bytes: if present.next().copied().unwrap_or(false) {
+                    PartBytes::Present {
+                        len: u64::from(*len),
+                    }
+                } else {
+                    match chunks.get(id) {
+                        Some(Ok((buffer, range))) if range.len() == *len as usize => {
+                            PartBytes::Data {
+                                buffer: *buffer,
+                                range: range.clone(),
+                            }
+                        }
+                        Some(Ok(_)) => return Err(format!("chunk {id} has another length")),
+                        Some(Err(error)) => return Err(error.to_string()),
+                        None => return Err(format!("chunk {id} was not fetched")),
+                    }
+                },
+            },
+        });
+    }
+    Ok(parts)
+}
+
+/// The parts of a run of zeros that lie outside the file's holes: they were allocated.
+fn outside(holes: &[(u64, u64)], start: u64, len: u64) -> Vec<(u64, u64)> {
+    let end = start + len;
+    let mut at = start;
+    let mut parts = Vec::new();
+    let first = holes.partition_point(|(offset, len)| offset + len <= start);
+    for (hole, hole_len) in &holes[first..] {
+        if *hole >= end {
+            break;
+        }
+        if *hole > at {
+            parts.push((at, hole - at));
+        }
+        at = at.max(hole + hole_len);
+    }
+    if at < end {
+        parts.push((at, end - at));
+    }
+    parts
+}

@@ -1,0 +1,215 @@
+//! Which chunks there are, and where.
+//!
+//! Two questions, which must not be mixed up. "Known" asks whether a writer may leave a chunk
+//! out: only segments of authors that count for this writer, only packs that were listed after
+//! the lease was put and that nobody tombstoned ("Known" in the protocol). "Places" asks where a
+//! reader may find a chunk: every segment counts, since the reader checks the hash of what it
+//! gets and tries the next place.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, RwLock};
+
+use podkeep_format::id::{AuthorId, ChunkId, PackId, SegmentId};
+use podkeep_format::segment::Place;
+
+use super::segments::{self, LoadedSegment};
+use super::snapshots::Trust;
+use super::{RepoError, RepoResult, Repository};
+use crate::monitor::{Finding, FindingKind, Monitor};
+
+/// The index as one run sees it.
+pub struct Index {
+    segments: RwLock<Vec<Arc<Standing>>>,
+    /// Packs that were listed, without tombstoned ones; grows by the packs of this run.
+    live: RwLock<HashSet<PackId>>,
+    /// Chunks of orphan packs, and of packs that are not in a segment yet.
+    loose: RwLock<HashMap<ChunkId, Vec<Place>>>,
+    /// Packs that a segment names and that were not listed.
+    pub missing: BTreeSet<PackId>,
+    /// Packs that were listed and that no segment names.
+    pub orphans: BTreeSet<PackId>,
+    /// Segments that could not be read.
+    pub damaged: Vec<(SegmentId, String)>,
+    pub tombstones: BTreeSet<PackId>,
+}
+
+/// A segment of somebody else, with all its records.
+pub struct ForeignSegment {
+    pub id: SegmentId,
+    pub author: AuthorId,
+    pub entries: Vec<(ChunkId, Place)>,
+}
+
+/// A segment, and whether a writer may rely on it.
+struct Standing {
+    loaded: LoadedSegment,
+    trusted: bool,
+}
+
+impl Index {
+    /// Lists tombstones, then segments, then packs, and loads the segments. Segments that cannot
+    /// be read are remembered in [`damaged`](Self::damaged), not fatal: their packs are orphans.
+    pub fn load(repo: &Repository, monitor: &dyn Monitor) -> RepoResult<Self> {
+        let store = repo.store();
+        let trust = Trust::load(repo, monitor)?;
+        let mut tombstones = BTreeSet::new();
+        for meta in store.list("tombstones")? {
+            tombstones.extend(super::listed::tombstone(meta.name.as_str()));
+        }
+        let listed = store.list("index")?;
+        let mut live = HashSet::new();
+        for meta in store.list("packs")? {
+            live.extend(super::listed::pack(meta.name.as_str()));
+        }
+        let cache = repo.segments_folder();
+        let mut loaded = Vec::new();
+        let mut damaged = Vec::new();
+        let mut named = HashSet::new();
+        for meta in listed {
+            let Some(id) = super::listed::segment(meta.name.as_str()) else {
+                continue;
+            };
+            match segments::load(store, repo.vault(), cache.as_deref(), id) {
+                Ok(segment) => {
+                    named.extend(segment.segment.packs());
+                    let trusted = trust.covers(&segment);
+                    loaded.push(Arc::new(Standing {
+                        loaded: segment,
+                        trusted,
+                    }));
+                }
+                Err(RepoError::Store(e)) if e.kind == crate::store::StoreErrorKind::Unreachable => {
+                    return Err(e.into());
+                }
+                Err(error) => {
+                    monitor.finding(Finding {
+                        object: meta.name.to_string(),
+                        kind: FindingKind::Note,
+                        snapshots: Vec::new(),
+                        paths: Vec::new(),
+                        message: format!("{error}; its packs are read without it"),
+                    });
+                    damaged.push((id, error.to_string()));
+                }
+            }
+        }
+        let missing = named.difference(&live).copied().collect();
+        let orphans = live.difference(&named).copied().collect();
+        for pack in &tombstones {
+            live.remove(pack);
+        }
+        Ok(Self {
+            segments: RwLock::new(loaded),
+            live: RwLock::new(live),
+            loose: RwLock::new(HashMap::new()),
+            missing,
+            orphans,
+            damaged,
+            tombstones,
+        })
+    }
+
+    /// Whether a writer may leave this chunk out.
+    pub fn known(&self, id: &ChunkId) -> bool {
+        let segments = read(&self.segments);
+        segments
+            .iter()
+            .filter(|s| s.trusted && s.loaded.segment.may_contain(id))
+            .any(|s| {
+                let live = read(&self.live);
+                s.loaded
+                    .segment
+                    .places(id)
+                    .any(|place| live.contains(&place.block.pack))
+            })
+    }
+
+    /// Where a reader may find this chunk, likely places first.
+    pub fn places(&self, id: &ChunkId) -> Vec<Place> {
+        let mut places: Vec<Place> = Vec::new();
+        {
+            let segments = read(&self.segments);
+            for trusted in [true, false] {
+                for standing in segments.iter().filter(|s| s.trusted == trusted) {
+                    places.extend(standing.loaded.segment.places(id));
+                }
+            }
+        }
+        if let Some(loose) = read(&self.loose).get(id) {
+            places.extend(loose);
+        }
+        if places.len() > 1 {
+            // Live packs first; a place that is named twice is tried once.
+            let live = read(&self.live);
+            places.sort_by_key(|place| !live.contains(&place.block.pack));
+            let mut seen = HashSet::new();
+            places.retain(|place| seen.insert(*place));
+        }
+        places
+    }
+
+    /// A segment of this run's own packs is durable: its chunks are known from now on.
+    pub fn add_own(&self, segment: LoadedSegment) {
+        write(&self.live).extend(segment.segment.packs());
+        write(&self.segments).push(Arc::new(Standing {
+            loaded: segment,
+            trusted: true,
+        }));
+    }
+
+    /// A place that is in no segment (an orphan pack's table of contents).
+    pub fn add_loose(&self, id: ChunkId, place: Place) {
+        write(&self.loose).entry(id).or_default().push(place);
+    }
+
+    pub fn is_live(&self, pack: &PackId) -> bool {
+        read(&self.live).contains(pack)
+    }
+
+    /// Calls `each` with every record of every segment and every loose place.
+    pub fn for_each(&self, each: &mut dyn FnMut(ChunkId, Place)) {
+        for standing in read(&self.segments).iter() {
+            for (id, place) in standing.loaded.segment.entries() {
+                each(id, place);
+            }
+        }
+        for (id, places) in read(&self.loose).iter() {
+            for place in places {
+                each(*id, *place);
+            }
+        }
+    }
+
+    /// Segments by other authors than `owner`, with their records.
+    pub fn segments_of_others(&self, owner: AuthorId) -> Vec<ForeignSegment> {
+        read(&self.segments)
+            .iter()
+            .filter(|s| s.loaded.author != owner)
+            .map(|s| {
+                let entries = s.loaded.segment.entries().collect();
+                ForeignSegment {
+                    id: s.loaded.id,
+                    author: s.loaded.author,
+                    entries,
+                }
+            })
+            .collect()
+    }
+
+    /// Ids of the loaded segments with the number of their records.
+    pub fn segments(&self) -> Vec<(SegmentId, usize)> {
+        read(&self.segments)
+            .iter()
+            .map(|s| (s.loaded.id, s.loaded.segment.len()))
+            .collect()
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}

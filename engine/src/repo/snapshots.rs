@@ -1,0 +1,355 @@
+//! Item snapshots and run records: listing, reading, publishing, and which of them count.
+//!
+//! A snapshot exists twice; either copy is enough. It counts when its author is the owner or
+//! certified by the owner, and when no verdict on its lease leaves it out ("Commit" in the
+//! protocol).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use podkeep_format::author::{AuthorCertificate, Revocation};
+use podkeep_format::endorsement::Endorsement;
+use podkeep_format::fence::Verdict;
+use podkeep_format::id::{AuthorId, LeaseId, RunId, SegmentId, SnapshotId};
+use podkeep_format::item::Item;
+use podkeep_format::names;
+use podkeep_format::run::{RunRecord, SealedRun};
+use podkeep_format::snapshot::{SealedSnapshot, SnapshotBody, SnapshotHeader};
+
+use super::catalog::Catalog;
+use super::segments::LoadedSegment;
+use super::{RepoError, RepoResult, Repository, name};
+use crate::monitor::{Finding, FindingKind, Monitor};
+use crate::store::StoreErrorKind;
+
+/// Bytes of a snapshot, run record or any signed statement.
+const OBJECT_BYTES_MAX: u64 = 16 << 20;
+
+/// A published snapshot of one item.
+#[derive(Clone, Debug)]
+pub struct StoredSnapshot {
+    pub id: SnapshotId,
+    pub header: SnapshotHeader,
+    /// `None` with a write key, which cannot read it.
+    pub body: Option<SnapshotBody>,
+    /// `false`: its lease was fenced and the verdict does not name it.
+    pub confirmed: bool,
+}
+
+impl Repository {
+    pub(super) fn catalog(&self) -> Catalog {
+        Catalog::open(self.cache_folder())
+    }
+
+    /// All snapshots that can be read, by time. One that cannot be read is a finding.
+    pub fn snapshots(&self, monitor: &dyn Monitor) -> RepoResult<Vec<StoredSnapshot>> {
+        let catalog = self.catalog();
+        let ids = self.snapshot_ids()?;
+        catalog.retain("snapshots", &|text| {
+            super::listed::snapshot(text).is_some_and(|id| ids.contains(&id))
+        });
+        let authors = self.authors(monitor)?;
+        let verdicts = self.verdicts(monitor)?;
+        let mut snapshots = Vec::new();
+        for id in ids {
+            let read = self.read_snapshot(&catalog, id).and_then(|sealed| {
+                let author = sealed.header.author;
+                if author != self.config().owner && !authors.contains_key(&author) {
+                    return Err(RepoError::Damaged {
+                        object: names::snapshot(id, false),
+                        cause: "its author is not certified by the owner".into(),
+                    });
+                }
+                let body = match &self.vault().private {
+                    Some(private) => Some(
+                        sealed
+                            .open(private)
+                            .map_err(|e| RepoError::damaged(names::snapshot(id, false), e))?,
+                    ),
+                    None => None,
+                };
+                Ok((sealed.header, body))
+            });
+            match read {
+                Ok((header, body)) => {
+                    let confirmed = match verdicts.get(&header.lease) {
+                        Some(verdict) => verdict.contains(&id),
+                        None => true,
+                    };
+                    snapshots.push(StoredSnapshot {
+                        id,
+                        header,
+                        body,
+                        confirmed,
+                    });
+                }
+                Err(error) if super::reader::is_fatal(&error) => return Err(error),
+                Err(error) => monitor.finding(Finding {
+                    object: names::snapshot(id, false),
+                    kind: FindingKind::Damaged,
+                    snapshots: vec![id.to_hex()],
+                    paths: Vec::new(),
+                    message: error.to_string(),
+                }),
+            }
+        }
+        snapshots.sort_by_key(|s| (s.header.time, s.header.sequence, s.id));
+        Ok(snapshots)
+    }
+
+    /// Ids of all snapshots, from both copies.
+    pub fn snapshot_ids(&self) -> RepoResult<BTreeSet<SnapshotId>> {
+        let listed = self.store().list("snapshots")?;
+        Ok(listed
+            .iter()
+            .filter_map(|meta| super::listed::snapshot(meta.name.as_str()))
+            .collect())
+    }
+
+    fn read_snapshot(&self, catalog: &Catalog, id: SnapshotId) -> RepoResult<SealedSnapshot> {
+        let object = names::snapshot(id, false);
+        let parse = |bytes: &[u8]| {
+            if *blake3::hash(bytes).as_bytes() != id.0 {
+                return Err(RepoError::Damaged {
+                    object: object.clone(),
+                    cause: "its bytes do not hash to its name".into(),
+                });
+            }
+            SealedSnapshot::read(bytes, self.id(), &self.vault().index)
+                .map_err(|e| RepoError::damaged(&object, e))
+        };
+        if let Some(bytes) = catalog.object(&object)
+            && let Ok(sealed) = parse(&bytes)
+        {
+            return Ok(sealed);
+        }
+        let mut failure = None;
+        for copy in [object.clone(), names::snapshot(id, true)] {
+            let read = self
+                .store()
+                .get(&name(&copy)?, OBJECT_BYTES_MAX)
+                .map_err(RepoError::from)
+                .and_then(|bytes| parse(&bytes).map(|sealed| (bytes, sealed)));
+            match read {
+                Ok((bytes, sealed)) => {
+                    catalog.keep(&object, &bytes);
+                    return Ok(sealed);
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        Err(failure.unwrap_or(RepoError::Missing { object }))
+    }
+
+    /// The newest confirmed snapshot of each item by this author and host, as far as can be
+    /// read.
+    pub fn own_latest(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<Item, StoredSnapshot>> {
+        let mut latest: HashMap<Item, StoredSnapshot> = HashMap::new();
+        for snapshot in self.snapshots(monitor)? {
+            let header = &snapshot.header;
+            if header.author != self.author().id()
+                || header.host != self.host()
+                || !snapshot.confirmed
+            {
+                continue;
+            }
+            match latest.get(&header.item) {
+                Some(known) if known.header.sequence > header.sequence => {}
+                _ => drop(latest.insert(header.item.clone(), snapshot)),
+            }
+        }
+        Ok(latest)
+    }
+
+    /// Puts a sealed snapshot: the commit point of its item.
+    pub fn publish_snapshot(&self, bytes: &[u8]) -> RepoResult<SnapshotId> {
+        let id = SnapshotId(*blake3::hash(bytes).as_bytes());
+        self.put(&names::snapshot(id, false), bytes)?;
+        // The twin is for damage that comes later: without it the snapshot stands all the same,
+        // and check makes it again.
+        self.put(&names::snapshot(id, true), bytes)?;
+        self.catalog().keep(&names::snapshot(id, false), bytes);
+        Ok(id)
+    }
+
+    /// Whether somebody fenced this lease.
+    pub fn is_fenced(&self, lease: LeaseId) -> RepoResult<bool> {
+        Ok(self.store().size(&name(names::fence(lease))?)?.is_some())
+    }
+
+    /// All run records that can be read. Needs a full key.
+    pub fn runs(&self, monitor: &dyn Monitor) -> RepoResult<BTreeMap<RunId, RunRecord>> {
+        self.require_full("read run records")?;
+        let catalog = self.catalog();
+        let mut runs = BTreeMap::new();
+        let listed = self.store().list("runs")?;
+        for meta in &listed {
+            let Some(id) = super::listed::run(meta.name.as_str()) else {
+                continue;
+            };
+            match self.read_run(&catalog, id) {
+                Ok(record) => drop(runs.insert(id, record)),
+                Err(error) if super::reader::is_fatal(&error) => return Err(error),
+                Err(error) => monitor.finding(Finding {
+                    object: names::run(id),
+                    kind: FindingKind::Damaged,
+                    snapshots: Vec::new(),
+                    paths: Vec::new(),
+                    message: format!("{error}; its items can be restored all the same"),
+                }),
+            }
+        }
+        catalog.retain("runs", &|text| {
+            listed.iter().any(|meta| meta.name.as_str() == text)
+        });
+        Ok(runs)
+    }
+
+    fn read_run(&self, catalog: &Catalog, id: RunId) -> RepoResult<RunRecord> {
+        let object = names::run(id);
+        let damaged = |e| RepoError::damaged(&object, e);
+        let open = |bytes: &[u8]| -> RepoResult<RunRecord> {
+            let sealed = SealedRun::read(bytes, self.id()).map_err(damaged)?;
+            let private = self.vault().private.as_ref();
+            let private = private.ok_or(RepoError::KeyInsufficient {
+                action: "read run records",
+            })?;
+            let record = sealed.open(private).map_err(damaged)?;
+            if record.run != id {
+                return Err(RepoError::Damaged {
+                    object: object.clone(),
+                    cause: "it is of another run".into(),
+                });
+            }
+            Ok(record)
+        };
+        if let Some(bytes) = catalog.object(&object)
+            && let Ok(record) = open(&bytes)
+        {
+            return Ok(record);
+        }
+        let bytes = self.store().get(&name(&object)?, OBJECT_BYTES_MAX)?;
+        let record = open(&bytes)?;
+        catalog.keep(&object, &bytes);
+        Ok(record)
+    }
+
+    /// Authors with a valid certificate, with their labels.
+    pub fn authors(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<AuthorId, String>> {
+        let mut authors = HashMap::new();
+        for (object, bytes) in self.statements("authors", monitor)? {
+            let decoded = AuthorCertificate::decode(&bytes, self.id(), self.config().owner);
+            match decoded {
+                Ok(certificate) => drop(authors.insert(certificate.author, certificate.label)),
+                Err(error) => monitor.finding(unreadable(&object, &error)),
+            }
+        }
+        Ok(authors)
+    }
+
+    /// Authors whose key the owner has taken back.
+    pub fn revoked(&self, monitor: &dyn Monitor) -> RepoResult<HashSet<AuthorId>> {
+        let mut revoked = HashSet::new();
+        for (object, bytes) in self.statements("revocations", monitor)? {
+            match Revocation::decode(&bytes, self.id(), self.config().owner) {
+                Ok(list) => revoked.extend(list.authors),
+                Err(error) => monitor.finding(unreadable(&object, &error)),
+            }
+        }
+        Ok(revoked)
+    }
+
+    /// Segments that a full-key holder has checked by decoding what they name.
+    pub fn endorsed(&self, monitor: &dyn Monitor) -> RepoResult<HashSet<SegmentId>> {
+        let mut endorsed = HashSet::new();
+        for (object, bytes) in self.statements("endorsements", monitor)? {
+            match Endorsement::open(&bytes, self.id(), &self.vault().index) {
+                Ok(list) if list.author == self.config().owner => endorsed.extend(list.segments),
+                Ok(_) => {}
+                Err(error) => monitor.finding(unreadable(&object, &error)),
+            }
+        }
+        Ok(endorsed)
+    }
+
+    /// What the verdicts on fenced leases let count. Only the owner's verdicts are heard.
+    fn verdicts(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<LeaseId, Vec<SnapshotId>>> {
+        let mut verdicts = HashMap::new();
+        for (object, bytes) in self.statements("fences", monitor)? {
+            if !object.ends_with(".verdict") {
+                continue;
+            }
+            match Verdict::open(&bytes, self.id(), &self.vault().index) {
+                Ok(verdict) if verdict.author == self.config().owner => {
+                    verdicts.insert(verdict.lease, verdict.snapshots);
+                }
+                Ok(_) => {}
+                Err(error) => monitor.finding(unreadable(&object, &error)),
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// Name and bytes of every object of a folder of small signed statements.
+    fn statements(
+        &self,
+        folder: &str,
+        monitor: &dyn Monitor,
+    ) -> RepoResult<Vec<(String, Vec<u8>)>> {
+        let mut statements = Vec::new();
+        for meta in self.store().list(folder)? {
+            match self.store().get(&meta.name, OBJECT_BYTES_MAX) {
+                Ok(bytes) => statements.push((meta.name.to_string(), bytes)),
+                Err(error) if error.kind == StoreErrorKind::Unreachable => {
+                    return Err(error.into());
+                }
+                Err(error) => monitor.finding(unreadable(meta.name.as_str(), &error)),
+            }
+        }
+        Ok(statements)
+    }
+}
+
+fn unreadable(object: &str, error: &dyn std::fmt::Display) -> Finding {
+    Finding {
+        object: object.to_owned(),
+        kind: FindingKind::Damaged,
+        snapshots: Vec::new(),
+        paths: Vec::new(),
+        message: error.to_string(),
+    }
+}
+
+/// Whose segments a writer relies on.
+pub struct Trust {
+    own: AuthorId,
+    owner: AuthorId,
+    revoked: HashSet<AuthorId>,
+    endorsed: HashSet<SegmentId>,
+}
+
+impl Trust {
+    pub fn load(repo: &Repository, monitor: &dyn Monitor) -> RepoResult<Self> {
+        Ok(Self {
+            own: repo.author().id(),
+            owner: repo.config().owner,
+            revoked: repo.revoked(monitor)?,
+            endorsed: repo.endorsed(monitor)?,
+        })
+    }
+
+    /// Own segments, those of full-key holders, and those that one of them endorsed.
+    pub fn covers(&self, segment: &LoadedSegment) -> bool {
+        let author = segment.author;
+        self.endorsed.contains(&segment.id)
+            || author == self.owner
+            || (author == self.own && !self.revoked.contains(&author))
+    }
+}
+
+/// Whether this repository's own author key was taken back.
+pub fn is_revoked(repo: &Repository) -> RepoResult<bool> {
+    let revoked = repo.revoked(&crate::monitor::Collect::default())?;
+    Ok(revoked.contains(&repo.author().id()))
+}

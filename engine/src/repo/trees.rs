@@ -1,0 +1,188 @@
+//! Walking stored trees and contents.
+
+use podkeep_format::id::{ChunkId, ChunkKind, ListId, TreeId};
+use podkeep_format::tree::{Content, Entry, LEVELS_MAX, ListNode, Node, Piece, TreeNode};
+
+use super::reader::Reader;
+use super::{RepoError, RepoResult};
+
+impl Reader {
+    fn tree_node(&self, id: TreeId) -> RepoResult<TreeNode> {
+        let chunk = self.chunk(ChunkKind::Tree, id.into())?;
+        TreeNode::decode(chunk.as_ref()).map_err(|e| RepoError::damaged(format!("tree {id}"), e))
+    }
+
+    /// The attributes of an item's root.
+    pub fn root(&self, id: TreeId) -> RepoResult<Entry> {
+        match self.tree_node(id)? {
+            TreeNode::Root(entry) => Ok(*entry),
+            _ => Err(wrong(id, "is not the root of an item")),
+        }
+    }
+
+    /// The entries of a directory in order of their names, one node in memory at a time.
+    pub fn directory(&self, id: TreeId) -> DirectoryEntries<'_> {
+        DirectoryEntries {
+            reader: self,
+            stack: vec![(id, None)],
+            leaf: Vec::new().into_iter(),
+            lost: false,
+        }
+    }
+
+    /// The entry at `path` (components separated by `/`; empty: the root).
+    /// `None`: there is none.
+    pub fn lookup(&self, root: TreeId, path: &[u8]) -> RepoResult<Option<Entry>> {
+        let mut entry = self.root(root)?;
+        for component in path.split(|b| *b == b'/').filter(|c| !c.is_empty()) {
+            let Node::Directory { tree } = entry.node else {
+                return Ok(None);
+            };
+            match self.child(tree, component)? {
+                Some(child) => entry = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(entry))
+    }
+
+    /// One entry of a directory, reading only the nodes on the way to it.
+    fn child(&self, mut tree: TreeId, name: &[u8]) -> RepoResult<Option<Entry>> {
+        let mut below = LEVELS_MAX + 1;
+        loop {
+            match self.tree_node(tree)? {
+                TreeNode::Leaf(mut entries) => {
+                    let found = entries.binary_search_by(|entry| entry.name.as_slice().cmp(name));
+                    return Ok(found.ok().map(|index| entries.swap_remove(index)));
+                }
+                TreeNode::Branch { level, children } if level < below => {
+                    below = level;
+                    let index = children.partition_point(|(first, _)| first.as_slice() <= name);
+                    match index.checked_sub(1) {
+                        Some(index) => tree = children[index].1,
+                        None => return Ok(None),
+                    }
+                }
+                _ => return Err(wrong(tree, "has a node in the wrong place")),
+            }
+        }
+    }
+
+    /// The pieces of a content in order; inline contents have none.
+    pub fn pieces<'r>(&'r self, content: &Content) -> Pieces<'r> {
+        let mut pieces = Pieces {
+            reader: self,
+            ready: Vec::new().into_iter(),
+            stack: Vec::new(),
+        };
+        match content {
+            Content::Inline(_) => {}
+            Content::Pieces(list) => pieces.ready = list.clone().into_iter(),
+            Content::List { id, level } => pieces.stack.push((*id, *level)),
+        }
+        pieces
+    }
+}
+
+fn wrong(id: TreeId, cause: &str) -> RepoError {
+    RepoError::Damaged {
+        object: format!("tree {id}"),
+        cause: cause.into(),
+    }
+}
+
+/// Yields a directory's entries. After an error it goes on with the next node, so that one
+/// damaged node costs only its own entries.
+pub struct DirectoryEntries<'r> {
+    reader: &'r Reader,
+    /// Nodes to visit, the next one last, each with the level that it must have.
+    stack: Vec<(TreeId, Option<u8>)>,
+    leaf: std::vec::IntoIter<Entry>,
+    lost: bool,
+}
+
+impl DirectoryEntries<'_> {
+    /// Whether a node was lost on the way.
+    pub fn lost(&self) -> bool {
+        self.lost
+    }
+}
+
+impl Iterator for DirectoryEntries<'_> {
+    type Item = RepoResult<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.leaf.next() {
+                return Some(Ok(entry));
+            }
+            let (id, must) = self.stack.pop()?;
+            match self.reader.tree_node(id) {
+                Ok(TreeNode::Leaf(entries)) if must.is_none_or(|level| level == 0) => {
+                    self.leaf = entries.into_iter();
+                }
+                Ok(TreeNode::Branch { level, children })
+                    if must.is_none_or(|must| level == must) =>
+                {
+                    let below = Some(level - 1);
+                    self.stack
+                        .extend(children.into_iter().rev().map(|(_, id)| (id, below)));
+                }
+                Ok(_) => {
+                    self.lost = true;
+                    return Some(Err(wrong(id, "has a node in the wrong place")));
+                }
+                Err(error) => {
+                    self.lost = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// Yields a content's pieces; at most one node of each level is in memory. Ends after an error.
+pub struct Pieces<'r> {
+    reader: &'r Reader,
+    ready: std::vec::IntoIter<Piece>,
+    stack: Vec<(ListId, u8)>,
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = RepoResult<Piece>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(piece) = self.ready.next() {
+                return Some(Ok(piece));
+            }
+            let (id, must) = self.stack.pop()?;
+            let node = self
+                .reader
+                .chunk(ChunkKind::List, ChunkId::from(id))
+                .and_then(|chunk| {
+                    ListNode::decode(chunk.as_ref())
+                        .map_err(|e| RepoError::damaged(format!("content list {id}"), e))
+                });
+            match node {
+                Ok(ListNode::Pieces(pieces)) if must == 0 => self.ready = pieces.into_iter(),
+                Ok(ListNode::Lists { level, children }) if level == must => {
+                    let below = level - 1;
+                    self.stack
+                        .extend(children.into_iter().rev().map(|(id, _)| (id, below)));
+                }
+                Ok(_) => {
+                    self.stack.clear();
+                    return Some(Err(RepoError::Damaged {
+                        object: format!("content list {id}"),
+                        cause: "has a node in the wrong place".into(),
+                    }));
+                }
+                Err(error) => {
+                    self.stack.clear();
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What podkeep does on real Podman hosts. Not run by a plain `cargo test`, since the hosts need root
+//! and Debian's tools: `tests/run.sh` runs everything.
+
+#[path = "../support/lab.rs"]
+mod lab;
+
+mod hosts;
