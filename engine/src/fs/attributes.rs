@@ -8,9 +8,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use podkeep_format::tree::{XATTR_VALUE_BYTES_MAX, XATTRS_MAX};
-use rustix::fs::{
-    FsWord, fgetxattr, flistxattr, fstatfs, ioctl_getflags, lgetxattr, llistxattr,
-};
+use rustix::fs::{FsWord, fgetxattr, flistxattr, fstatfs, ioctl_getflags, lgetxattr, llistxattr};
 use rustix::io::{self, Errno};
 
 const FS_SYNC_FL: u32 = 0x0000_0008;
@@ -131,12 +129,7 @@ const XFLAGS: [(u32, u32); 6] = [
 fn fsgetxattr(fd: BorrowedFd<'_>) -> io::Result<FsXattr> {
     const OPCODE: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<FsXattr>(b'X', 31);
     // SAFETY: FS_IOC_FSGETXATTR writes one `struct fsxattr`, and `FsXattr` has its layout.
-    unsafe {
-        rustix::ioctl::ioctl(
-            fd,
-            rustix::ioctl::Getter::<{ OPCODE }, FsXattr>::new(),
-        )
-    }
+    unsafe { rustix::ioctl::ioctl(fd, rustix::ioctl::Getter::<{ OPCODE }, FsXattr>::new()) }
 }
 
 /// A file system that does not know an ioctl has nothing that it could tell.

@@ -120,8 +120,7 @@ impl Worker<'_> {
                 .found(id, ChunkKind::Data, BlockClass::Small, range);
         }
         for (id, list) in lists {
-            self.stage
-                .add(id, ChunkKind::List, BlockClass::Meta, &list);
+            self.stage.add(id, ChunkKind::List, BlockClass::Meta, &list);
         }
         Ok(FileContent {
             size: size as u64,

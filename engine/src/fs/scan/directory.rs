@@ -78,10 +78,7 @@ impl Contents {
             PushBody::Entry(encoded) => Body::Entry(self.append(encoded)),
             PushBody::Linked(group) => Body::Linked(group),
         };
-        self.slots.push(Slot {
-            name,
-            body,
-        });
+        self.slots.push(Slot { name, body });
     }
 }
 
@@ -218,7 +215,10 @@ impl OpenDirectories {
 
     pub fn forget(&self, directory: &Directory) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = open.iter().rposition(|(number, _)| *number == directory.number) {
+        if let Some(at) = open
+            .iter()
+            .rposition(|(number, _)| *number == directory.number)
+        {
             open.remove(at);
         }
     }

@@ -130,7 +130,9 @@ impl Glob {
                     Token::Byte(literal) if *literal == byte => self.enter(&mut next, state + 1),
                     Token::One if byte != b'/' => self.enter(&mut next, state + 1),
                     Token::Class { negated, ranges } if byte != b'/' => {
-                        let inside = ranges.iter().any(|(low, high)| (low..=high).contains(&&byte));
+                        let inside = ranges
+                            .iter()
+                            .any(|(low, high)| (low..=high).contains(&&byte));
                         if inside != *negated {
                             self.enter(&mut next, state + 1);
                         }

@@ -5,8 +5,8 @@
 //! jobs made of it, its subdirectories, and linked names whose group is not decided. Whoever
 //! finishes the last of these makes its node and goes on with the parent, in a loop.
 
-use std::os::fd::OwnedFd;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -120,7 +120,10 @@ pub(crate) enum Job {
         name: Vec<u8>,
     },
     /// The item is a single file.
-    RootFile { parent: OwnedFd, name: Vec<u8> },
+    RootFile {
+        parent: OwnedFd,
+        name: Vec<u8>,
+    },
 }
 
 pub(crate) struct Queue {
@@ -167,7 +170,10 @@ impl Queue {
                 state.running += 1;
                 return Some(job);
             }
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -293,8 +299,7 @@ impl<'s> Worker<'s> {
                     .open
                     .get(directory)
                     .map_err(|e| Failure::Unreadable("open", e))?;
-                let traits =
-                    FsTraits::of(&fd).map_err(|e| Failure::Unreadable("open", e))?;
+                let traits = FsTraits::of(&fd).map_err(|e| Failure::Unreadable("open", e))?;
                 (fd, traits)
             }
             Some(parent) => match self.open_below(directory, parent)? {
@@ -320,17 +325,21 @@ impl<'s> Worker<'s> {
                 return name == CACHE_TAG;
             }
             shared.exclude.is_empty()
-                || !shared.exclude.matches(&directory.path_of(name), is_directory)
+                || !shared
+                    .exclude
+                    .matches(&directory.path_of(name), is_directory)
         });
         let others = listing.len() - directories;
         if directories > 0 {
             shared.open.keep(directory, &fd);
         }
         directory.pending.fetch_add(directories, Ordering::AcqRel);
-        shared.queue.push((others..listing.len()).rev().map(|index| {
-            let name = listing.entry(index).0.to_vec();
-            Job::Directory(self.child(directory, name))
-        }));
+        shared
+            .queue
+            .push((others..listing.len()).rev().map(|index| {
+                let name = listing.entry(index).0.to_vec();
+                Job::Directory(self.child(directory, name))
+            }));
         if others <= SLICE_ENTRIES {
             for index in 0..others {
                 self.entry(directory, &fd, listing.entry(index).0, false)?;
@@ -367,8 +376,7 @@ impl<'s> Worker<'s> {
             .get(parent)
             .map_err(|e| Failure::at("open", e))?;
         // Asked by name first: opening would trigger an automount.
-        let stat = Stat::at(&parent_fd, &directory.name)
-            .map_err(|e| Failure::at("stat", e))?;
+        let stat = Stat::at(&parent_fd, &directory.name).map_err(|e| Failure::at("stat", e))?;
         if stat.kind != FileType::Directory {
             return Err(Failure::Replaced);
         }
@@ -604,10 +612,9 @@ impl<'s> Worker<'s> {
             let Body::Linked(group) = contents.slots[index].body else {
                 continue;
             };
-            let Some((body, link)) =
-                shared
-                    .links
-                    .entry(group, &shared.item, &shared.chunking.ids)
+            let Some((body, link)) = shared
+                .links
+                .entry(group, &shared.item, &shared.chunking.ids)
             else {
                 continue;
             };
@@ -708,7 +715,5 @@ fn is_cache(fd: &OwnedFd, listing: &Listing) -> bool {
     };
     let mut head = [0; CACHE_SIGNATURE.len()];
     let regular = Stat::of(&tag).is_ok_and(|stat| stat.kind == FileType::RegularFile);
-    regular
-        && rustix::io::pread(&tag, &mut head, 0) == Ok(head.len())
-        && head == CACHE_SIGNATURE
+    regular && rustix::io::pread(&tag, &mut head, 0) == Ok(head.len()) && head == CACHE_SIGNATURE
 }

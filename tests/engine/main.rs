@@ -1,0 +1,3 @@
+//! Tests of the engine from outside, one folder or file per part.
+
+mod scan;
