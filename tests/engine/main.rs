@@ -6,5 +6,6 @@ mod mktree;
 mod oracle;
 
 mod repo;
+mod scan;
 mod store;
 mod write;
