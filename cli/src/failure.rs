@@ -123,6 +123,12 @@ impl Failure {
         )
     }
 
+    /// `init` met something at the place.
+    pub fn occupied(message: impl fmt::Display) -> Self {
+        Self::new("occupied", Exit::Failed, message)
+            .hint("a repository is made only in an empty or absent folder")
+    }
+
     /// Maps what the engine says. `signal`: the one that came, if any.
     pub fn operation(error: OperationError, signal: Option<u8>) -> Self {
         match error {
@@ -182,10 +188,9 @@ fn repository(error: RepoError, signal: Option<u8>) -> Failure {
         RepoError::KeyInsufficient { .. } => {
             Failure::new("key-insufficient", Exit::Key, error).hint("use a passphrase")
         }
+        RepoError::WrongKeyFile { .. } => Failure::new("wrong-key-file", Exit::Key, error),
         RepoError::KeyRevoked => Failure::new("key-revoked", Exit::Key, error)
             .hint("`podkeep key export-write` makes a new one"),
-        RepoError::WrongKeyFile { .. } => Failure::new("wrong-key-file", Exit::Key, error)
-            .hint("`podkeep key export-write` makes one for this repository"),
         RepoError::Swapped { .. } => Failure::new("swapped-repository", Exit::Failed, error)
             .hint("if you replaced it yourself, use another --cache-dir or delete the cache"),
         RepoError::Damaged { .. } => Failure::new("damaged", Exit::Failed, error)

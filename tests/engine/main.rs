@@ -1,4 +1,4 @@
-//! The engine's tests.
+//! Tests of the engine from outside, one folder or file per part.
 
 #[path = "../support/mktree.rs"]
 mod mktree;
@@ -7,4 +7,6 @@ mod mount;
 #[path = "../support/oracle.rs"]
 mod oracle;
 
+mod repo;
+mod store;
 mod write;

@@ -300,7 +300,7 @@ impl Target<'_> {
         match read(&mut small) {
             Ok(len) => Ok(small[..len].to_vec()),
             Err(Errno::RANGE) => {
-                let mut large = vec![0u8; podkeep_format::tree::XATTRS_MAX];
+                let mut large = vec![0u8; podkeep_format::tree::XATTR_LIST_BYTES_MAX];
                 let len = read(&mut large)?;
                 large.truncate(len);
                 Ok(large)
