@@ -2,6 +2,8 @@
 
 #[path = "../support/mktree.rs"]
 mod mktree;
+#[path = "../support/mount.rs"]
+mod mount;
 #[path = "../support/oracle.rs"]
 mod oracle;
 
