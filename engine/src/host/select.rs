@@ -26,7 +26,7 @@ pub fn matching(inventory: &Inventory, wanted: &Item, glob: bool) -> Vec<Item> {
     items
 }
 
-/// Whether `item` is what `wanted` means. In a glob, `*` stands for any bytes, `?` for one byte.
+/// Whether `item` is what `wanted` means.
 pub fn matches(wanted: &Item, glob: bool, item: &Item) -> bool {
     wanted.kind == item.kind
         && match glob && wanted.kind != ItemKind::Path {
@@ -35,8 +35,15 @@ pub fn matches(wanted: &Item, glob: bool, item: &Item) -> bool {
         }
 }
 
+/// `*` stands for any bytes, `?` for one byte, and a backslash takes the next byte literally.
 /// Linear in time for any pattern: on a mismatch only the last `*` takes one byte more.
-fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
+pub fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
+    // The byte after a backslash, or the byte itself, and how long that is in the pattern.
+    let literal = |p: usize| match pattern[p..] {
+        [b'\\', escaped, ..] => (escaped, 2),
+        [byte, ..] => (byte, 1),
+        [] => (0, 0),
+    };
     let (mut p, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {
@@ -45,8 +52,12 @@ fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
                 star = Some((p + 1, n));
                 p += 1;
             }
-            Some(c) if *c == b'?' || *c == name[n] => {
+            Some(b'?') => {
                 p += 1;
+                n += 1;
+            }
+            Some(_) if literal(p).0 == name[n] => {
+                p += literal(p).1;
                 n += 1;
             }
             _ => match star {
@@ -61,37 +72,9 @@ fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
     pattern[p..].iter().all(|c| *c == b'*')
 }
 
-/// Up to three names that are nearly what was asked for.
-pub fn near(inventory: &Inventory, wanted: &Item) -> Vec<String> {
-    let mut close: Vec<(usize, String)> = everything(inventory)
-        .iter()
-        .map(|item| (distance(&item.name, &wanted.name), item.to_string()))
-        .filter(|(distance, _)| *distance <= wanted.name.len().max(6) / 2)
-        .collect();
-    close.sort();
-    close.truncate(3);
-    close.into_iter().map(|(_, text)| text).collect()
-}
-
-/// Edit distance of two names, of which the first 256 bytes count.
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let (a, b) = (&a[..a.len().min(256)], &b[..b.len().min(256)]);
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replace = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{distance, glob_matches};
+    use super::glob_matches;
 
     #[test]
     fn globs_match_whole_names() {
@@ -104,6 +87,10 @@ mod tests {
             ("web", "web1", false),
             ("a*b", "acbd", false),
             ("", "x", false),
+            ("a\\*", "a*", true),
+            ("a\\*", "ab", false),
+            ("*\\\\", "a\\", true),
+            ("*\\?x", "a??x", true),
         ] {
             assert_eq!(
                 glob_matches(pattern.as_bytes(), name.as_bytes()),
@@ -111,12 +98,5 @@ mod tests {
                 "{pattern} {name}"
             );
         }
-    }
-
-    #[test]
-    fn distances_count_edits() {
-        assert_eq!(distance(b"pgdata", b"pgdta"), 1);
-        assert_eq!(distance(b"", b"abc"), 3);
-        assert_eq!(distance(b"same", b"same"), 0);
     }
 }

@@ -1,0 +1,425 @@
+//! The command line as clap sees it. Nothing here reads anything but arguments, so that the
+//! reference (`docs/cli.md`), the man pages and the completions come from the same definitions.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed or refused, nothing matched, or check found damage that it could not heal
+  2    wrong usage
+  3    finished with warnings, something is missing, or an incomplete snapshot was used
+  10   there is no repository at that place
+  11   another run works on one of these items
+  12   the passphrase or key is missing, wrong or not sufficient
+  13   a host could not be reached
+  130  stopped by SIGINT (Ctrl-C)
+  143  stopped by SIGTERM";
+
+const SNAP_HELP: &str = "\
+SNAP is an id (4 or more hex digits of it), `latest`, or `latest~N` for the one N before it, each
+optionally followed by `@HOST`.
+ITEM is KIND:NAME, such as `volume:web` or `path:/srv/data`; `volume:web:/data/x` is a path in
+it. Listings write control bytes, and bytes that are not UTF-8, as \\xNN and a backslash as \\\\;
+arguments are read the same way.";
+
+/// Backs up and restores what makes up a Podman host, into one encrypted, deduplicated repository
+#[derive(Parser, Debug)]
+#[command(
+    name = "podkeep",
+    version,
+    after_help = EXIT_CODES,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The repository: a path [default: /var/lib/podkeep/repository for root, else podkeep/repository in the user's data folder]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "REPO",
+        env = "PODKEEP_REPO",
+        hide_env_values = true
+    )]
+    pub repo: Option<OsString>,
+
+    /// Read the passphrase from this file; one trailing newline is dropped [env: PODKEEP_PASSWORD_FILE]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["password_command", "key_file"])]
+    pub password_file: Option<PathBuf>,
+
+    /// Read the passphrase from what this shell command prints [env: PODKEEP_PASSWORD_COMMAND]
+    #[arg(
+        long,
+        global = true,
+        value_name = "COMMAND",
+        conflicts_with = "key_file"
+    )]
+    pub password_command: Option<OsString>,
+
+    /// Use the write key in this file instead of a passphrase [env: PODKEEP_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// Where the local cache lies; it may be deleted at any time [default: /var/cache/podkeep for root, else podkeep in the user's cache folder]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "PODKEEP_CACHE_DIR",
+        hide_env_values = true
+    )]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Print one JSON object per line on standard output (docs/json.md)
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// With --json: print progress lines, too
+    #[arg(long, global = true, requires = "json")]
+    pub json_progress: bool,
+
+    /// No progress, notes and closing lines: only results, warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more: all paths of a warning, what vanished while it was read
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Make a repository
+    ///
+    /// The place must be empty or absent. Prints the repository's id and what must be kept to
+    /// be able to restore.
+    Init(Init),
+    /// Save volumes and paths as a snapshot
+    ///
+    /// SELECTOR is KIND:NAME, such as `volume:web`, `volume:db*` or `path:/srv/data`. Globs (`*`
+    /// and `?`) work in names, never in `path:`. Each item is a snapshot of its own that
+    /// stays when the run is cut off.
+    Backup(Backup),
+    /// List snapshots
+    Snapshots(Snapshots),
+    /// List what a snapshot holds
+    #[command(after_long_help = SNAP_HELP)]
+    Ls(Ls),
+    /// Write a file of a snapshot to standard output
+    #[command(after_long_help = SNAP_HELP)]
+    Dump(Dump),
+    /// Show how two snapshots differ, or a snapshot and the host
+    ///
+    /// `+` was added, `-` was removed, `M` has another content, `U` has other attributes.
+    #[command(after_long_help = SNAP_HELP)]
+    Diff(Diff),
+    /// Find files by name in all snapshots
+    ///
+    /// PATTERN is a glob (`*` and `?`). With a `/` in it, it is compared with the path below
+    /// the item (`/data/*.txt`), else with the last component. Each version of a file is listed
+    /// once, with the newest snapshot that holds it.
+    Find(Find),
+    /// Show how large the repository is, and what takes the room
+    Stats(Stats),
+    /// Bring items of a snapshot back
+    ///
+    /// To the original place, or with --to-dir files only into a directory. With exactly one
+    /// literal item DIR takes the item's content and attributes; a single file goes to DIR/NAME;
+    /// a glob, --all or several items go to DIR/KIND/NAME. What is not empty is refused unless
+    /// --merge or --replace says what to do with it.
+    #[command(after_long_help = SNAP_HELP)]
+    Restore(Restore),
+    /// Verify that every snapshot can be restored, and heal what can be healed
+    Check(Check),
+    /// Manage the keys and passphrases that open the repository
+    #[command(subcommand, arg_required_else_help = true)]
+    Key(Key),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Write the manual pages, one for each command
+    Man(Man),
+}
+
+#[derive(Args, Debug)]
+pub struct Init {}
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["selectors", "all"]))]
+pub struct Backup {
+    /// What to save
+    #[arg(value_name = "SELECTOR")]
+    pub selectors: Vec<OsString>,
+
+    /// Save everything of the host
+    #[arg(long)]
+    pub all: bool,
+
+    /// Leave out paths that match this glob (repeatable)
+    ///
+    /// Compared with the path below the item; without a `/`, with the last component.
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<OsString>,
+
+    /// Leave out these items (repeatable)
+    #[arg(long, value_name = "SELECTOR")]
+    pub exclude_item: Vec<OsString>,
+
+    /// Leave out the content of directories that a valid CACHEDIR.TAG marks
+    #[arg(long)]
+    pub exclude_caches: bool,
+
+    /// Read what is mounted below an item, too
+    #[arg(long)]
+    pub cross_mounts: bool,
+
+    /// A word to find the snapshot by (repeatable)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+
+    /// Read and compare, store nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Snapshots {
+    /// Only those of this host
+    #[arg(long, value_name = "HOST")]
+    pub of: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Ls {
+    /// Which snapshot
+    #[arg(value_name = "SNAP")]
+    pub snapshot: OsString,
+    /// Which item, or path in it; else all of them
+    #[arg(value_name = "ITEM[:/PATH]")]
+    pub item: Option<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub struct Dump {
+    /// Which snapshot
+    #[arg(value_name = "SNAP")]
+    pub snapshot: OsString,
+    /// Which file
+    #[arg(value_name = "ITEM:/PATH")]
+    pub item: OsString,
+}
+
+#[derive(Args, Debug)]
+pub struct Diff {
+    /// The older side
+    #[arg(value_name = "A")]
+    pub before: OsString,
+    /// The newer side: a snapshot, or `live` for what is on the host now
+    #[arg(value_name = "B")]
+    pub after: OsString,
+}
+
+#[derive(Args, Debug)]
+pub struct Find {
+    /// A glob over names or paths
+    #[arg(value_name = "PATTERN")]
+    pub pattern: OsString,
+}
+
+#[derive(Args, Debug)]
+pub struct Stats {}
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["items", "all"]))]
+pub struct Restore {
+    /// Which snapshot
+    #[arg(value_name = "SNAP")]
+    pub snapshot: OsString,
+
+    /// Which items, or paths in them
+    #[arg(value_name = "ITEM[:/PATH]")]
+    pub items: Vec<OsString>,
+
+    /// Everything that the snapshot holds
+    #[arg(long)]
+    pub all: bool,
+
+    /// Restore files into this directory, which is made when absent
+    #[arg(long, value_name = "DIR")]
+    pub to_dir: Option<PathBuf>,
+
+    /// Restore the one selected item under this name
+    #[arg(long = "as", value_name = "NAME", conflicts_with_all = ["all", "to_dir"])]
+    pub rename: Option<OsString>,
+
+    /// Into what is there: the snapshot wins for each entry, others stay
+    #[arg(long, conflicts_with = "replace")]
+    pub merge: bool,
+
+    /// In the place of what is there: exactly the snapshot
+    #[arg(long)]
+    pub replace: bool,
+
+    /// Say what would be done, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Check {
+    /// Read and decode all packs, or about this share of them, too
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "100",
+        value_parser = clap::value_parser!(u8).range(1..=100)
+    )]
+    pub read_data: Option<u8>,
+
+    /// Vouch for what write keys stored, after decoding it: other hosts may then deduplicate
+    /// against it
+    #[arg(long)]
+    pub endorse: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Key {
+    /// Add a passphrase that reads everything
+    Add(KeyAdd),
+    /// List keys
+    List(KeyList),
+    /// Remove a key; a removed write key is revoked
+    Remove(KeyRemove),
+    /// Change the passphrase
+    Passwd(KeyPasswd),
+    /// Write a new write key to a file: it can back up, but not read what is stored
+    ExportWrite(KeyExportWrite),
+}
+
+#[derive(Args, Debug)]
+pub struct NewPassphrase {
+    /// Read the new passphrase from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "new_password_command")]
+    pub new_password_file: Option<PathBuf>,
+    /// Read the new passphrase from what this shell command prints
+    #[arg(long, value_name = "COMMAND")]
+    pub new_password_command: Option<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub struct KeyAdd {
+    #[command(flatten)]
+    pub new: NewPassphrase,
+}
+
+#[derive(Args, Debug)]
+pub struct KeyList {}
+
+#[derive(Args, Debug)]
+pub struct KeyRemove {
+    /// The key's id, or its first 4 or more hex digits
+    #[arg(value_name = "KEY")]
+    pub key: String,
+}
+
+#[derive(Args, Debug)]
+pub struct KeyPasswd {
+    #[command(flatten)]
+    pub new: NewPassphrase,
+}
+
+#[derive(Args, Debug)]
+pub struct KeyExportWrite {
+    /// The file, which must not exist; it gets mode 0600
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct Completions {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub struct Man {
+    /// Directory for the pages, which is made when absent
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+impl Command {
+    /// The name that `{"type":"start"}` carries.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Init(_) => "init",
+            Self::Backup(_) => "backup",
+            Self::Snapshots(_) => "snapshots",
+            Self::Ls(_) => "ls",
+            Self::Dump(_) => "dump",
+            Self::Diff(_) => "diff",
+            Self::Find(_) => "find",
+            Self::Stats(_) => "stats",
+            Self::Restore(_) => "restore",
+            Self::Check(_) => "check",
+            Self::Key(Key::Add(_)) => "key add",
+            Self::Key(Key::List(_)) => "key list",
+            Self::Key(Key::Remove(_)) => "key remove",
+            Self::Key(Key::Passwd(_)) => "key passwd",
+            Self::Key(Key::ExportWrite(_)) => "key export-write",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn backup_needs_a_selection() {
+        assert!(Arguments::try_parse_from(["podkeep", "backup"]).is_err());
+        assert!(Arguments::try_parse_from(["podkeep", "backup", "--all"]).is_ok());
+        assert!(Arguments::try_parse_from(["podkeep", "backup", "--all", "volume:a"]).is_err());
+    }
+
+    #[test]
+    fn read_data_takes_its_share_only_behind_an_equals_sign() {
+        let share = |arguments: &[&str]| {
+            let parsed = Arguments::try_parse_from(arguments).ok()?;
+            match parsed.command {
+                Command::Check(check) => Some(check.read_data),
+                _ => None,
+            }
+        };
+        assert_eq!(share(&["podkeep", "check"]), Some(None));
+        assert_eq!(share(&["podkeep", "check", "--read-data"]), Some(Some(100)));
+        assert_eq!(share(&["podkeep", "check", "--read-data=7"]), Some(Some(7)));
+        assert!(share(&["podkeep", "check", "--read-data", "7"]).is_none());
+        assert!(share(&["podkeep", "check", "--read-data=101"]).is_none());
+    }
+}

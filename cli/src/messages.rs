@@ -1,0 +1,443 @@
+//! The lines of `--json`, as docs/json.md describes them. A test holds the two together.
+
+use podkeep_engine::monitor::Finding;
+use podkeep_engine::operations::{BackupItem, Change, DiffRow, ListedEntry, SnapshotRow};
+use podkeep_format::item::{Escaped, Item};
+use podkeep_format::tree::{Entry, Node};
+use serde::Serialize;
+
+use crate::units;
+
+/// Counts up when a field changes its meaning or goes; new fields do not count.
+pub const SCHEMA: u32 = 1;
+
+/// One line.
+#[derive(Serialize, Debug)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Message {
+    Start {
+        schema: u32,
+        command: &'static str,
+    },
+    Snapshot(SnapshotLine),
+    Item(ItemLine),
+    Entry(EntryLine),
+    Difference(DifferenceLine),
+    Key(KeyLine),
+    Action {
+        message: String,
+    },
+    Conflict {
+        message: String,
+    },
+    Finding(FindingLine),
+    Progress(ProgressLine),
+    Summary {
+        #[serde(flatten)]
+        summary: Summary,
+        exit_code: u8,
+    },
+    Error {
+        code: &'static str,
+        message: String,
+        hint: Option<String>,
+        exit_code: u8,
+    },
+}
+
+#[derive(Serialize, Debug)]
+pub struct ItemName {
+    pub kind: &'static str,
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_b64: Option<String>,
+}
+
+#[derive(Serialize, Debug)]
+pub struct SnapshotLine {
+    pub id: String,
+    pub time: String,
+    pub host: String,
+    pub scope: &'static str,
+    pub complete: bool,
+    pub cut_off: bool,
+    pub tags: Vec<String>,
+    pub files: u64,
+    pub bytes_logical: u64,
+    pub bytes_added: u64,
+    pub items: Vec<ItemName>,
+}
+
+#[derive(Serialize, Debug)]
+pub struct ItemLine {
+    pub item: String,
+    pub snapshot: Option<String>,
+    pub complete: bool,
+    pub files: u64,
+    pub bytes_read: u64,
+    pub bytes_logical: u64,
+    pub failure: Option<String>,
+}
+
+#[derive(Serialize, Debug)]
+pub struct EntryLine {
+    /// `find`: the newest snapshot that holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    pub item: String,
+    #[serde(flatten)]
+    pub path: PathFields,
+    #[serde(flatten)]
+    pub attributes: Attributes,
+}
+
+#[derive(Serialize, Debug)]
+pub struct PathFields {
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_b64: Option<String>,
+}
+
+#[derive(Serialize, Debug)]
+pub struct Attributes {
+    pub kind: &'static str,
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub size: u64,
+    pub mtime: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_b64: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unstable: bool,
+}
+
+#[derive(Serialize, Debug)]
+pub struct DifferenceLine {
+    pub item: String,
+    #[serde(flatten)]
+    pub path: PathFields,
+    pub change: &'static str,
+    pub before: Option<Attributes>,
+    pub after: Option<Attributes>,
+}
+
+#[derive(Serialize, Debug)]
+pub struct KeyLine {
+    pub id: String,
+    /// `full` or `write`.
+    pub kind: &'static str,
+    pub label: String,
+    /// Why it cannot be read.
+    pub damage: Option<String>,
+}
+
+#[derive(Serialize, Debug)]
+pub struct FindingLine {
+    pub object: String,
+    pub kind: &'static str,
+    pub snapshots: Vec<String>,
+    pub paths: Vec<String>,
+    pub message: String,
+}
+
+#[derive(Serialize, Debug, Default, Clone)]
+pub struct ProgressLine {
+    pub phase: String,
+    pub item: String,
+    pub files: u64,
+    pub files_expected: u64,
+    pub bytes: u64,
+    pub bytes_expected: u64,
+    pub seconds: f64,
+}
+
+/// What a command amounts to, by command.
+#[derive(Serialize, Debug)]
+#[serde(untagged)]
+pub enum Summary {
+    Init {
+        repository: String,
+        place: String,
+        findings: u64,
+    },
+    Backup {
+        snapshot: Option<String>,
+        complete: bool,
+        items: u64,
+        files: u64,
+        bytes_read: u64,
+        bytes_logical: u64,
+        bytes_added: u64,
+        bytes_parity: u64,
+        chunks_new: u64,
+        chunks_known: u64,
+        findings: u64,
+        seconds: f64,
+    },
+    Snapshots {
+        snapshots: u64,
+        hosts: u64,
+        findings: u64,
+    },
+    /// `ls` and `find`.
+    Entries {
+        entries: u64,
+        findings: u64,
+    },
+    Differences {
+        added: u64,
+        removed: u64,
+        modified: u64,
+        attributes: u64,
+        findings: u64,
+    },
+    Stats {
+        snapshots: u64,
+        items: u64,
+        packs: u64,
+        packs_bytes: u64,
+        segments: u64,
+        segments_bytes: u64,
+        snapshots_bytes: u64,
+        other_bytes: u64,
+        reserve_bytes: u64,
+        chunks: u64,
+        chunks_bytes: u64,
+        bytes_logical: u64,
+        findings: u64,
+    },
+    Restore {
+        items: u64,
+        files: u64,
+        bytes_written: u64,
+        incomplete: bool,
+        findings: u64,
+        seconds: f64,
+    },
+    Check {
+        snapshots: u64,
+        packs: u64,
+        packs_read: u64,
+        chunks: u64,
+        damaged: u64,
+        healed: u64,
+        findings: u64,
+        seconds: f64,
+    },
+    Keys {
+        keys: u64,
+        findings: u64,
+    },
+    /// `key add`, `key remove`, `key passwd`, `key export-write`.
+    KeyChanged {
+        key: String,
+        findings: u64,
+    },
+    Man {
+        pages: u64,
+    },
+    /// Of a command that has no JSON form, so that this is never written.
+    Raw {},
+}
+
+impl From<&SnapshotRow> for SnapshotLine {
+    fn from(row: &SnapshotRow) -> Self {
+        Self {
+            id: row.run.to_hex(),
+            time: units::rfc3339(row.time, row.zone_minutes),
+            host: row.host.clone(),
+            scope: if row.scope_all { "all" } else { "items" },
+            complete: row.complete,
+            cut_off: row.cut_off,
+            tags: row.tags.clone(),
+            files: row.files,
+            bytes_logical: row.bytes_logical,
+            bytes_added: row.bytes_added,
+            items: row.items.iter().map(ItemName::from).collect(),
+        }
+    }
+}
+
+impl From<&Item> for ItemName {
+    fn from(item: &Item) -> Self {
+        let (name, name_b64) = text(&item.name);
+        Self {
+            kind: item.kind.word(),
+            name,
+            name_b64,
+        }
+    }
+}
+
+impl From<&BackupItem> for ItemLine {
+    fn from(item: &BackupItem) -> Self {
+        Self {
+            item: item.item.to_string(),
+            snapshot: item.snapshot.map(|id| id.to_hex()),
+            complete: item.complete,
+            files: item.files,
+            bytes_read: item.bytes_read,
+            bytes_logical: item.bytes_logical,
+            failure: item.failure.clone(),
+        }
+    }
+}
+
+impl From<&ListedEntry> for EntryLine {
+    fn from(listed: &ListedEntry) -> Self {
+        Self {
+            snapshot: listed.run.map(|run| run.to_hex()),
+            item: listed.item.to_string(),
+            path: PathFields::below_item(&listed.path),
+            attributes: Attributes::from(&listed.entry),
+        }
+    }
+}
+
+impl From<&DiffRow> for DifferenceLine {
+    fn from(row: &DiffRow) -> Self {
+        Self {
+            item: row.item.to_string(),
+            path: PathFields::below_item(&row.path),
+            change: match row.change {
+                Change::Added => "added",
+                Change::Removed => "removed",
+                Change::Modified => "modified",
+                Change::Attributes => "attributes",
+            },
+            before: row.before.as_ref().map(Attributes::from),
+            after: row.after.as_ref().map(Attributes::from),
+        }
+    }
+}
+
+impl From<&Finding> for FindingLine {
+    fn from(finding: &Finding) -> Self {
+        Self {
+            object: finding.object.clone(),
+            kind: finding.kind.as_str(),
+            snapshots: finding.snapshots.clone(),
+            paths: finding
+                .paths
+                .iter()
+                .map(|path| Escaped(path).to_string())
+                .collect(),
+            message: finding.message.clone(),
+        }
+    }
+}
+
+impl PathFields {
+    /// With a slash in front; the item's root is `/`.
+    fn below_item(path: &[u8]) -> Self {
+        let mut whole = Vec::with_capacity(path.len() + 1);
+        whole.push(b'/');
+        whole.extend_from_slice(path);
+        let (path, path_b64) = text(&whole);
+        Self { path, path_b64 }
+    }
+}
+
+impl From<&Entry> for Attributes {
+    fn from(entry: &Entry) -> Self {
+        let (size, target) = match &entry.node {
+            Node::File { size, .. } => (*size, None),
+            Node::Symlink { target } => (target.len() as u64, Some(text(target))),
+            _ => (0, None),
+        };
+        let (target, target_b64) = match target {
+            Some((target, b64)) => (Some(target), b64),
+            None => (None, None),
+        };
+        Self {
+            kind: entry.node.word(),
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            size,
+            mtime: units::rfc3339(entry.mtime, 0),
+            target,
+            target_b64,
+            unstable: matches!(entry.node, Node::File { unstable: true, .. }),
+        }
+    }
+}
+
+/// Bytes as JSON can carry them: UTF-8 as it is. Else escaped as listings do it, and besides in
+/// base64, which alone says which bytes they are.
+fn text(bytes: &[u8]) -> (String, Option<String>) {
+    match str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), None),
+        Err(_) => (Escaped(bytes).to_string(), Some(base64(bytes))),
+    }
+}
+
+/// RFC 4648, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let mut word = [0; 3];
+        word[..group.len()].copy_from_slice(group);
+        let word = u32::from_be_bytes([0, word[0], word[1], word[2]]);
+        for position in 0..4 {
+            if position <= group.len() {
+                text.push(char::from(
+                    ALPHABET[(word >> (18 - 6 * position) & 63) as usize],
+                ));
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_of_rfc_4648() {
+        for (bytes, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(base64(bytes.as_bytes()), coded);
+        }
+        assert_eq!(base64(b"\xff\xfe\xfd"), "//79");
+    }
+
+    #[test]
+    fn f_01_names_that_are_not_utf8_are_lossless_in_json() {
+        let fields = PathFields::below_item(b"caf\xe9");
+        assert_eq!(fields.path, "/caf\\xe9");
+        assert_eq!(fields.path_b64.as_deref(), Some("L2NhZuk="));
+        let fields = PathFields::below_item(b"a\nb\\");
+        assert_eq!(fields.path, "/a\nb\\");
+        assert_eq!(fields.path_b64, None);
+    }
+
+    #[test]
+    fn a_summary_is_one_flat_object() {
+        let line = serde_json::to_string(&Message::Summary {
+            summary: Summary::Entries {
+                entries: 3,
+                findings: 0,
+            },
+            exit_code: 0,
+        });
+        assert_eq!(
+            line.ok().as_deref(),
+            Some(r#"{"type":"summary","entries":3,"findings":0,"exit_code":0}"#)
+        );
+    }
+}
