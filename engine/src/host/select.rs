@@ -72,37 +72,9 @@ pub fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
     pattern[p..].iter().all(|c| *c == b'*')
 }
 
-/// Up to three names that are nearly what was asked for.
-pub fn near(inventory: &Inventory, wanted: &Item) -> Vec<String> {
-    let mut close: Vec<(usize, String)> = everything(inventory)
-        .iter()
-        .map(|item| (distance(&item.name, &wanted.name), item.to_string()))
-        .filter(|(distance, _)| *distance <= wanted.name.len().max(6) / 2)
-        .collect();
-    close.sort();
-    close.truncate(3);
-    close.into_iter().map(|(_, text)| text).collect()
-}
-
-/// Edit distance of two names, of which the first 256 bytes count.
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let (a, b) = (&a[..a.len().min(256)], &b[..b.len().min(256)]);
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replace = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{distance, glob_matches};
+    use super::glob_matches;
 
     #[test]
     fn globs_match_whole_names() {
@@ -126,12 +98,5 @@ mod tests {
                 "{pattern} {name}"
             );
         }
-    }
-
-    #[test]
-    fn distances_count_edits() {
-        assert_eq!(distance(b"pgdata", b"pgdta"), 1);
-        assert_eq!(distance(b"", b"abc"), 3);
-        assert_eq!(distance(b"same", b"same"), 0);
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use podkeep_format::block::BlockClass;
 use podkeep_format::frame::SessionKeys;
 use podkeep_format::id::{ChunkId, ChunkKind, RunId, SnapshotId};
-use podkeep_format::item::Item;
+use podkeep_format::item::{Escaped, Item};
 use podkeep_format::lease::Purpose;
 use podkeep_format::names;
 use podkeep_format::run::RunRecord;
@@ -20,6 +20,7 @@ use podkeep_format::seal::{Secret, SessionSeal};
 use podkeep_format::snapshot::{Consistency, Snapshot, SnapshotBody, SnapshotHeader};
 use podkeep_format::tree::Time;
 
+use super::near::near_names;
 use super::{
     BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
 };
@@ -96,7 +97,7 @@ fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec
         if matched.is_empty() {
             return Err(OperationError::NoMatch {
                 what: selector.item.to_string(),
-                near: select::near(inventory, &selector.item),
+                near: near(inventory, &selector.item),
             });
         }
         items.extend(matched);
@@ -114,6 +115,20 @@ fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec
 
 fn matching(inventory: &Inventory, selector: &Selector) -> Vec<Item> {
     select::matching(inventory, &selector.item, selector.glob)
+}
+
+/// Items of the same kind whose names are nearly what was asked for.
+fn near(inventory: &Inventory, wanted: &Item) -> Vec<String> {
+    let names: Vec<String> = select::everything(inventory)
+        .iter()
+        .filter(|item| item.kind == wanted.kind)
+        .map(|item| Escaped(&item.name).to_string())
+        .collect();
+    let wanted_name = Escaped(&wanted.name).to_string();
+    near_names(&wanted_name, names.iter().map(String::as_str))
+        .into_iter()
+        .map(|name| format!("{}:{name}", wanted.kind.word()))
+        .collect()
 }
 
 fn dry_run(items: Vec<Item>, started: Instant) -> BackupReport {

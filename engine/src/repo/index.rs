@@ -33,6 +33,13 @@ pub struct Index {
     pub tombstones: BTreeSet<PackId>,
 }
 
+/// A segment of somebody else, with all its records.
+pub struct ForeignSegment {
+    pub id: SegmentId,
+    pub author: AuthorId,
+    pub entries: Vec<(ChunkId, Place)>,
+}
+
 /// A segment, and whether a writer may rely on it.
 struct Standing {
     loaded: LoadedSegment,
@@ -174,16 +181,17 @@ impl Index {
     }
 
     /// Segments by other authors than `owner`, with their records.
-    pub fn segments_of_others(
-        &self,
-        owner: AuthorId,
-    ) -> Vec<(SegmentId, AuthorId, Vec<(ChunkId, Place)>)> {
+    pub fn segments_of_others(&self, owner: AuthorId) -> Vec<ForeignSegment> {
         read(&self.segments)
             .iter()
             .filter(|s| s.loaded.author != owner)
             .map(|s| {
                 let entries = s.loaded.segment.entries().collect();
-                (s.loaded.id, s.loaded.author, entries)
+                ForeignSegment {
+                    id: s.loaded.id,
+                    author: s.loaded.author,
+                    entries,
+                }
             })
             .collect()
     }

@@ -60,13 +60,11 @@ impl HeldLease {
         let heart = std::thread::Builder::new()
             .name("podkeep-lease".into())
             .spawn(move || {
-                loop {
-                    match stopped.recv_timeout(Duration::from_secs(u64::from(HEARTBEAT_SECS))) {
-                        // A heartbeat that fails is not fatal: the fence check at commit tells
-                        // whether anybody took the lease for ended.
-                        Err(RecvTimeoutError::Timeout) => drop(heart.advance()),
-                        _ => break,
-                    }
+                let beat = Duration::from_secs(u64::from(HEARTBEAT_SECS));
+                while stopped.recv_timeout(beat) == Err(RecvTimeoutError::Timeout) {
+                    // A heartbeat that fails is not fatal: the fence check at commit tells
+                    // whether anybody took the lease for ended.
+                    drop(heart.advance());
                 }
                 drop(heart.remove());
             })

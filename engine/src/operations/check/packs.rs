@@ -106,12 +106,13 @@ impl Check<'_> {
         let owner = self.repo.config().owner;
         let endorsed = self.repo.endorsed(self.monitor)?;
         let mut good = Vec::new();
-        for (id, author, entries) in reader.index().segments_of_others(owner) {
+        for foreign in reader.index().segments_of_others(owner) {
+            let id = foreign.id;
             if endorsed.contains(&id) {
                 continue;
             }
             let mut blocks: BTreeMap<BlockPlace, Vec<(ChunkId, Place)>> = BTreeMap::new();
-            for (id, place) in entries {
+            for (id, place) in foreign.entries {
                 blocks.entry(place.block).or_default().push((id, place));
             }
             let mut cause = None;
@@ -126,7 +127,10 @@ impl Check<'_> {
                 None => good.push(id),
                 Some(cause) => self.damage(
                     names::segment(id),
-                    format!("not endorsed: author {author} named what is not there: {cause}"),
+                    format!(
+                        "not endorsed: author {} named what is not there: {cause}",
+                        foreign.author
+                    ),
                 ),
             }
         }

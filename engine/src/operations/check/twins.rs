@@ -24,11 +24,9 @@ enum Copy {
 
 impl Check<'_> {
     pub(super) fn twins(&mut self) -> OperationResult<()> {
-        self.pair(
-            names::config(false).into(),
-            names::config(true).into(),
-            &|bytes| Config::decode(bytes).map(drop).map_err(|e| e.to_string()),
-        )?;
+        self.pair(names::config(false), names::config(true), &|bytes| {
+            Config::decode(bytes).map(drop).map_err(|e| e.to_string())
+        })?;
         let mut slots = BTreeSet::new();
         for meta in self.repo.store().list("keys")? {
             slots.extend(listed::key(meta.name.as_str()));
