@@ -188,7 +188,6 @@ fn repository(error: RepoError, signal: Option<u8>) -> Failure {
         RepoError::KeyInsufficient { .. } => {
             Failure::new("key-insufficient", Exit::Key, error).hint("use a passphrase")
         }
-        RepoError::WrongKeyFile { .. } => Failure::new("wrong-key-file", Exit::Key, error),
         RepoError::KeyRevoked => Failure::new("key-revoked", Exit::Key, error)
             .hint("`podkeep key export-write` makes a new one"),
         RepoError::WrongKeyFile { .. } => Failure::new("wrong-key-file", Exit::Key, error)
