@@ -108,7 +108,8 @@ pub struct TocBlock {
     pub chunks: Vec<TocChunk>,
 }
 
-fn encode_toc(blocks: &[TocBlock]) -> Vec<u8> {
+/// The only encoding of a list that [`decode_toc`] accepts.
+pub fn encode_toc(blocks: &[TocBlock]) -> Vec<u8> {
     let mut out = Encoder::new();
     out.varint(blocks.len() as u64);
     for block in blocks {

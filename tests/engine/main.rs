@@ -1,0 +1,10 @@
+//! Tests of the engine from outside, one folder or file per part.
+
+#[path = "../support/mktree.rs"]
+mod mktree;
+#[path = "../support/oracle.rs"]
+mod oracle;
+
+mod repo;
+mod store;
+mod write;

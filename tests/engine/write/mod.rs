@@ -1,0 +1,6 @@
+//! Writing trees back, driven by hand-made steps.
+
+mod drive;
+mod hostile;
+mod support;
+mod whole;
