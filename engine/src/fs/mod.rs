@@ -5,6 +5,10 @@
 //! operation drives a tree in this process and one behind an agent. Chunking, hashing and the
 //! building of trees happen on the side where the data lies.
 
+pub mod attributes;
+pub mod scan;
+pub mod write;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,0 +1,190 @@
+//! From the workers to the consumer: chunks are staged by each worker and gathered in one batch.
+//!
+//! There is one open batch for all workers, so that the order in which chunks are reported keeps
+//! children before parents: a worker hands over what it staged before it says that an entry is
+//! done, and a directory's node is made only after that. The channel holds few batches, and a
+//! worker that finds it full waits inside the lock: the others go on hashing until they have
+//! something to hand over themselves.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use crossbeam_channel::Sender;
+use podkeep_format::block::BlockClass;
+use podkeep_format::id::{ChunkId, ChunkKind};
+
+use crate::fs::FoundChunk;
+use crate::monitor::Finding;
+
+/// Bytes of chunks in a batch. A single chunk may be larger.
+pub(crate) const BATCH_BYTES_MAX: usize = 4 << 20;
+/// A worker hands over what it staged when it has this much.
+const STAGE_BYTES_MAX: usize = 1 << 20;
+/// A batch without many bytes is sent all the same after this many files or chunks, so that the
+/// consumer can show progress.
+const BATCH_FILES_MAX: u64 = 4096;
+const BATCH_CHUNKS_MAX: usize = 32_768;
+/// Chunk ids that are remembered so as not to report a chunk twice in a row. Direct-mapped:
+/// 1 MiB of memory, and forgetting is harmless.
+const RECENT_IDS: usize = 32_768;
+
+/// The consumer is gone: the scan was dropped.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+/// Counts since the last batch.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub files: u64,
+    pub bytes_read: u64,
+    pub bytes_logical: u64,
+}
+
+/// A batch on its way.
+#[derive(Default)]
+pub(crate) struct Filled {
+    pub chunks: Vec<FoundChunk>,
+    pub ranges: Vec<Range<usize>>,
+    pub bytes: Vec<u8>,
+    pub findings: Vec<Finding>,
+    pub counts: Counts,
+}
+
+/// What one worker has read and not yet handed over.
+#[derive(Default)]
+pub(crate) struct Stage {
+    pub bytes: Vec<u8>,
+    found: Vec<(FoundChunk, Range<usize>)>,
+    pub counts: Counts,
+}
+
+impl Stage {
+    /// Records a chunk whose bytes are `self.bytes[range]`.
+    pub fn found(&mut self, id: ChunkId, kind: ChunkKind, class: BlockClass, range: Range<usize>) {
+        let len = range.len() as u32;
+        let chunk = FoundChunk {
+            id,
+            kind,
+            class,
+            len,
+        };
+        self.found.push((chunk, range));
+    }
+
+    /// Copies a chunk in.
+    pub fn add(&mut self, id: ChunkId, kind: ChunkKind, class: BlockClass, bytes: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.found(id, kind, class, start..self.bytes.len());
+    }
+
+    pub fn is_large(&self) -> bool {
+        self.bytes.len() >= STAGE_BYTES_MAX
+    }
+
+    /// Where the stage ends, for [`rollback`](Self::rollback).
+    pub fn mark(&self) -> (usize, usize) {
+        (self.bytes.len(), self.found.len())
+    }
+
+    /// Forgets what was staged since `mark`, unless it has been handed over.
+    pub fn rollback(&mut self, mark: (usize, usize)) {
+        self.bytes.truncate(mark.0);
+        self.found.truncate(mark.1);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.found.is_empty() && self.counts.files == 0 && self.counts.bytes_read == 0
+    }
+}
+
+/// The open batch, and the way to the consumer.
+pub(crate) struct Outbox {
+    open: Mutex<Open>,
+}
+
+struct Open {
+    batch: Filled,
+    recent: Vec<[u8; 32]>,
+    /// `None` once the last batch is sent.
+    sender: Option<Sender<Filled>>,
+}
+
+impl Outbox {
+    pub fn new(sender: Sender<Filled>) -> Self {
+        Self {
+            open: Mutex::new(Open {
+                batch: Filled::default(),
+                recent: vec![[0; 32]; RECENT_IDS],
+                sender: Some(sender),
+            }),
+        }
+    }
+
+    /// Takes over all that is staged.
+    pub fn take(&self, stage: &mut Stage) -> Result<(), Stopped> {
+        if stage.is_empty() {
+            return Ok(());
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for (chunk, range) in stage.found.drain(..) {
+            if open.is_recent(&chunk.id) {
+                continue;
+            }
+            let full = open.batch.bytes.len() + range.len() > BATCH_BYTES_MAX;
+            if (full && !open.batch.chunks.is_empty())
+                || open.batch.chunks.len() >= BATCH_CHUNKS_MAX
+            {
+                open.send()?;
+            }
+            let batch = &mut open.batch;
+            let start = batch.bytes.len();
+            batch.bytes.extend_from_slice(&stage.bytes[range]);
+            batch.chunks.push(chunk);
+            batch.ranges.push(start..batch.bytes.len());
+        }
+        stage.bytes.clear();
+        let counts = std::mem::take(&mut stage.counts);
+        let batch = &mut open.batch;
+        batch.counts.files += counts.files;
+        batch.counts.bytes_read += counts.bytes_read;
+        batch.counts.bytes_logical += counts.bytes_logical;
+        if batch.counts.files >= BATCH_FILES_MAX {
+            open.send()?;
+        }
+        Ok(())
+    }
+
+    pub fn finding(&self, finding: Finding) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.batch.findings.push(finding);
+    }
+
+    /// Sends what is left and closes the channel.
+    pub fn close(&self) -> Result<(), Stopped> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = open.send();
+        open.sender = None;
+        sent
+    }
+}
+
+impl Open {
+    fn is_recent(&mut self, id: &ChunkId) -> bool {
+        let slot = usize::from(id.0[0]) | usize::from(id.0[1]) << 8;
+        let slot = &mut self.recent[slot % RECENT_IDS];
+        if *slot == id.0 {
+            return true;
+        }
+        *slot = id.0;
+        false
+    }
+
+    fn send(&mut self) -> Result<(), Stopped> {
+        let batch = std::mem::take(&mut self.batch);
+        match &self.sender {
+            Some(sender) => sender.send(batch).map_err(|_| Stopped),
+            None => Err(Stopped),
+        }
+    }
+}

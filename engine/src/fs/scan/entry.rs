@@ -1,0 +1,201 @@
+//! One entry that is not a directory: its attributes and its node.
+//!
+//! An inode is asked for its state before and after its content and attributes are read; if the
+//! answers differ it is read again, and at last kept with a flag. Every change of an attribute
+//! moves ctime, so that this covers them too. Only regular files are opened.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use podkeep_format::block::BlockClass;
+use podkeep_format::id::{ChunkKind, TreeId};
+use podkeep_format::tree::{
+    Entry, LINK_TARGET_BYTES_MAX, Node, XATTR_INLINE_BYTES_MAX, XATTR_NAME_BYTES_MAX, Xattr,
+    XattrValue,
+};
+use rustix::fs::{FileType, OFlags, readlinkat};
+use rustix::io::Errno;
+
+use super::content::SMALL_FILE_BYTES_MAX;
+use super::directory::open_quietly;
+use super::stat::Stat;
+use super::work::{Failure, Worker};
+use crate::fs::attributes::{
+    FsTraits, RawXattrs, flags_and_project, xattrs_of_entry, xattrs_of_fd,
+};
+
+/// How often a file is read again because it changed meanwhile.
+const REREADS_MAX: u32 = 2;
+/// A file of more bytes is not read again: it is most likely a live database, would change
+/// again, and each time costs as much as all small files together.
+const REREAD_BYTES_MAX: u64 = 256 << 20;
+
+const FILE_FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+/// An entry as it was read, without a name.
+pub(crate) struct EntryRead {
+    pub entry: Entry,
+    pub unstable: bool,
+}
+
+impl Worker<'_> {
+    /// Reads what stands under `name`; `listed` is what was just told of it.
+    pub fn read_entry(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        listed: &Stat,
+        traits: FsTraits,
+    ) -> Result<EntryRead, Failure> {
+        let node = match listed.kind {
+            FileType::RegularFile => return self.read_file(dir, name, listed, traits),
+            FileType::Symlink => {
+                let target = readlinkat(dir, name, Vec::new())
+                    .map_err(|errno| match errno {
+                        Errno::INVAL => Failure::Replaced,
+                        errno => Failure::at("read the link", errno),
+                    })?
+                    .into_bytes();
+                if target.is_empty() || target.len() > LINK_TARGET_BYTES_MAX {
+                    return Err(Failure::Unreadable("read the link", Errno::NAMETOOLONG));
+                }
+                Node::Symlink { target }
+            }
+            FileType::CharacterDevice => Node::CharDevice {
+                major: listed.rdev.0,
+                minor: listed.rdev.1,
+            },
+            FileType::BlockDevice => Node::BlockDevice {
+                major: listed.rdev.0,
+                minor: listed.rdev.1,
+            },
+            FileType::Fifo => Node::Fifo,
+            FileType::Socket => Node::Socket,
+            _ => return Err(Failure::Replaced),
+        };
+        let xattrs = xattrs_of_entry(dir.as_fd(), name)
+            .map_err(|errno| Failure::at("read the attributes of", errno))?;
+        let mut entry = bare(listed, node);
+        entry.xattrs = self.keep_xattrs(xattrs);
+        Ok(EntryRead {
+            entry,
+            unstable: false,
+        })
+    }
+
+    fn read_file(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        listed: &Stat,
+        traits: FsTraits,
+    ) -> Result<EntryRead, Failure> {
+        let file = open_quietly(dir, name, FILE_FLAGS).map_err(|errno| match errno {
+            // A link, or a device or socket without anybody behind it.
+            Errno::LOOP | Errno::NXIO | Errno::NODEV => Failure::Replaced,
+            errno => Failure::at("open", errno),
+        })?;
+        let stat = |file: &OwnedFd| Stat::of(file).map_err(|e| Failure::Unreadable("stat", e));
+        let mut before = stat(&file)?;
+        if before.kind != FileType::RegularFile || before.identity() != listed.identity() {
+            return Err(Failure::Replaced);
+        }
+        let mut rereads = 0;
+        loop {
+            if before.size >= SMALL_FILE_BYTES_MAX {
+                // A mark would not outlast what is handed over.
+                self.hand_over()?;
+            }
+            let mark = self.stage.mark();
+            let content = self.content(&file, &before)?;
+            let xattrs = xattrs_of_fd(&file)
+                .map_err(|errno| Failure::Unreadable("read the attributes of", errno))?;
+            let (flags, project) = flags_and_project(file.as_fd(), traits, false)
+                .map_err(|errno| Failure::Unreadable("read the flags of", errno))?;
+            let after = stat(&file)?;
+            let unstable = !before.same_state(&after) || content.size != before.size;
+            if unstable && rereads < REREADS_MAX && before.size <= REREAD_BYTES_MAX {
+                rereads += 1;
+                if before.size < SMALL_FILE_BYTES_MAX {
+                    self.stage.rollback(mark);
+                }
+                before = after;
+                continue;
+            }
+            let node = Node::File {
+                size: content.size,
+                content: content.content,
+                holes: content.holes,
+                unstable,
+            };
+            let mut entry = bare(&before, node);
+            entry.inode_flags = flags;
+            entry.project = project;
+            entry.xattrs = self.keep_xattrs(xattrs);
+            return Ok(EntryRead { entry, unstable });
+        }
+    }
+
+    /// A directory's own attributes; its tree is not known yet.
+    pub fn read_directory(
+        &mut self,
+        fd: &OwnedFd,
+        stat: &Stat,
+        traits: FsTraits,
+    ) -> Result<Entry, Failure> {
+        let xattrs = xattrs_of_fd(fd)
+            .map_err(|errno| Failure::Unreadable("read the attributes of", errno))?;
+        let (flags, project) = flags_and_project(fd.as_fd(), traits, true)
+            .map_err(|errno| Failure::Unreadable("read the flags of", errno))?;
+        let mut entry = directory_without_tree(stat);
+        entry.inode_flags = flags;
+        entry.project = project;
+        entry.xattrs = self.keep_xattrs(xattrs);
+        Ok(entry)
+    }
+
+    fn keep_xattrs(&mut self, raw: RawXattrs) -> Vec<Xattr> {
+        let fits =
+            |(name, _): &(Vec<u8>, Vec<u8>)| !name.is_empty() && name.len() <= XATTR_NAME_BYTES_MAX;
+        raw.into_iter()
+            .filter(fits)
+            .map(|(name, value)| {
+                let value = if value.len() <= XATTR_INLINE_BYTES_MAX {
+                    XattrValue::Inline(value)
+                } else {
+                    let id = self.shared.chunking.ids.chunk_id(ChunkKind::Data, &value);
+                    self.stage
+                        .add(id, ChunkKind::Data, BlockClass::Small, &value);
+                    XattrValue::Chunk {
+                        id,
+                        len: value.len() as u32,
+                    }
+                };
+                Xattr { name, value }
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn directory_without_tree(stat: &Stat) -> Entry {
+    let tree = TreeId([0; 32]);
+    bare(stat, Node::Directory { tree })
+}
+
+fn bare(stat: &Stat, node: Node) -> Entry {
+    Entry {
+        name: Vec::new(),
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        mtime: stat.mtime,
+        inode_flags: 0,
+        project: 0,
+        xattrs: Vec::new(),
+        link: None,
+        node,
+    }
+}

@@ -1,0 +1,314 @@
+//! Reading a tree: a walk with several threads, relative to open directories, that never
+//! follows a link, never blocks on what is not a regular file, and whose root id depends on the
+//! tree alone.
+//!
+//! A few workers take directories from a stack, read and cut their files and make tree nodes
+//! from the leaves to the root; the consumer takes batches over a short channel. Memory is the
+//! batches under way (at most a handful of 4 MiB), a stage and a window for each worker, and the
+//! entries of directories that are not finished.
+
+mod batch;
+mod content;
+mod directory;
+mod entry;
+mod glob;
+mod links;
+mod list;
+mod report;
+mod stat;
+mod work;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Receiver;
+use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use batch::{Filled, Outbox};
+use directory::{Directory, OpenDirectories, open_directory};
+use glob::Globs;
+use links::Links;
+use report::Report;
+use stat::Stat;
+use work::{Job, Queue, Shared, Worker};
+
+use super::attributes::FsTraits;
+use super::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan};
+use crate::chunk::Chunking;
+
+/// Batches that wait for the consumer.
+const BATCHES_WAITING_MAX: usize = 2;
+/// Threads of one scan.
+const THREADS_MAX: usize = 64;
+/// A path given by a caller is walked in parts that the kernel takes.
+const PATH_PART_BYTES_MAX: usize = 3900;
+
+/// Where the tree is.
+pub enum ScanRoot {
+    /// Raw bytes. Links on the way are followed, but the last component must not be one.
+    Path(Vec<u8>),
+    /// A directory that the caller opened.
+    Directory(OwnedFd),
+}
+
+/// What to read, and how.
+pub struct ScanSpec {
+    pub root: ScanRoot,
+    /// The item's text form ("volume:web"): names link groups, and is the object of findings.
+    pub item: String,
+    pub chunking: Arc<Chunking>,
+    /// At least 1. Never changes the root id.
+    pub threads: usize,
+    /// Globs over paths below the root: `*` within a component, `**` across. Without a slash: the
+    /// name at any depth.
+    pub exclude: Vec<String>,
+    /// Of directories with a valid CACHEDIR.TAG keep only themselves and the tag.
+    pub exclude_caches: bool,
+    pub cross_mounts: bool,
+}
+
+/// Starts to read a tree.
+pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
+    let exclude = Globs::new(&spec.exclude).map_err(|(pattern, why)| {
+        FsError::new("exclude", pattern.as_bytes(), FsErrorKind::Refused, why)
+    })?;
+    let display = match &spec.root {
+        ScanRoot::Path(path) => path.clone(),
+        ScanRoot::Directory(_) => spec.item.clone().into_bytes(),
+    };
+    let failed = |errno| FsError::from_errno("open", &display, errno);
+    // Attributes of what cannot be opened are read through it; without it they would be lost.
+    rustix::fs::stat("/proc/self/fd")
+        .map_err(|errno| FsError::from_errno("read", b"/proc/self/fd", errno))?;
+
+    let (root_fd, first) = match spec.root {
+        ScanRoot::Directory(fd) => (Arc::new(fd), None),
+        ScanRoot::Path(path) => {
+            let (parent, name) = open_parent(&path).map_err(failed)?;
+            let stat = Stat::at(parent.as_fd(), &name).map_err(failed)?;
+            match stat.kind {
+                FileType::Directory => {
+                    let fd = open_directory(&parent, &name).map_err(failed)?;
+                    (Arc::new(fd), None)
+                }
+                FileType::RegularFile => {
+                    let parent_again = rustix::io::dup(&parent).map_err(failed)?;
+                    (Arc::new(parent_again), Some(Job::RootFile { parent, name }))
+                }
+                _ => {
+                    return Err(FsError::new(
+                        "read",
+                        &display,
+                        FsErrorKind::Refused,
+                        "it is neither a directory nor a regular file",
+                    ));
+                }
+            }
+        }
+    };
+    if FsTraits::of(root_fd.as_fd()).map_err(failed)?.pseudo {
+        return Err(FsError::new(
+            "read",
+            &display,
+            FsErrorKind::Refused,
+            "it shows the kernel's own state, which is no data",
+        ));
+    }
+    let first =
+        first.unwrap_or_else(|| Job::Directory(Arc::new(Directory::new(None, Vec::new(), 0))));
+
+    let threads = spec.threads.clamp(1, THREADS_MAX);
+    let (sender, receiver) = crossbeam_channel::bounded(BATCHES_WAITING_MAX);
+    let shared = Arc::new(Shared {
+        item: spec.item,
+        chunking: spec.chunking,
+        exclude,
+        exclude_caches: spec.exclude_caches,
+        cross_mounts: spec.cross_mounts,
+        queue: Queue::new(first),
+        open: OpenDirectories::new(root_fd),
+        links: Links::default(),
+        outbox: Outbox::new(sender),
+        report: Report::default(),
+        numbers: AtomicUsize::new(1),
+        stopped: AtomicBool::new(false),
+        root: Mutex::new(None),
+    });
+    let mut scan = Scan {
+        shared,
+        receiver: Some(receiver),
+        workers: Vec::new(),
+        batch: Arc::default(),
+        ranges: Vec::new(),
+        display,
+    };
+    for index in 0..threads {
+        let shared = Arc::clone(&scan.shared);
+        let worker = std::thread::Builder::new()
+            .name(format!("read-{index}"))
+            .spawn(move || {
+                let panicked = StopOnPanic(&shared);
+                Worker::new(&shared).run();
+                drop(panicked);
+            });
+        match worker {
+            Ok(worker) => scan.workers.push(worker),
+            // Fewer threads are only slower.
+            Err(_) if index > 0 => break,
+            Err(error) => {
+                return Err(FsError::new(
+                    "read",
+                    &scan.display,
+                    FsErrorKind::Other,
+                    error,
+                ));
+            }
+        }
+    }
+    Ok(Box::new(scan))
+}
+
+/// The directory that holds the last component, and that component. The root is its own parent.
+fn open_parent(path: &[u8]) -> Result<(OwnedFd, Vec<u8>), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let start: &[u8] = if path.starts_with(b"/") { b"/" } else { b"." };
+    let mut fd = openat(CWD, start, flags, Mode::empty())?;
+    let mut names: Vec<&[u8]> = path
+        .split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty() && *name != b".")
+        .collect();
+    let last = names.pop().unwrap_or(b".");
+    if last == b".." {
+        return Err(Errno::INVAL);
+    }
+    let mut part = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        if !part.is_empty() {
+            part.push(b'/');
+        }
+        part.extend_from_slice(name);
+        let room = names
+            .get(index + 1)
+            .is_some_and(|next| part.len() + next.len() < PATH_PART_BYTES_MAX);
+        if !room {
+            fd = openat(&fd, part.as_slice(), flags, Mode::empty())?;
+            part.clear();
+        }
+    }
+    Ok((fd, last.to_vec()))
+}
+
+/// A worker that panics must not leave the others and the consumer waiting.
+struct StopOnPanic<'s>(&'s Shared);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+            let _ = self.0.outbox.close();
+        }
+    }
+}
+
+struct Scan {
+    shared: Arc<Shared>,
+    /// `None` once it is disconnected.
+    receiver: Option<Receiver<Filled>>,
+    workers: Vec<JoinHandle<()>>,
+    batch: Arc<Vec<u8>>,
+    ranges: Vec<std::ops::Range<usize>>,
+    display: Vec<u8>,
+}
+
+impl Scan {
+    fn join(&mut self) {
+        for worker in self.workers.drain(..) {
+            // A panic was turned into a missing root.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl TreeScan for Scan {
+    fn next(&mut self) -> Result<Option<ScanBatch>, FsError> {
+        let filled = match &self.receiver {
+            Some(receiver) => receiver.recv().ok(),
+            None => None,
+        };
+        let Some(filled) = filled else {
+            self.receiver = None;
+            self.join();
+            self.batch = Arc::default();
+            self.ranges.clear();
+            return Ok(None);
+        };
+        self.batch = Arc::new(filled.bytes);
+        self.ranges = filled.ranges;
+        Ok(Some(ScanBatch {
+            chunks: filled.chunks,
+            findings: filled.findings,
+            files: filled.counts.files,
+            bytes_read: filled.counts.bytes_read,
+            bytes_logical: filled.counts.bytes_logical,
+        }))
+    }
+
+    fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError> {
+        let ranges = wanted
+            .iter()
+            .map(|index| self.ranges.get(*index as usize).cloned())
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| {
+                FsError::new(
+                    "read",
+                    &self.display,
+                    FsErrorKind::Other,
+                    "a chunk was asked for that the last batch does not have",
+                )
+            })?;
+        Ok(ChunkBytes {
+            buffer: Arc::clone(&self.batch),
+            ranges,
+        })
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {
+        self.receiver = None;
+        self.join();
+        let root = *self
+            .shared
+            .root
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(root) = root else {
+            return Err(FsError::new(
+                "read",
+                &self.display,
+                FsErrorKind::Other,
+                "its root could not be read",
+            ));
+        };
+        let report = &self.shared.report;
+        Ok(ScanOutcome {
+            root,
+            files: report.files.load(Ordering::Relaxed),
+            directories: report.directories.load(Ordering::Relaxed),
+            bytes_logical: report.bytes_logical.load(Ordering::Relaxed),
+            incomplete: report.incomplete.load(Ordering::Relaxed),
+        })
+    }
+}
+
+impl Drop for Scan {
+    fn drop(&mut self) {
+        self.shared.stop();
+        // Wakes the worker that waits for room.
+        self.receiver = None;
+        self.join();
+        // Groups and directories refer to each other.
+        self.shared.links.clear();
+    }
+}

@@ -1,0 +1,719 @@
+//! The workers: what they take from the queue, and how a directory is put together.
+//!
+//! The queue is a stack, so that the walk goes deep first and what is held in memory stays that
+//! of few directories. A directory is done when nothing of it is pending: its own listing, the
+//! jobs made of it, its subdirectories, and linked names whose group is not decided. Whoever
+//! finishes the last of these makes its node and goes on with the parent, in a loop.
+
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use podkeep_format::block::BlockClass;
+use podkeep_format::codec::{Decoder, Encoder};
+use podkeep_format::id::{ChunkKind, TreeId};
+use podkeep_format::tree::{Entry, Node, TreeNode, build_directory};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
+
+use super::batch::{Outbox, Stage, Stopped};
+use super::directory::{
+    Body, Contents, Directory, OpenDirectories, Opened, PushBody, open_directory, open_quietly,
+};
+use super::entry::directory_without_tree;
+use super::glob::Globs;
+use super::links::{Claim, Links};
+use super::list::Listing;
+use super::report::Report;
+use super::stat::Stat;
+use crate::chunk::Chunking;
+use crate::fs::attributes::FsTraits;
+use crate::monitor::FindingKind;
+
+/// Entries of a directory that one job reads; larger directories are read by several workers.
+const SLICE_ENTRIES: usize = 256;
+/// A file of at least this size is a job of its own.
+const OWN_JOB_BYTES_MIN: u64 = 4 << 20;
+/// How often an entry that is replaced by another while we look at it is looked at again.
+const REPLACED_MAX: u32 = 4;
+/// A directory with this file, beginning with the signature, is a cache (bford.info/cachedir).
+const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
+const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+/// Why an entry was not read.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It is gone.
+    Vanished,
+    /// Another one stands under its name: look again.
+    Replaced,
+    /// A verb, and why.
+    Unreadable(&'static str, Errno),
+    Stopped,
+}
+
+impl Failure {
+    /// Of a call that names an entry.
+    pub fn at(action: &'static str, errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT | Errno::STALE => Self::Vanished,
+            errno => Self::Unreadable(action, errno),
+        }
+    }
+}
+
+impl From<Stopped> for Failure {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+/// What all workers of a scan share.
+pub(crate) struct Shared {
+    pub item: String,
+    pub chunking: Arc<Chunking>,
+    pub exclude: Globs,
+    pub exclude_caches: bool,
+    pub cross_mounts: bool,
+    pub queue: Queue,
+    pub open: OpenDirectories,
+    pub links: Links,
+    pub outbox: Outbox,
+    pub report: Report,
+    pub numbers: AtomicUsize,
+    pub stopped: AtomicBool,
+    pub root: Mutex<Option<TreeId>>,
+}
+
+impl Shared {
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// Makes all workers end soon; nothing is finished.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.queue.stop();
+        self.links.stop();
+    }
+
+    fn set_root(&self, root: TreeId) {
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(root);
+    }
+}
+
+pub(crate) enum Job {
+    Directory(Arc<Directory>),
+    /// Some entries of a listing.
+    Slice {
+        directory: Arc<Directory>,
+        fd: Arc<OwnedFd>,
+        listing: Arc<Listing>,
+        range: Range<usize>,
+    },
+    /// One entry, large enough to be worth a worker.
+    Entry {
+        directory: Arc<Directory>,
+        fd: Arc<OwnedFd>,
+        name: Vec<u8>,
+    },
+    /// The item is a single file.
+    RootFile {
+        parent: OwnedFd,
+        name: Vec<u8>,
+    },
+}
+
+pub(crate) struct Queue {
+    state: Mutex<QueueState>,
+    wake: Condvar,
+}
+
+struct QueueState {
+    jobs: Vec<Job>,
+    running: usize,
+    done: bool,
+}
+
+impl Queue {
+    pub fn new(first: Job) -> Self {
+        Self {
+            state: Mutex::new(QueueState {
+                jobs: vec![first],
+                running: 0,
+                done: false,
+            }),
+            wake: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last of `jobs` is taken first.
+    fn push(&self, jobs: impl IntoIterator<Item = Job>) {
+        self.lock().jobs.extend(jobs);
+        self.wake.notify_all();
+    }
+
+    /// Waits for a job; `None` when the walk is over.
+    fn take(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if state.done {
+                return None;
+            }
+            if let Some(job) = state.jobs.pop() {
+                state.running += 1;
+                return Some(job);
+            }
+            state = self
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// `true` for the one worker after whose job nothing is left to do.
+    fn finished(&self) -> bool {
+        let mut state = self.lock();
+        state.running -= 1;
+        state.running == 0 && state.jobs.is_empty()
+    }
+
+    fn stop(&self) {
+        let mut state = self.lock();
+        state.done = true;
+        state.jobs.clear();
+        self.wake.notify_all();
+    }
+}
+
+pub(crate) struct Worker<'s> {
+    pub shared: &'s Shared,
+    pub stage: Stage,
+    pub window: Vec<u8>,
+}
+
+impl<'s> Worker<'s> {
+    pub fn new(shared: &'s Shared) -> Self {
+        Self {
+            shared,
+            stage: Stage::default(),
+            window: Vec::new(),
+        }
+    }
+
+    /// Works until the walk is over or the scan is dropped.
+    pub fn run(&mut self) {
+        while let Some(job) = self.shared.queue.take() {
+            let done = self.job(job).and_then(|()| {
+                if self.shared.queue.finished() {
+                    self.end_of_walk()?;
+                }
+                Ok(())
+            });
+            if done.is_err() {
+                self.shared.stop();
+                return;
+            }
+        }
+    }
+
+    fn job(&mut self, job: Job) -> Result<(), Stopped> {
+        match job {
+            Job::Directory(directory) => {
+                match self.enter(&directory) {
+                    Ok(()) => {}
+                    Err(Failure::Stopped) => return Err(Stopped),
+                    Err(Failure::Vanished) => self.vanished(&directory, b""),
+                    Err(Failure::Replaced) => self.no_directory(&directory)?,
+                    Err(Failure::Unreadable(action, errno)) => {
+                        self.unreadable(directory.path_of(b""), action, errno);
+                    }
+                }
+                self.settle(directory)
+            }
+            Job::Slice {
+                directory,
+                fd,
+                listing,
+                range,
+            } => {
+                for index in range {
+                    self.entry(&directory, &fd, listing.entry(index).0, false)?;
+                }
+                self.settle(directory)
+            }
+            Job::Entry {
+                directory,
+                fd,
+                name,
+            } => {
+                self.entry(&directory, &fd, &name, true)?;
+                self.settle(directory)
+            }
+            Job::RootFile { parent, name } => self.root_file(&parent, &name),
+        }
+    }
+
+    /// What was listed as a directory is none any more.
+    fn no_directory(&mut self, directory: &Arc<Directory>) -> Result<(), Stopped> {
+        let parent = directory.parent.as_ref();
+        match parent.and_then(|parent| Some((parent, self.shared.open.get(parent).ok()?))) {
+            Some((parent, fd)) => self.entry(parent, &fd, &directory.name, true),
+            None => {
+                self.vanished(directory, b"");
+                Ok(())
+            }
+        }
+    }
+
+    fn end_of_walk(&mut self) -> Result<(), Stopped> {
+        for directory in self.shared.links.decide_rest() {
+            self.settle(directory)?;
+        }
+        self.hand_over()?;
+        self.shared
+            .report
+            .sum_up(&self.shared.outbox, &self.shared.item);
+        self.shared.outbox.close()?;
+        self.shared.queue.stop();
+        Ok(())
+    }
+
+    /// Gives what is staged to the consumer; waits while the consumer is behind.
+    pub fn hand_over(&mut self) -> Result<(), Stopped> {
+        self.shared.outbox.take(&mut self.stage)
+    }
+
+    /// Opens and lists a directory, reads what is in it or makes jobs of it.
+    fn enter(&mut self, directory: &Arc<Directory>) -> Result<(), Failure> {
+        let shared = self.shared;
+        let (fd, traits) = match &directory.parent {
+            None => {
+                let fd = shared
+                    .open
+                    .get(directory)
+                    .map_err(|e| Failure::Unreadable("open", e))?;
+                let traits = FsTraits::of(&fd).map_err(|e| Failure::Unreadable("open", e))?;
+                (fd, traits)
+            }
+            Some(parent) => match self.open_below(directory, parent)? {
+                Some(opened) => opened,
+                None => return Ok(()),
+            },
+        };
+        let (mut listing, stat, failure) =
+            Listing::of(&fd).map_err(|e| Failure::Unreadable("list", e))?;
+        if let Some(errno) = failure {
+            self.unreadable(directory.path_of(b""), "list", errno);
+        }
+        let _ = directory.opened.set(Opened {
+            identity: stat.identity(),
+            traits,
+        });
+        let own = self.read_directory(&fd, &stat, traits)?;
+        directory.contents().own = Some(own);
+
+        let cache = shared.exclude_caches && is_cache(&fd, &listing);
+        let directories = listing.arrange(|name, is_directory| {
+            if cache {
+                return name == CACHE_TAG;
+            }
+            shared.exclude.is_empty()
+                || !shared
+                    .exclude
+                    .matches(&directory.path_of(name), is_directory)
+        });
+        let others = listing.len() - directories;
+        if directories > 0 {
+            shared.open.keep(directory, &fd);
+        }
+        directory.pending.fetch_add(directories, Ordering::AcqRel);
+        shared
+            .queue
+            .push((others..listing.len()).rev().map(|index| {
+                let name = listing.entry(index).0.to_vec();
+                Job::Directory(self.child(directory, name))
+            }));
+        if others <= SLICE_ENTRIES {
+            for index in 0..others {
+                self.entry(directory, &fd, listing.entry(index).0, false)?;
+            }
+            return Ok(());
+        }
+        let slices = others.div_ceil(SLICE_ENTRIES);
+        let listing = Arc::new(listing);
+        directory.pending.fetch_add(slices, Ordering::AcqRel);
+        shared.queue.push((0..slices).rev().map(|slice| Job::Slice {
+            directory: Arc::clone(directory),
+            fd: Arc::clone(&fd),
+            listing: Arc::clone(&listing),
+            range: slice * SLICE_ENTRIES..others.min((slice + 1) * SLICE_ENTRIES),
+        }));
+        Ok(())
+    }
+
+    fn child(&self, parent: &Arc<Directory>, name: Vec<u8>) -> Arc<Directory> {
+        let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Directory::new(Some(Arc::clone(parent)), name, number))
+    }
+
+    /// Opens a subdirectory. `None`: only the directory itself is kept.
+    fn open_below(
+        &mut self,
+        directory: &Arc<Directory>,
+        parent: &Arc<Directory>,
+    ) -> Result<Option<(Arc<OwnedFd>, FsTraits)>, Failure> {
+        let shared = self.shared;
+        let above = parent.opened.get().ok_or(Failure::Vanished)?;
+        let parent_fd = shared
+            .open
+            .get(parent)
+            .map_err(|e| Failure::at("open", e))?;
+        // Asked by name first: opening would trigger an automount.
+        let stat = Stat::at(&parent_fd, &directory.name).map_err(|e| Failure::at("stat", e))?;
+        if stat.kind != FileType::Directory {
+            return Err(Failure::Replaced);
+        }
+        if stat.is_mount(above.identity.0) && !shared.cross_mounts {
+            self.skipped(directory.path_of(b""), "a file system is mounted there");
+            directory.contents().own = Some(directory_without_tree(&stat));
+            return Ok(None);
+        }
+        let fd = open_directory(&parent_fd, &directory.name).map_err(|errno| match errno {
+            Errno::NOTDIR | Errno::LOOP => Failure::Replaced,
+            errno => Failure::at("open", errno),
+        })?;
+        let mut traits = above.traits;
+        if stat.dev != above.identity.0 {
+            traits = FsTraits::of(&fd).map_err(|e| Failure::Unreadable("open", e))?;
+            if traits.pseudo {
+                self.skipped(directory.path_of(b""), "it shows the kernel's own state");
+                directory.contents().own = Some(directory_without_tree(&stat));
+                return Ok(None);
+            }
+        }
+        Ok(Some((Arc::new(fd), traits)))
+    }
+
+    /// Reads one entry of a directory. `own_job`: it will not be put off again.
+    fn entry(
+        &mut self,
+        directory: &Arc<Directory>,
+        fd: &Arc<OwnedFd>,
+        name: &[u8],
+        own_job: bool,
+    ) -> Result<(), Stopped> {
+        if self.shared.is_stopped() {
+            return Err(Stopped);
+        }
+        for _ in 0..REPLACED_MAX {
+            match self.try_entry(directory, fd, name, own_job) {
+                Ok(()) => {
+                    if self.stage.is_large() {
+                        self.hand_over()?;
+                    }
+                    return Ok(());
+                }
+                Err(Failure::Replaced) => continue,
+                Err(Failure::Vanished) => break,
+                Err(Failure::Unreadable(action, errno)) => {
+                    self.unreadable(directory.path_of(name), action, errno);
+                    return Ok(());
+                }
+                Err(Failure::Stopped) => return Err(Stopped),
+            }
+        }
+        self.vanished(directory, name);
+        Ok(())
+    }
+
+    fn try_entry(
+        &mut self,
+        directory: &Arc<Directory>,
+        fd: &Arc<OwnedFd>,
+        name: &[u8],
+        own_job: bool,
+    ) -> Result<(), Failure> {
+        let shared = self.shared;
+        let opened = directory.opened.get().ok_or(Failure::Vanished)?;
+        let stat = Stat::at(fd, name).map_err(|e| Failure::at("stat", e))?;
+        if stat.kind == FileType::Directory {
+            // The listing did not say so, or it has become one.
+            directory.pending.fetch_add(1, Ordering::AcqRel);
+            shared.open.keep(directory, fd);
+            let child = self.child(directory, name.to_vec());
+            shared.queue.push([Job::Directory(child)]);
+            return Ok(());
+        }
+        if stat.is_mount(opened.identity.0) && !shared.cross_mounts {
+            self.skipped(directory.path_of(name), "another file is mounted there");
+            return Ok(());
+        }
+        if stat.kind == FileType::RegularFile && stat.size >= OWN_JOB_BYTES_MIN && !own_job {
+            directory.pending.fetch_add(1, Ordering::AcqRel);
+            shared.queue.push([Job::Entry {
+                directory: Arc::clone(directory),
+                fd: Arc::clone(fd),
+                name: name.to_vec(),
+            }]);
+            return Ok(());
+        }
+        if stat.nlink > 1 {
+            return self.linked_entry(directory, fd, name, &stat, opened.traits);
+        }
+        let mark = self.stage.mark();
+        let mut read = match self.read_entry(fd, name, &stat, opened.traits) {
+            Ok(read) => read,
+            Err(failure) => {
+                self.stage.rollback(mark);
+                return Err(failure);
+            }
+        };
+        if read.unstable {
+            self.changed(directory.path_of(name));
+        }
+        self.count(true, &read.entry);
+        read.entry.name = name.to_vec();
+        let mut encoded = Encoder::new();
+        read.entry.encode(&mut encoded);
+        directory
+            .contents()
+            .push(name, PushBody::Entry(encoded.as_slice()));
+        Ok(())
+    }
+
+    fn linked_entry(
+        &mut self,
+        directory: &Arc<Directory>,
+        fd: &Arc<OwnedFd>,
+        name: &[u8],
+        stat: &Stat,
+        traits: FsTraits,
+    ) -> Result<(), Failure> {
+        let shared = self.shared;
+        // Others may wait for what we read; what we hold back must not make them wait for ever.
+        let group = match shared.links.claim(stat)? {
+            Claim::Known(group) => {
+                self.stage.counts.files += 1;
+                shared.report.files.fetch_add(1, Ordering::Relaxed);
+                group
+            }
+            Claim::Read(group) => {
+                let mark = self.stage.mark();
+                match self.read_entry(fd, name, stat, traits) {
+                    Ok(read) => {
+                        if read.unstable {
+                            self.changed(directory.path_of(name));
+                        }
+                        self.count(true, &read.entry);
+                        // A directory with another name may be finished before this one.
+                        self.hand_over()?;
+                        let mut encoded = Encoder::new();
+                        read.entry.encode(&mut encoded);
+                        shared.links.fill(group, encoded.finish());
+                    }
+                    Err(failure) => {
+                        self.stage.rollback(mark);
+                        shared.links.fail(group);
+                        return Err(failure);
+                    }
+                }
+                group
+            }
+        };
+        directory.contents().push(name, PushBody::Linked(group));
+        directory.pending.fetch_add(1, Ordering::AcqRel);
+        let path = directory.path_of(name);
+        // Across mounts one directory may be seen twice: more names than links.
+        let early = !shared.cross_mounts;
+        for decided in shared.links.join(group, path, directory, early) {
+            self.settle(decided)?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, first_name: bool, entry: &Entry) {
+        let report = &self.shared.report;
+        self.stage.counts.files += 1;
+        report.files.fetch_add(1, Ordering::Relaxed);
+        if let Node::File { size, .. } = &entry.node
+            && first_name
+        {
+            self.stage.counts.bytes_logical += size;
+            report.bytes_logical.fetch_add(*size, Ordering::Relaxed);
+        }
+    }
+
+    /// One pending thing of the directory is done; makes its node if it was the last.
+    fn settle(&mut self, directory: Arc<Directory>) -> Result<(), Stopped> {
+        let mut directory = directory;
+        loop {
+            // Others may make the directory's node now: what it refers to must be on its way.
+            self.hand_over()?;
+            if directory.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
+                return Ok(());
+            }
+            let entry = self.build(&directory);
+            self.shared.open.forget(&directory);
+            match (&directory.parent, entry) {
+                (None, Some(entry)) => {
+                    self.root(entry);
+                    return Ok(());
+                }
+                (None, None) => return Ok(()),
+                (Some(parent), entry) => {
+                    if let Some(entry) = entry {
+                        let mut encoded = Encoder::new();
+                        entry.encode(&mut encoded);
+                        parent
+                            .contents()
+                            .push(&directory.name, PushBody::Entry(encoded.as_slice()));
+                    }
+                    let parent = Arc::clone(parent);
+                    directory = parent;
+                }
+            }
+        }
+    }
+
+    /// The directory's entry in its parent; `None` when it is left out.
+    fn build(&mut self, directory: &Directory) -> Option<Entry> {
+        let shared = self.shared;
+        let mut contents = std::mem::take(&mut *directory.contents());
+        let mut own = contents.own.take()?;
+        self.resolve_links(&mut contents);
+        let Contents { bytes, slots, .. } = &mut contents;
+        slots.sort_unstable_by(|a, b| bytes[a.name.clone()].cmp(&bytes[b.name.clone()]));
+        slots.dedup_by(|b, a| bytes[a.name.clone()] == bytes[b.name.clone()]);
+        let entries = slots.iter().filter_map(|slot| match &slot.body {
+            Body::Entry(encoded) => Some((&bytes[slot.name.clone()], &bytes[encoded.clone()])),
+            Body::Linked(_) => None,
+        });
+        let stage = &mut self.stage;
+        let tree = build_directory(&shared.chunking.ids, entries, &mut |id, node| {
+            stage.add(id, ChunkKind::Tree, BlockClass::Meta, &node);
+        });
+        shared.report.directories.fetch_add(1, Ordering::Relaxed);
+        own.name.clone_from(&directory.name);
+        own.node = Node::Directory { tree };
+        Some(own)
+    }
+
+    /// Replaces linked names by whole entries; all groups are decided.
+    fn resolve_links(&self, contents: &mut Contents) {
+        let shared = self.shared;
+        for index in 0..contents.slots.len() {
+            let Body::Linked(group) = contents.slots[index].body else {
+                continue;
+            };
+            let Some((body, link)) = shared
+                .links
+                .entry(group, &shared.item, &shared.chunking.ids)
+            else {
+                continue;
+            };
+            // Our own encoding, without a name as a root's: it decodes.
+            let Ok(mut entry) = Entry::decode(&mut Decoder::new("linked entry", &body), true)
+            else {
+                continue;
+            };
+            entry.name = contents.bytes[contents.slots[index].name.clone()].to_vec();
+            entry.link = link;
+            let start = contents.bytes.len();
+            let mut encoded = Encoder::from_vec(std::mem::take(&mut contents.bytes));
+            entry.encode(&mut encoded);
+            contents.bytes = encoded.finish();
+            contents.slots[index].body = Body::Entry(start..contents.bytes.len());
+        }
+    }
+
+    fn root(&mut self, mut entry: Entry) {
+        entry.name = Vec::new();
+        let node = TreeNode::Root(Box::new(entry)).encode();
+        let id = self.shared.chunking.ids.chunk_id(ChunkKind::Tree, &node);
+        self.stage.add(id, ChunkKind::Tree, BlockClass::Meta, &node);
+        self.shared.set_root(TreeId(id.0));
+    }
+
+    fn root_file(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<(), Stopped> {
+        let read = (|| {
+            let traits = FsTraits::of(parent).map_err(|e| Failure::Unreadable("open", e))?;
+            let stat = Stat::at(parent, name).map_err(|e| Failure::at("stat", e))?;
+            self.read_entry(parent, name, &stat, traits)
+        })();
+        match read {
+            Ok(read) => {
+                if read.unstable {
+                    self.changed(Vec::new());
+                }
+                self.count(true, &read.entry);
+                self.root(read.entry);
+                Ok(())
+            }
+            Err(Failure::Stopped) => Err(Stopped),
+            Err(Failure::Unreadable(action, errno)) => {
+                self.unreadable(Vec::new(), action, errno);
+                Ok(())
+            }
+            Err(Failure::Vanished | Failure::Replaced) => {
+                self.unreadable(Vec::new(), "find", Errno::NOENT);
+                Ok(())
+            }
+        }
+    }
+
+    fn tell(&self, kind: FindingKind, path: Vec<u8>, message: String) {
+        let shared = self.shared;
+        shared
+            .report
+            .finding(&shared.outbox, &shared.item, kind, path, message);
+    }
+
+    fn vanished(&self, directory: &Directory, name: &[u8]) {
+        self.tell(
+            FindingKind::Vanished,
+            directory.path_of(name),
+            String::new(),
+        );
+    }
+
+    fn unreadable(&self, path: Vec<u8>, action: &str, errno: Errno) {
+        let cause = std::io::Error::from(errno);
+        self.tell(
+            FindingKind::Unreadable,
+            path,
+            format!("cannot {action} it: {cause}"),
+        );
+    }
+
+    fn changed(&self, path: Vec<u8>) {
+        self.tell(
+            FindingKind::Changed,
+            path,
+            "it changed while it was read".to_owned(),
+        );
+    }
+
+    fn skipped(&self, path: Vec<u8>, cause: &str) {
+        self.tell(FindingKind::Skipped, path, format!("skipped: {cause}"));
+    }
+}
+
+fn is_cache(fd: &OwnedFd, listing: &Listing) -> bool {
+    if !(0..listing.len()).any(|index| listing.entry(index) == (CACHE_TAG, false)) {
+        return false;
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(tag) = open_quietly(fd, CACHE_TAG, flags) else {
+        return false;
+    };
+    let mut head = [0; CACHE_SIGNATURE.len()];
+    let regular = Stat::of(&tag).is_ok_and(|stat| stat.kind == FileType::RegularFile);
+    regular && rustix::io::pread(&tag, &mut head, 0) == Ok(head.len()) && head == CACHE_SIGNATURE
+}
