@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::Receiver;
 use serde::de::DeserializeOwned;
 
 /// Variables that a podman child may see.
@@ -248,10 +248,8 @@ impl Podman {
         let stdout = gather(child.stdout.take(), STDOUT_BYTES_MAX);
         let stderr = gather(child.stderr.take(), STDERR_BYTES_MAX);
         let deadline = Instant::now() + time;
-        let output = wait_for(&stdout, deadline).and_then(|stdout| {
-            // What is said too much on standard error is only cut.
-            wait_for(&stderr, deadline).map(|stderr| (stdout, stderr))
-        });
+        let output = wait_for(&stdout, deadline)
+            .and_then(|stdout| wait_for(&stderr, deadline).map(|stderr| (stdout, stderr)));
         let Some((stdout, stderr)) = output else {
             end_child(&mut child);
             return Err(purpose.error(format!("podman did not end within {} s", time.as_secs())));
@@ -326,10 +324,7 @@ fn gather(pipe: Option<impl Read + Send + 'static>, limit: usize) -> Receiver<Ve
 }
 
 fn wait_for(receiver: &Receiver<Vec<u8>>, deadline: Instant) -> Option<Vec<u8>> {
-    match receiver.recv_deadline(deadline) {
-        Ok(bytes) => Some(bytes),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
+    receiver.recv_deadline(deadline).ok()
 }
 
 fn end_child(child: &mut Child) {
