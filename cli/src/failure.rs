@@ -190,6 +190,8 @@ fn repository(error: RepoError, signal: Option<u8>) -> Failure {
         }
         RepoError::KeyRevoked => Failure::new("key-revoked", Exit::Key, error)
             .hint("`podkeep key export-write` makes a new one"),
+        RepoError::WrongKeyFile { .. } => Failure::new("wrong-key-file", Exit::Key, error)
+            .hint("`podkeep key export-write` makes one for this repository"),
         RepoError::Swapped { .. } => Failure::new("swapped-repository", Exit::Failed, error)
             .hint("if you replaced it yourself, use another --cache-dir or delete the cache"),
         RepoError::Damaged { .. } => Failure::new("damaged", Exit::Failed, error)
