@@ -32,7 +32,8 @@ install_packages "${missing[@]}"
 
 PODKEEP_LAB_RUN=$(mktemp -d /var/tmp/podkeep-lab-XXXXXXXX)
 export PODKEEP_LAB_RUN PODKEEP_LAB_OWNER=$$ PODKEEP_LAB_SHARE=$PODKEEP_LAB_RUN/share
-trap '"$lab" down-all' EXIT
+bases=
+trap '[ -z "$bases" ] || kill -- "-$bases" || true; "$lab" down-all' EXIT
 trap 'echo; echo "Stopped; cleaning up." >&2; exit 130' INT
 trap 'exit 143' TERM
 mkdir "$PODKEEP_LAB_SHARE" "$PODKEEP_LAB_SHARE/truth"
@@ -126,8 +127,13 @@ restore() {
 }
 
 title "Building podkeep and the hosts' file systems"
+# The hosts beside the compiler, in a process group of their own: a job in the background does not see
+# Ctrl-C.
+setsid "$lab" base trixie bookworm sid postgres < /dev/null > /dev/null &
+bases=$!
 cargo build --locked --release -p podkeep
-for base in trixie bookworm sid postgres; do "$lab" base "$base" > /dev/null; done
+wait "$bases" || die "cannot build the hosts' file systems"
+bases=
 
 title "Host web1: PostgreSQL and SQLite under load, logs, 50,000 small files; then a power cut"
 new_host web1 trixie overlay

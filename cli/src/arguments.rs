@@ -111,8 +111,8 @@ pub enum Command {
     Init(Init),
     /// Save volumes and paths as a snapshot
     ///
-    /// SELECTOR is KIND:NAME, such as `volume:web`, `volume:db*` or `path:/srv/data`. Globs (`*`,
-    /// `?`, `[...]`) work in names, never in `path:`. Each item is a snapshot of its own that
+    /// SELECTOR is KIND:NAME, such as `volume:web`, `volume:db*` or `path:/srv/data`. Globs (`*`
+    /// and `?`) work in names, never in `path:`. Each item is a snapshot of its own that
     /// stays when the run is cut off.
     Backup(Backup),
     /// List snapshots
@@ -130,7 +130,7 @@ pub enum Command {
     Diff(Diff),
     /// Find files by name in all snapshots
     ///
-    /// PATTERN is a glob (`*`, `?`, `[...]`). With a `/` in it, it is compared with the path below
+    /// PATTERN is a glob (`*` and `?`). With a `/` in it, it is compared with the path below
     /// the item (`/data/*.txt`), else with the last component. Each version of a file is listed
     /// once, with the newest snapshot that holds it.
     Find(Find),

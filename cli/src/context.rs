@@ -1,10 +1,21 @@
 //! What every command starts from.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use podkeep_engine::operations::OperationError;
+use podkeep_engine::repo::{Credential, OpenOptions, RepoError, Repository};
+use podkeep_engine::store::local::LocalStore;
+use podkeep_engine::store::{ObjectStore, StoreErrorKind};
+use podkeep_format::names;
+use zeroize::Zeroizing;
+
 use crate::arguments::Global;
-use crate::failure::Exit;
+use crate::failure::{Exit, Failure};
+use crate::identity;
 use crate::messages::Summary;
 use crate::output::Output;
-use crate::passphrase::{self, Given, Origin};
+use crate::passphrase::{self, Given, Origin, Secret};
 use crate::places::Surroundings;
 use crate::progress::Reporter;
 use crate::signals::Signals;
@@ -14,6 +25,15 @@ pub struct Context<'a> {
     pub global: &'a Global,
     pub output: &'a Output,
     pub signals: Signals,
+}
+
+/// Whose name a command works in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The host's, made on first use.
+    Lasting,
+    /// The host's if it has one.
+    Known,
 }
 
 /// What a command amounts to when it did not fail.
@@ -47,6 +67,95 @@ impl<'a> Context<'a> {
             },
             &|name| std::env::var_os(name),
         )
+    }
+
+    /// The path that `--repo`, PODKEEP_REPO or the default names.
+    pub fn repository_path(&self) -> Result<PathBuf, Failure> {
+        self.surroundings().repository(self.global.repo.as_deref())
+    }
+
+    /// Opens the repository, for a command that only reads what is stored.
+    pub fn open(&self, reporter: &Reporter<'_>) -> Result<Repository, Failure> {
+        Ok(self.open_with_secret(reporter, Identity::Known)?.0)
+    }
+
+    /// Opens the repository, for a command that stores something in this host's name.
+    pub fn open_to_write(&self, reporter: &Reporter<'_>) -> Result<Repository, Failure> {
+        Ok(self.open_with_secret(reporter, Identity::Lasting)?.0)
+    }
+
+    /// Whether there is a repository is found out before anybody is asked for a passphrase.
+    pub fn open_with_secret(
+        &self,
+        reporter: &Reporter<'_>,
+        identity: Identity,
+    ) -> Result<(Repository, Secret), Failure> {
+        let store = self.open_store()?;
+        let secret = passphrase::read(&self.origin())?;
+        let credential = match &secret {
+            Secret::Passphrase(passphrase) => Credential::Passphrase(passphrase.clone()),
+            Secret::WriteKey(bytes) => {
+                let text = str::from_utf8(bytes)
+                    .map_err(|_| Failure::key_file("the key file is not text".to_owned()))?;
+                Credential::WriteKey(Zeroizing::new(text.to_owned()))
+            }
+        };
+        let surroundings = self.surroundings();
+        let cache = match surroundings.cache(self.global.cache_dir.as_deref()) {
+            Ok(cache) => Some(cache),
+            Err(failure) => {
+                reporter.note(
+                    "cache".to_owned(),
+                    format!("{}; nothing is cached", failure.message),
+                );
+                None
+            }
+        };
+        let host = match identity {
+            Identity::Lasting => identity::lasting(&surroundings.state()?)?,
+            // Whoever only reads needs no name that lasts.
+            Identity::Known => match surroundings.state().and_then(|s| identity::known(&s)) {
+                Ok(Some(host)) => host,
+                Ok(None) | Err(_) => identity::random()?,
+            },
+        };
+        let options = OpenOptions {
+            cache,
+            host,
+            host_name: identity::name(),
+        };
+        let repository = Repository::open(store, &credential, &options)
+            .map_err(|error| self.failure(error.into()))?;
+        Ok((repository, secret))
+    }
+
+    fn open_store(&self) -> Result<Arc<dyn ObjectStore>, Failure> {
+        let path = self.repository_path()?;
+        let missing = || {
+            self.failure(OperationError::Repository(RepoError::NoRepository {
+                place: path.display().to_string(),
+            }))
+        };
+        let store = LocalStore::open(&path).map_err(|error| match error.kind {
+            StoreErrorKind::NotFound => missing(),
+            _ => self.failure(error.into()),
+        })?;
+        for second in [false, true] {
+            if let Some(config) = podkeep_engine::store::ObjectName::parse(&names::config(second))
+                && store
+                    .size(&config)
+                    .map_err(|error| self.failure(error.into()))?
+                    .is_some()
+            {
+                return Ok(Arc::new(store));
+            }
+        }
+        Err(missing())
+    }
+
+    /// In words, with a hint and an exit code.
+    pub fn failure(&self, error: OperationError) -> Failure {
+        Failure::operation(error, self.signals.received())
     }
 
     pub fn surroundings(&self) -> Surroundings<'static> {

@@ -123,6 +123,12 @@ impl Failure {
         )
     }
 
+    /// `init` met something at the place.
+    pub fn occupied(message: impl fmt::Display) -> Self {
+        Self::new("occupied", Exit::Failed, message)
+            .hint("a repository is made only in an empty or absent folder")
+    }
+
     /// Maps what the engine says. `signal`: the one that came, if any.
     pub fn operation(error: OperationError, signal: Option<u8>) -> Self {
         match error {
@@ -272,6 +278,7 @@ pub fn shell_word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn exit_codes_are_those_of_the_help_text() {
@@ -342,5 +349,29 @@ mod tests {
         assert_eq!(shell_word("/mnt/backup"), "/mnt/backup");
         assert_eq!(shell_word("/mnt/my backup"), "'/mnt/my backup'");
         assert_eq!(shell_word("it's"), "'it'\\''s'");
+    }
+
+    #[test]
+    fn every_code_is_documented_and_every_documented_code_is_used() {
+        let source = include_str!("failure.rs");
+        let source = &source[..source.find("mod tests").unwrap_or(source.len())];
+        let words = |text: &str| -> BTreeSet<String> {
+            let word =
+                |w: &&str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+            text.split('"')
+                .skip(1)
+                .step_by(2)
+                .filter(word)
+                .map(str::to_owned)
+                .collect()
+        };
+        let documented: BTreeSet<String> = include_str!("../../docs/json.md")
+            .lines()
+            .skip_while(|line| !line.starts_with("| code"))
+            .skip(2)
+            .map_while(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned()))
+            .collect();
+        assert!(documented.len() > 20);
+        assert_eq!(words(source), documented);
     }
 }

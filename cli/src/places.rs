@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
@@ -91,6 +92,30 @@ impl Surroundings<'_> {
         self.home_folder("XDG_STATE_HOME", ".local/state")
             .ok_or_else(|| Failure::no_place("the state folder", "PODKEEP_STATE_DIR names it"))
     }
+}
+
+impl Surroundings<'_> {
+    /// Where Podman keeps what is backed up, unless it is configured otherwise.
+    pub fn protected(&self) -> Vec<PathBuf> {
+        if self.root {
+            return vec![PathBuf::from("/var/lib/containers/storage")];
+        }
+        self.folder("XDG_DATA_HOME")
+            .or_else(|| Some(self.folder("HOME")?.join(".local/share")))
+            .map(|folder| folder.join("containers/storage"))
+            .into_iter()
+            .collect()
+    }
+}
+
+/// The first of `protected` that lies on the file system of `repository`, if any.
+pub fn neighbour(repository: &Path, protected: &[PathBuf]) -> Option<PathBuf> {
+    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let here = device(repository)?;
+    protected
+        .iter()
+        .find(|path| device(path) == Some(here))
+        .cloned()
 }
 
 /// `ssh://`, `s3://`, ...: never the start of a path that somebody means.

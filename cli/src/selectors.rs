@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use podkeep_engine::operations::{ItemPath, Selection, Selector, SnapSpec, SnapWhich};
 use podkeep_format::item::{Escaped, Item, ItemKind, unescape};
@@ -15,7 +16,7 @@ use podkeep_engine::operations::near::near_names;
 
 /// Bytes of a path in an item. Linux has no such limit for a path that is walked step by step.
 const PATH_BYTES_MAX: usize = 1 << 20;
-const GLOB_CHARACTERS: &[u8] = b"*?[";
+const GLOB_CHARACTERS: &[u8] = b"*?";
 
 /// `KIND:NAME`, without a path in it.
 pub fn parse_selector(argument: &OsStr) -> Result<Selector, Failure> {
@@ -167,9 +168,9 @@ pub fn decode(bytes: &[u8], argument: &OsStr) -> Result<Vec<u8>, Failure> {
     Ok(decoded)
 }
 
-/// As [`decode`], for a glob: what was escaped is meant literally, so a glob character that comes
-/// out of an escape becomes a class of one.
-fn decode_pattern(bytes: &[u8], argument: &OsStr) -> Result<Vec<u8>, Failure> {
+/// As [`decode`], for a glob: what was escaped is meant literally, so a glob character or a
+/// backslash that comes out of an escape has a backslash in front.
+pub fn decode_pattern(bytes: &[u8], argument: &OsStr) -> Result<Vec<u8>, Failure> {
     let mut pattern = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some(&byte) = rest.first() {
@@ -182,14 +183,30 @@ fn decode_pattern(bytes: &[u8], argument: &OsStr) -> Result<Vec<u8>, Failure> {
         let (escape, tail) = rest.split_at(len.min(rest.len()));
         let decoded = decode(escape, argument)?;
         match decoded[0] {
-            literal if GLOB_CHARACTERS.contains(&literal) => {
-                pattern.extend_from_slice(&[b'[', literal, b']']);
+            literal if literal == b'\\' || GLOB_CHARACTERS.contains(&literal) => {
+                pattern.extend_from_slice(&[b'\\', literal]);
             }
             literal => pattern.push(literal),
         }
         rest = tail;
     }
     Ok(pattern)
+}
+
+/// A glob over paths of any item, which the engine takes as text.
+pub fn parse_glob(argument: &OsStr) -> Result<String, Failure> {
+    let glob = decode_pattern(argument.as_bytes(), argument)?;
+    String::from_utf8(glob).map_err(|_| {
+        Failure::usage(
+            format!("{} is not UTF-8", Escaped(argument.as_bytes())),
+            "write ? for bytes that are not",
+        )
+    })
+}
+
+/// The path that a `path:` item names.
+pub fn to_path(name: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(name))
 }
 
 /// The name of a `path:` item: absolute, no `.`, no doubled or trailing slashes. A relative path
@@ -341,7 +358,7 @@ mod tests {
         assert!(!item(b"path:/v/*").unwrap().2);
         let (_, pattern, glob, _) = item(b"volume:a*\\x2a\\\\").unwrap();
         assert!(glob);
-        assert_eq!(pattern, b"a*[*]\\");
+        assert_eq!(pattern, b"a*\\*\\\\");
     }
 
     #[test]

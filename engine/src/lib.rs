@@ -2,6 +2,7 @@
 //! configuration files. Progress and findings go to a [`monitor::Monitor`].
 
 pub mod chunk;
+pub mod clock;
 pub mod fs;
 pub mod host;
 pub mod monitor;

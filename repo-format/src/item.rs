@@ -88,7 +88,21 @@ impl Item {
         if name.is_empty() || name.contains(&0) {
             return input.fail(Defect::NotCanonical("item name"));
         }
+        if kind == ItemKind::Path && !is_plain_path(&name) {
+            return input.fail(Defect::NotCanonical("item name"));
+        }
         Ok(Self { kind, name })
+    }
+}
+
+/// Whether a path is absolute, without `.`, `..`, doubled or trailing slashes.
+fn is_plain_path(path: &[u8]) -> bool {
+    match path.strip_prefix(b"/") {
+        Some([]) => true,
+        Some(rest) => rest
+            .split(|byte| *byte == b'/')
+            .all(|part| !matches!(part, b"" | b"." | b"..")),
+        None => false,
     }
 }
 

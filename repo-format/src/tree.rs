@@ -9,6 +9,7 @@ mod lists;
 
 pub use lists::{ContentBuilder, ListNode};
 
+use crate::block::PAYLOAD_BYTES_MAX;
 use crate::codec::{DecodeError, Decoder, Defect, Encoder};
 use crate::id::{ChunkId, ChunkIdKey, ChunkKind, LinkGroup, ListId, TreeId};
 
@@ -16,9 +17,9 @@ use crate::id::{ChunkId, ChunkIdKey, ChunkKind, LinkGroup, ListId, TreeId};
 pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a symbolic link's target. Linux's PATH_MAX.
 pub const LINK_TARGET_BYTES_MAX: usize = 4095;
-/// Extended attributes of one entry, and the bytes of one name and one value. Linux's limits
-/// (XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX).
-pub const XATTRS_MAX: usize = 65_536;
+/// Bytes of the names of one entry's extended attributes, each with a NUL, and the bytes of one
+/// name and one value. Linux's limits (XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX).
+pub const XATTR_LIST_BYTES_MAX: usize = 65_536;
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
 pub const XATTR_VALUE_BYTES_MAX: usize = 65_536;
 /// A value longer than this is a chunk of its own.
@@ -43,8 +44,10 @@ pub const LEVELS_MAX: u8 = 12;
 pub const HOLES_MAX: usize = 65_536;
 /// A hole is recorded in whole units of this many bytes, rounded inwards.
 pub const HOLE_GRAIN: u64 = 4096;
-/// A decoder refuses a node larger than this.
-pub const NODE_DECODE_BYTES_MAX: usize = 24 << 20;
+/// A decoder refuses a node larger than this: no block could hold it.
+pub const NODE_DECODE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
+/// A chunk that a content or an attribute names is not longer than this: no block could hold it.
+pub const PIECE_BYTES_MAX: u32 = PAYLOAD_BYTES_MAX as u32;
 
 /// A point in time. `nanos` < 10^9.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -88,7 +91,7 @@ impl Piece {
 /// What a file holds, canonical whatever its allocation on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// 1 to [`INLINE_BYTES_MAX`] bytes that are not all zero... or none at all (an empty file).
+    /// 0 to [`INLINE_BYTES_MAX`] bytes.
     Inline(Vec<u8>),
     /// 1 to [`PIECES_INLINE_MAX`] pieces; two zero runs never follow each other.
     Pieces(Vec<Piece>),
@@ -394,11 +397,12 @@ impl Entry {
 }
 
 fn decode_xattrs(input: &mut Decoder<'_>) -> Result<Vec<Xattr>, DecodeError> {
-    let count = input.bounded("extended attributes", XATTRS_MAX as u64)?;
+    let count = input.bounded("extended attributes", XATTR_LIST_BYTES_MAX as u64 / 2)?;
     if count == 0 {
         return input.fail(Defect::NotCanonical("extended attributes"));
     }
     let mut xattrs: Vec<Xattr> = Vec::new();
+    let mut list_bytes = 0;
     for _ in 0..count {
         let name = input
             .bytes("attribute name", XATTR_NAME_BYTES_MAX)?
@@ -408,6 +412,10 @@ fn decode_xattrs(input: &mut Decoder<'_>) -> Result<Vec<Xattr>, DecodeError> {
             || xattrs.last().is_some_and(|last| last.name >= name)
         {
             return input.fail(Defect::NotCanonical("attribute name"));
+        }
+        list_bytes += name.len() + 1;
+        if list_bytes > XATTR_LIST_BYTES_MAX {
+            return input.fail(Defect::TooLarge("extended attributes"));
         }
         let value = match input.u8()? {
             0 => XattrValue::Inline(
@@ -508,7 +516,7 @@ fn decode_pieces(input: &mut Decoder<'_>, max: usize) -> Result<Vec<Piece>, Deco
     }
     let mut pieces: Vec<Piece> = Vec::new();
     for _ in 0..count {
-        let len = input.bounded("chunk length", u64::from(u32::MAX))?;
+        let len = input.bounded("chunk length", u64::from(PIECE_BYTES_MAX))?;
         if len > 0 {
             pieces.push(Piece::Chunk {
                 id: ChunkId(input.array()?),
@@ -521,6 +529,9 @@ fn decode_pieces(input: &mut Decoder<'_>, max: usize) -> Result<Vec<Piece>, Deco
             }
             pieces.push(Piece::Zero { len });
         }
+    }
+    if pieces_bytes(&pieces).is_none_or(|bytes| bytes > i64::MAX as u64) {
+        return input.fail(Defect::TooLarge("content size"));
     }
     Ok(pieces)
 }
@@ -676,13 +687,11 @@ fn split_level<'a>(
             flush(&mut body, &mut count, &mut first);
         }
     }
-    if count > 0 || level == 0 {
-        // An empty directory is one empty leaf; an exact cut at the end leaves nothing behind.
-        if count > 0 {
-            flush(&mut body, &mut count, &mut first);
-        }
+    if count > 0 {
+        flush(&mut body, &mut count, &mut first);
     }
     if nodes.is_empty() {
+        // An empty directory is one empty leaf.
         let node = TreeNode::Leaf(Vec::new()).encode();
         let id = key.chunk_id(ChunkKind::Tree, &node);
         emit(id, node);

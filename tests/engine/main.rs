@@ -1,3 +1,13 @@
 //! Tests of the engine from outside, one folder or file per part.
 
+#[path = "../support/mktree.rs"]
+mod mktree;
+#[path = "../support/mount.rs"]
+mod mount;
+#[path = "../support/oracle.rs"]
+mod oracle;
+
+mod repo;
 mod scan;
+mod store;
+mod write;

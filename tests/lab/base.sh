@@ -49,7 +49,13 @@ debootstrap_base() {
 }
 
 lab_base() {
-    [ $# = 1 ] || usage
+    [ $# -ge 1 ] || usage
+    local name
+    for name in "$@"; do build_base "$name"; done
+}
+
+# Builds a base unless it is there; prints its path.
+build_base() {
     local recipe suite packages path
     recipe=$(base_recipe "$1"); read -r suite packages <<< "$recipe"
     path=$(base_path "$1")

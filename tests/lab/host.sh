@@ -25,7 +25,7 @@ lab_up() {
     else
         [[ $driver =~ ^(overlay|vfs|btrfs|xfs)$ ]] || die "no driver '$driver'"
         [[ $mode =~ ^(systemd|bare)$ ]] || die "no mode '$mode'"
-        base=$(lab_base "$suite")
+        base=$(build_base "$suite")
         # What a run that was killed left under this name.
         lab_down "$name"
         make_disk "$h" "$driver"
@@ -147,7 +147,7 @@ lab_image() {
         busybox) lab_exec "$1" bash -s < "$LAB/busybox-image.sh" ;;
         postgres)
             # /run/postgresql is made at boot and so is not there: servers take `-k /tmp`.
-            base=$(lab_base postgres)
+            base=$(build_base postgres)
             tar -C "$base" --numeric-owner --exclude="./dev/*" -cf - . | lab_exec "$1" podman import -q \
                 --change 'ENV PATH=/usr/lib/postgresql/15/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
                 --change 'ENV PGHOST=/tmp' - localhost/postgres:1 > /dev/null ;;

@@ -1,20 +1,37 @@
 //! One verb, one file, as in the engine.
 
+mod check;
 mod completions;
+mod dump;
+mod find;
+mod init;
+mod key;
+mod ls;
 mod man;
+mod snapshots;
+mod stats;
+
+use podkeep_format::item::{Escaped, Item, ItemKind};
+use podkeep_format::tree::{Entry, Node};
 
 use crate::arguments::Command;
 use crate::context::{Context, Done};
 use crate::failure::Failure;
+use crate::units;
 
 pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
     match command {
+        Command::Init(_) => init::run(context),
+        Command::Snapshots(arguments) => snapshots::run(context, arguments),
+        Command::Ls(arguments) => ls::run(context, arguments),
+        Command::Dump(arguments) => dump::run(context, arguments),
+        Command::Find(arguments) => find::run(context, arguments),
+        Command::Stats(_) => stats::run(context),
+        Command::Backup(_) | Command::Diff(_) | Command::Restore(_) => Err(Failure::defect()),
+        Command::Check(arguments) => check::run(context, arguments),
+        Command::Key(command) => key::run(context, command),
         Command::Completions(arguments) => completions::run(context, arguments),
         Command::Man(arguments) => man::run(context, arguments),
-        other => Err(Failure::usage(
-            format!("{} needs the engine's operation", other.word()),
-            "",
-        )),
     }
 }
 
@@ -27,4 +44,90 @@ fn refuse_json(context: &Context<'_>, command: &str, prints: &str) -> Result<(),
         ));
     }
     Ok(())
+}
+
+/// A place in an item as arguments name it: `volume:web:/data/x`, `path:/srv/data/x`.
+fn place(item: &Item, path: &[u8]) -> String {
+    let shown = Escaped(path);
+    match item.kind {
+        _ if path.is_empty() => item.to_string(),
+        ItemKind::Path if item.name == b"/" => format!("path:/{shown}"),
+        ItemKind::Path => format!("{item}/{shown}"),
+        _ => format!("{item}:/{shown}"),
+    }
+}
+
+/// A line of a listing. The size of a device is its numbers.
+fn entry_text(item: &Item, path: &[u8], entry: &Entry) -> String {
+    let (kind, size, target) = match &entry.node {
+        Node::File { size, .. } => ('-', size.to_string(), None),
+        Node::Directory { .. } => ('d', "-".to_owned(), None),
+        Node::Symlink { target } => ('l', target.len().to_string(), Some(target)),
+        Node::CharDevice { major, minor } => ('c', format!("{major},{minor}"), None),
+        Node::BlockDevice { major, minor } => ('b', format!("{major},{minor}"), None),
+        Node::Fifo => ('p', "0".to_owned(), None),
+        Node::Socket => ('s', "0".to_owned(), None),
+    };
+    let mut line = format!(
+        "{}  {:>6} {:>6}  {size:>14}  {}  {}",
+        units::mode(kind, entry.mode),
+        entry.uid,
+        entry.gid,
+        units::minute(entry.mtime, 0),
+        place(item, path)
+    );
+    if let Some(target) = target {
+        line.push_str(&format!(" -> {}", Escaped(target)));
+    }
+    line
+}
+
+/// The first digits of an id, as listings show it and arguments take it.
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selectors::parse_item;
+    use std::ffi::OsStr;
+
+    #[test]
+    fn f_02_places_are_one_line_and_are_read_back() {
+        for (kind, name) in [
+            (ItemKind::Volume, b"web".as_slice()),
+            (ItemKind::Path, b"/srv/a:b"),
+            (ItemKind::Path, b"/"),
+        ] {
+            let item = Item::new(kind, name);
+            for path in [
+                b"".as_slice(),
+                b"a\nb",
+                b"e\\n",
+                b"-rf",
+                b"\x1b[2Jx",
+                b"d/caf\xe9",
+            ] {
+                let text = place(&item, path);
+                assert!(!text.chars().any(char::is_control), "{text:?}");
+                let read = parse_item(OsStr::new(&text)).unwrap();
+                let whole = [
+                    read.selector.item.name.as_slice(),
+                    b"/",
+                    read.path.as_slice(),
+                ];
+                let meant = [name, b"/", path];
+                let clean = |parts: [&[u8]; 3]| {
+                    parts
+                        .concat()
+                        .split(|b| *b == b'/')
+                        .filter(|c| !c.is_empty())
+                        .map(<[u8]>::to_vec)
+                        .collect::<Vec<_>>()
+                };
+                assert_eq!(clean(whole), clean(meant), "{text}");
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use podkeep_format::tree::{XATTR_VALUE_BYTES_MAX, XATTRS_MAX};
+use podkeep_format::tree::{XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use rustix::fs::{FsWord, fgetxattr, flistxattr, fstatfs, ioctl_getflags, lgetxattr, llistxattr};
 use rustix::io::{self, Errno};
 
@@ -34,9 +34,6 @@ pub const KEPT_INODE_FLAGS: u32 = FS_COMPR_FL
     | FS_DIRSYNC_FL
     | FS_NOCOW_FL
     | FS_PROJINHERIT_FL;
-
-/// Bytes that listxattr may return (Linux's XATTR_LIST_MAX).
-const XATTR_LIST_BYTES_MAX: usize = 65_536;
 
 const BTRFS_MAGIC: FsWord = 0x9123_683e;
 const EXT_MAGIC: FsWord = 0xef53;
@@ -213,7 +210,7 @@ fn collect(
     };
     let mut attributes = RawXattrs::new();
     let mut value = Vec::new();
-    for name in names.split(|byte| *byte == 0).take(XATTRS_MAX) {
+    for name in names.split(|byte| *byte == 0).take(XATTR_LIST_BYTES_MAX) {
         if name.is_empty() {
             continue;
         }

@@ -9,6 +9,7 @@ pub mod attributes;
 pub mod mapped;
 pub mod scan;
 pub mod states;
+pub mod write;
 
 use std::fmt;
 use std::ops::Range;

@@ -3,6 +3,7 @@
 //! Operations reach a host only through these traits; [`local`] is the host that this process
 //! runs on.
 
+pub mod local;
 pub mod select;
 
 use std::path::PathBuf;

@@ -26,7 +26,7 @@ pub fn matching(inventory: &Inventory, wanted: &Item, glob: bool) -> Vec<Item> {
     items
 }
 
-/// Whether `item` is what `wanted` means. In a glob, `*` stands for any bytes, `?` for one byte.
+/// Whether `item` is what `wanted` means.
 pub fn matches(wanted: &Item, glob: bool, item: &Item) -> bool {
     wanted.kind == item.kind
         && match glob && wanted.kind != ItemKind::Path {
@@ -35,8 +35,15 @@ pub fn matches(wanted: &Item, glob: bool, item: &Item) -> bool {
         }
 }
 
+/// `*` stands for any bytes, `?` for one byte, and a backslash takes the next byte literally.
 /// Linear in time for any pattern: on a mismatch only the last `*` takes one byte more.
-fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
+pub fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
+    // The byte after a backslash, or the byte itself, and how long that is in the pattern.
+    let literal = |p: usize| match pattern[p..] {
+        [b'\\', escaped, ..] => (escaped, 2),
+        [byte, ..] => (byte, 1),
+        [] => (0, 0),
+    };
     let (mut p, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {
@@ -45,8 +52,12 @@ fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
                 star = Some((p + 1, n));
                 p += 1;
             }
-            Some(c) if *c == b'?' || *c == name[n] => {
+            Some(b'?') => {
                 p += 1;
+                n += 1;
+            }
+            Some(_) if literal(p).0 == name[n] => {
+                p += literal(p).1;
                 n += 1;
             }
             _ => match star {
@@ -76,6 +87,10 @@ mod tests {
             ("web", "web1", false),
             ("a*b", "acbd", false),
             ("", "x", false),
+            ("a\\*", "a*", true),
+            ("a\\*", "ab", false),
+            ("*\\\\", "a\\", true),
+            ("*\\?x", "a??x", true),
         ] {
             assert_eq!(
                 glob_matches(pattern.as_bytes(), name.as_bytes()),

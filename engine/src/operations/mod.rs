@@ -2,11 +2,19 @@
 
 pub mod backup;
 pub mod check;
+pub mod diff;
+pub mod dump;
+pub mod find;
 pub mod init;
 pub mod key;
+pub mod ls;
 pub mod near;
+mod reading;
 pub mod restore;
 pub mod select;
+pub mod snapshots;
+pub mod stats;
+mod walk;
 
 use std::path::PathBuf;
 

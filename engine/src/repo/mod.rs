@@ -28,8 +28,8 @@ use podkeep_format::config::Config;
 use podkeep_format::id::{AuthorId, ChunkIdKey, HostId, PackId, RepositoryId};
 use podkeep_format::pack::PackHeader;
 use podkeep_format::seal::{AuthorKey, ObjectKey, PrivateKey, PublicKey, Secret};
-use podkeep_format::tree::Time;
 
+pub use crate::clock::now;
 pub use error::{RepoError, RepoResult};
 pub use keys::{Slot, WriteKeyText};
 pub use open::{Credential, InitOptions, OpenOptions};
@@ -192,22 +192,6 @@ pub fn random<const N: usize>() -> RepoResult<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(system)?;
     Ok(bytes)
-}
-
-/// This machine's idea of the time: for people, never for decisions.
-pub fn now() -> Time {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that stamps objects"
-    )]
-    let now = std::time::SystemTime::now();
-    match now.duration_since(std::time::UNIX_EPOCH) {
-        Ok(since) => Time {
-            secs: since.as_secs() as i64,
-            nanos: since.subsec_nanos(),
-        },
-        Err(_) => Time::default(),
-    }
 }
 
 fn system(error: impl std::fmt::Display) -> RepoError {

@@ -26,6 +26,8 @@ struct State {
     /// How many changes stay unsynced after their operation has returned.
     cached_max: usize,
     changes: u64,
+    /// Changes up to this number were kept or lost by a power cut.
+    cut_at: u64,
     temp_owner: String,
     /// Owners of temporary files that were left behind.
     temps: Vec<String>,
@@ -59,22 +61,24 @@ impl MemoryStore {
     /// Makes a change durable. `false`: a power cut came first, and its fate is sealed.
     pub fn sync(&self, change: &Unsynced) -> bool {
         let mut state = self.state();
-        let name = state
-            .unsynced
-            .iter()
-            .find(|c| c.number == change.0)
-            .map(|c| c.name.clone());
-        let there = name.is_some();
+        if change.0 <= state.cut_at {
+            return false;
+        }
         if state.cached_max == 0 {
-            // What was made of the same object before is overwritten for good.
-            let earlier = |c: &Change| Some(&c.name) == name.as_ref() && c.number <= change.0;
-            state.unsynced.retain(|c| !earlier(c));
+            // What was made of the same object before is overwritten for good. If the change is
+            // not there any more, somebody has found the object in the way and synced it.
+            let synced = state.unsynced.iter().find(|c| c.number == change.0);
+            if let Some(name) = synced.map(|c| c.name.clone()) {
+                state
+                    .unsynced
+                    .retain(|c| c.name != name || c.number > change.0);
+            }
         } else {
             while state.unsynced.len() > state.cached_max {
                 state.unsynced.pop_front();
             }
         }
-        there
+        true
     }
 
     /// Loses what `keeps` does not keep of the changes that are not durable, as a power cut does;
@@ -85,6 +89,7 @@ impl MemoryStore {
         let mut state = self.state();
         let mut ends: BTreeMap<ObjectName, Option<Arc<[u8]>>> = BTreeMap::new();
         let mut lost = 0;
+        state.cut_at = state.changes;
         for change in std::mem::take(&mut state.unsynced) {
             let end = ends.entry(change.name.clone()).or_insert(change.before);
             if keeps(&change.name) {

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use podkeep_format::codec::{Decoder, Encoder};
 use podkeep_format::tree::Entry;
 use rustix::fs::FileType;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::directory::{Body, Contents, Directory, PushBody};
 use super::entry::EntryRead;
@@ -142,7 +141,7 @@ impl Worker<'_> {
 
     fn fingerprint_of(&self, stat: &Stat, traits: FsTraits, unstable: bool) -> Vec<u8> {
         // How old an inode was when it was read is a fact of the reading, not of the run.
-        let now = clock_gettime(ClockId::Realtime).tv_sec;
+        let now = crate::clock::now().secs;
         let reusable = self.shared.states.is_some()
             && !unstable
             && !traits.tmpfs

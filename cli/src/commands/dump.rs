@@ -1,0 +1,54 @@
+use std::io::{self, Write};
+
+use podkeep_engine::operations::dump;
+
+use crate::arguments::Dump;
+use crate::context::{Context, Done, exit_after};
+use crate::failure::Failure;
+use crate::messages::Summary;
+use crate::output::Output;
+use crate::selectors;
+
+pub fn run(context: &Context<'_>, arguments: &Dump) -> Result<Done, Failure> {
+    super::refuse_json(context, "dump", "a file's bytes")?;
+    let snapshot = selectors::parse_snapshot(&arguments.snapshot)?;
+    let item = selectors::parse_item(&arguments.item)?;
+    let reporter = context.reporter();
+    let repository = context.open(&reporter)?;
+    let dumped = dump::dump(
+        &repository,
+        &snapshot,
+        &item,
+        &mut Raw(context.output),
+        &reporter,
+    );
+    reporter.end();
+    match dumped {
+        Ok(_) => {}
+        // The reader went away, or the output's own failure is told at the end.
+        Err(_) if context.output.closed() => {}
+        Err(error) => return Err(context.failure(error)),
+    }
+    Ok(Done {
+        exit: exit_after(reporter.warnings()),
+        summary: Summary::Raw {},
+        text: Vec::new(),
+    })
+}
+
+/// Standard output for a file's bytes: fails as soon as nobody takes them.
+struct Raw<'a>(&'a Output);
+
+impl Write for Raw<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.raw(bytes);
+        if self.0.closed() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+use std::path::{Path, PathBuf};
+
+use podkeep_engine::operations::init;
+use podkeep_engine::repo::InitOptions;
+use podkeep_engine::store::ObjectStore;
+use podkeep_engine::store::local::{CreateError, LocalStore};
+
+use crate::context::{Context, Done};
+use crate::failure::{Exit, Failure, shell_word};
+use crate::identity;
+use crate::messages::Summary;
+use crate::passphrase;
+use crate::places;
+
+/// Space set aside so that a full disk can be mended; less where the whole disk is small.
+const RESERVE_BYTES_MAX: u64 = 128 << 20;
+const RESERVE_SHARE: u64 = 16;
+const RESERVE_GRAIN: u64 = 1 << 20;
+
+/// Makes a repository. The place is looked at before anybody is asked for a passphrase, and
+/// nothing is made before there is one.
+pub fn run(context: &Context<'_>) -> Result<Done, Failure> {
+    let path = context.repository_path()?;
+    refuse_occupied(&path)?;
+    let passphrase = passphrase::read_new(&context.origin())?;
+    let store = LocalStore::create(&path).map_err(|error| match error {
+        CreateError::StoreThere { .. } | CreateError::NotEmpty { .. } => Failure::occupied(error),
+        CreateError::Store(error) => context.failure(error.into()),
+    })?;
+    let options = InitOptions {
+        like: None,
+        reserve_bytes: reserve_bytes(&path),
+        label: identity::name(),
+    };
+    let report =
+        init::init(&store, &passphrase, &options).map_err(|error| context.failure(error))?;
+    let reporter = context.reporter();
+    if let Some(neighbour) = places::neighbour(&path, &context.surroundings().protected()) {
+        reporter.note(
+            path.display().to_string(),
+            format!(
+                "the repository lies on the file system of {}: if that disk fails, both are lost",
+                neighbour.display()
+            ),
+        );
+    }
+    reporter.end();
+    let place = path.display().to_string();
+    Ok(Done {
+        exit: Exit::Done,
+        text: vec![
+            format!("Repository {} made in {place}", report.repository),
+            String::new(),
+            "To restore, two things are needed: this folder and the passphrase. Nobody can".into(),
+            "recover a lost passphrase: keep it somewhere else than on this host. To restore on"
+                .into(),
+            "another host, make the folder reachable there and run:".into(),
+            format!("  podkeep -r {} snapshots", shell_word(&place)),
+        ],
+        summary: Summary::Init {
+            repository: report.repository.to_hex(),
+            place,
+            findings: reporter.warnings(),
+        },
+    })
+}
+
+/// Refuses a repository and a folder with something in it; what a killed `init` left is neither.
+fn refuse_occupied(path: &Path) -> Result<(), Failure> {
+    let shown = path.display();
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Failure::local("open", shown, error)),
+    };
+    if let Ok(store) = LocalStore::open(path) {
+        let there = [false, true].into_iter().any(|second| {
+            podkeep_engine::store::ObjectName::parse(&podkeep_format::names::config(second))
+                .is_some_and(|config| matches!(store.size(&config), Ok(Some(_))))
+        });
+        if there {
+            return Err(Failure::occupied(format!(
+                "there is a repository at {shown} already"
+            )));
+        }
+        return Ok(());
+    }
+    for entry in entries {
+        let entry = entry.map_err(|error| Failure::local("read", shown.to_string(), error))?;
+        if entry.file_name() != "lost+found" {
+            return Err(Failure::occupied(format!(
+                "cannot make a repository in {shown}: it is not empty"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn reserve_bytes(path: &PathBuf) -> u64 {
+    let Ok(stat) = rustix::fs::statvfs(path) else {
+        return RESERVE_BYTES_MAX;
+    };
+    let capacity = stat.f_blocks.saturating_mul(stat.f_frsize);
+    let share = capacity / RESERVE_SHARE / RESERVE_GRAIN * RESERVE_GRAIN;
+    share.clamp(RESERVE_GRAIN, RESERVE_BYTES_MAX)
+}

@@ -1,0 +1,525 @@
+//! `diff`: how two snapshots differ, or a snapshot and what is on the host now.
+//!
+//! Trees with equal ids are equal, so that only what differs is read. The host's side is scanned
+//! as a backup would do it, into tree nodes; those that the repository knows are read from there,
+//! and only new ones are kept in memory.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::iter::Peekable;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use podkeep_format::id::{ChunkId, ChunkKind, TreeId};
+use podkeep_format::item::{Item, ItemKind};
+use podkeep_format::tree::{Entry, Node, TreeNode};
+
+use super::walk::{self, Place};
+use super::{Change, DiffRow, OperationError, OperationResult, SnapSpec, reading, select};
+use crate::fs::FsErrorKind;
+use crate::host::{HostError, ScanRequest, Source};
+use crate::monitor::{Finding, FindingKind, Monitor, Progress};
+use crate::repo::reader::Reader;
+use crate::repo::{RepoError, RepoResult, Repository, StoredSnapshot};
+
+/// Bytes of new tree nodes of the host's side that are kept: some million changed entries.
+const FRESH_BYTES_MAX: usize = 256 << 20;
+
+/// The newer side.
+pub enum After<'a> {
+    Snapshot(&'a SnapSpec),
+    /// What is on the host now, of the items that the older side holds.
+    Live(&'a dyn Source),
+}
+
+/// Calls `visit` for each difference, item by item, parents before children. `Break` ends it.
+///
+/// Where holes are, and whether a file was stable while it was read, are no differences.
+pub fn diff(
+    repo: &Repository,
+    before: &SnapSpec,
+    after: &After<'_>,
+    visit: &mut dyn FnMut(DiffRow) -> ControlFlow<()>,
+    monitor: &dyn Monitor,
+) -> OperationResult<()> {
+    let _lease = reading::lease(repo, monitor)?;
+    let (older, _) = select::resolve(repo, before, &[], monitor)?;
+    match after {
+        After::Snapshot(spec) => {
+            let (newer, _) = select::resolve(repo, spec, &[], monitor)?;
+            let reader = reading::reader(repo, monitor)?;
+            let mut pairs: BTreeMap<&Item, [Option<TreeId>; 2]> = BTreeMap::new();
+            for (side, run) in [&older, &newer].into_iter().enumerate() {
+                for item in &run.items {
+                    pairs.entry(&item.header.item).or_default()[side] = root(item);
+                }
+            }
+            let nodes = Nodes::stored(&reader);
+            for (item, [before, after]) in pairs {
+                let sides = Sides {
+                    item,
+                    snapshots: [older.id.to_hex(), newer.id.to_hex()],
+                    nodes: [&nodes, &nodes],
+                };
+                if sides.compare([before, after], visit, monitor)?.is_break() {
+                    break;
+                }
+            }
+        }
+        After::Live(source) => {
+            let reader = reading::reader(repo, monitor)?;
+            let inventory = source.inventory()?;
+            for finding in &inventory.findings {
+                monitor.finding(finding.clone());
+            }
+            for stored in &older.items {
+                let item = &stored.header.item;
+                let gone = item.kind == ItemKind::Volume
+                    && !inventory
+                        .volumes
+                        .iter()
+                        .any(|volume| volume.name.as_bytes() == item.name);
+                let live = if gone {
+                    Some((Nodes::stored(&reader), None))
+                } else {
+                    scan(repo, &reader, *source, stored, monitor)?
+                };
+                let Some((live, live_root)) = live else {
+                    continue;
+                };
+                let stored_nodes = Nodes::stored(&reader);
+                let sides = Sides {
+                    item,
+                    snapshots: [older.id.to_hex(), "live".into()],
+                    nodes: [&stored_nodes, &live],
+                };
+                let roots = [root(stored), live_root];
+                if sides.compare(roots, visit, monitor)?.is_break() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn root(snapshot: &StoredSnapshot) -> Option<TreeId> {
+    snapshot.body.as_ref().and_then(|body| body.root)
+}
+
+/// Reads an item of the host. `None`: it cannot be read, which is a finding.
+fn scan<'r>(
+    repo: &Repository,
+    reader: &'r Reader,
+    source: &dyn Source,
+    stored: &StoredSnapshot,
+    monitor: &dyn Monitor,
+) -> OperationResult<Option<(Nodes<'r>, Option<TreeId>)>> {
+    let text = stored.header.item.to_string();
+    monitor.progress(Progress::ItemStart { item: &text });
+    let request = ScanRequest {
+        item: stored.header.item.clone(),
+        chunking: Arc::clone(repo.chunking()),
+        threads: std::thread::available_parallelism().map_or(2, usize::from),
+        exclude: stored
+            .body
+            .as_ref()
+            .map_or_else(Vec::new, |body| body.excludes.clone()),
+        exclude_caches: false,
+        cross_mounts: false,
+        states: None,
+        trusted: None,
+    };
+    let mut nodes = Nodes::stored(reader);
+    match read_tree(&mut nodes, source, &request, monitor) {
+        Ok(root) => Ok(Some((nodes, root))),
+        Err(OperationError::Host(HostError::Fs(error))) if error.kind == FsErrorKind::NotFound => {
+            Ok(Some((Nodes::stored(reader), None)))
+        }
+        Err(OperationError::Host(error)) => {
+            monitor.finding(Finding {
+                object: text,
+                kind: FindingKind::Unreadable,
+                snapshots: Vec::new(),
+                paths: Vec::new(),
+                message: format!("{error}; it is not compared"),
+            });
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Scans an item and keeps the tree nodes that are not stored.
+fn read_tree(
+    nodes: &mut Nodes<'_>,
+    source: &dyn Source,
+    request: &ScanRequest,
+    monitor: &dyn Monitor,
+) -> OperationResult<Option<TreeId>> {
+    let opened = source.open(request)?;
+    for finding in opened.findings {
+        monitor.finding(finding);
+    }
+    let Some(mut tree) = opened.tree else {
+        return Ok(None);
+    };
+    while let Some(batch) = tree.next().map_err(HostError::from)? {
+        if monitor.interrupted() {
+            return Err(OperationError::Interrupted);
+        }
+        let wanted: Vec<u32> = (0u32..)
+            .zip(&batch.chunks)
+            .filter(|(_, chunk)| chunk.kind == ChunkKind::Tree && !nodes.has(&chunk.id))
+            .map(|(index, _)| index)
+            .collect();
+        if !wanted.is_empty() {
+            let bytes = tree.fetch(&wanted).map_err(HostError::from)?;
+            for (index, range) in wanted.iter().zip(bytes.ranges) {
+                nodes.keep(batch.chunks[*index as usize].id, &bytes.buffer[range])?;
+            }
+        }
+        for finding in batch.findings {
+            monitor.finding(finding);
+        }
+        monitor.progress(Progress::Advance {
+            files: batch.files,
+            bytes: batch.bytes_logical,
+        });
+    }
+    Ok(Some(tree.finish().map_err(HostError::from)?.root))
+}
+
+/// Tree nodes of one side: stored ones, and fresh ones of a scan.
+struct Nodes<'r> {
+    reader: &'r Reader,
+    fresh: HashMap<ChunkId, Vec<u8>>,
+    fresh_bytes: usize,
+}
+
+impl<'r> Nodes<'r> {
+    fn stored(reader: &'r Reader) -> Self {
+        Self {
+            reader,
+            fresh: HashMap::new(),
+            fresh_bytes: 0,
+        }
+    }
+
+    fn has(&self, id: &ChunkId) -> bool {
+        self.fresh.contains_key(id) || !self.reader.index().places(id).is_empty()
+    }
+
+    fn keep(&mut self, id: ChunkId, bytes: &[u8]) -> OperationResult<()> {
+        self.fresh_bytes += bytes.len();
+        if self.fresh_bytes > FRESH_BYTES_MAX {
+            return Err(OperationError::Refused {
+                message: "more has changed than can be compared in memory".into(),
+                hint: "back up, and compare the two snapshots".into(),
+            });
+        }
+        self.fresh.insert(id, bytes.to_vec());
+        Ok(())
+    }
+
+    fn node(&self, id: TreeId) -> RepoResult<TreeNode> {
+        let damaged = |error| RepoError::Damaged {
+            object: format!("tree {id}"),
+            cause: podkeep_format::codec::DecodeError::to_string(&error),
+        };
+        if let Some(bytes) = self.fresh.get(&id.into()) {
+            return TreeNode::decode(bytes).map_err(damaged);
+        }
+        let chunk = self.reader.chunk(ChunkKind::Tree, id.into())?;
+        TreeNode::decode(chunk.as_ref()).map_err(damaged)
+    }
+
+    fn root(&self, id: TreeId) -> RepoResult<Entry> {
+        match self.node(id)? {
+            TreeNode::Root(entry) => Ok(*entry),
+            _ => Err(misplaced(id)),
+        }
+    }
+
+    fn directory(&self, id: TreeId) -> Entries<'_> {
+        Entries {
+            nodes: self,
+            stack: vec![(id, None)],
+            leaf: Vec::new().into_iter(),
+        }
+    }
+}
+
+fn misplaced(id: TreeId) -> RepoError {
+    RepoError::Damaged {
+        object: format!("tree {id}"),
+        cause: "has a node in the wrong place".into(),
+    }
+}
+
+/// A directory's entries in order, one node in memory at a time.
+struct Entries<'n> {
+    nodes: &'n Nodes<'n>,
+    /// Nodes to visit, the next one last, each with the level that it must have.
+    stack: Vec<(TreeId, Option<u8>)>,
+    leaf: std::vec::IntoIter<Entry>,
+}
+
+impl Iterator for Entries<'_> {
+    type Item = RepoResult<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(entry) = self.leaf.next() {
+                return Some(Ok(entry));
+            }
+            let (id, must) = self.stack.pop()?;
+            match self.nodes.node(id) {
+                Ok(TreeNode::Leaf(entries)) if must.is_none_or(|level| level == 0) => {
+                    self.leaf = entries.into_iter();
+                }
+                Ok(TreeNode::Branch { level, children })
+                    if must.is_none_or(|must| level == must) =>
+                {
+                    let below = Some(level - 1);
+                    self.stack
+                        .extend(children.into_iter().rev().map(|(_, id)| (id, below)));
+                }
+                Ok(_) => return Some(Err(misplaced(id))),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// One item on both sides.
+struct Sides<'a> {
+    item: &'a Item,
+    /// Their names in messages.
+    snapshots: [String; 2],
+    nodes: [&'a Nodes<'a>; 2],
+}
+
+/// A directory that is being compared: its entries on both sides (none where it is missing), and
+/// the length of its path.
+struct Level<'n> {
+    entries: [Option<Peekable<Entries<'n>>>; 2],
+    path_len: usize,
+}
+
+impl<'a> Sides<'a> {
+    fn compare(
+        &self,
+        roots: [Option<TreeId>; 2],
+        visit: &mut dyn FnMut(DiffRow) -> ControlFlow<()>,
+        monitor: &dyn Monitor,
+    ) -> OperationResult<ControlFlow<()>> {
+        if roots[0] == roots[1] {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let mut pair = [None, None];
+        for (side, root) in roots.into_iter().enumerate() {
+            if let Some(root) = root {
+                match self.nodes[side].root(root) {
+                    Ok(entry) => pair[side] = Some(entry),
+                    Err(error) => {
+                        self.lost(side, b"", error, monitor)?;
+                        return Ok(ControlFlow::Continue(()));
+                    }
+                }
+            }
+        }
+        let mut path = Vec::new();
+        let mut stack = Vec::new();
+        if self.tell(&path, pair, &mut stack, visit).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        while let Some(level) = stack.last_mut() {
+            if monitor.interrupted() {
+                return Err(OperationError::Interrupted);
+            }
+            path.truncate(level.path_len);
+            let Some(pair) = self.next_pair(level, &path, monitor)? else {
+                stack.pop();
+                continue;
+            };
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            let [before, after] = &pair;
+            if let Some(entry) = before.as_ref().or(after.as_ref()) {
+                path.extend_from_slice(&entry.name);
+            }
+            if self.tell(&path, pair, &mut stack, visit).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The next name of a directory, with its entry on each side that has it.
+    fn next_pair(
+        &self,
+        level: &mut Level<'_>,
+        path: &[u8],
+        monitor: &dyn Monitor,
+    ) -> OperationResult<Option<[Option<Entry>; 2]>> {
+        for (side, entries) in level.entries.iter_mut().enumerate() {
+            let Some(entries) = entries else {
+                continue;
+            };
+            while let Some(Err(error)) = entries.next_if(Result::is_err) {
+                self.lost(side, path, error, monitor)?;
+            }
+        }
+        let [before, after] = &mut level.entries;
+        let name = |entries: &mut Option<Peekable<Entries<'_>>>| -> Option<Vec<u8>> {
+            match entries.as_mut()?.peek()? {
+                Ok(entry) => Some(entry.name.clone()),
+                Err(_) => None,
+            }
+        };
+        let take = |entries: &mut Option<Peekable<Entries<'_>>>| -> Option<Entry> {
+            entries.as_mut()?.next()?.ok()
+        };
+        Ok(match (name(before), name(after)) {
+            (None, None) => None,
+            (Some(_), None) => Some([take(before), None]),
+            (None, Some(_)) => Some([None, take(after)]),
+            (Some(a), Some(b)) => Some(match a.cmp(&b) {
+                Ordering::Less => [take(before), None],
+                Ordering::Greater => [None, take(after)],
+                Ordering::Equal => [take(before), take(after)],
+            }),
+        })
+    }
+
+    /// Tells how a pair differs, and notes the directories that must be looked into.
+    fn tell(
+        &self,
+        path: &[u8],
+        pair: [Option<Entry>; 2],
+        stack: &mut Vec<Level<'a>>,
+        visit: &mut dyn FnMut(DiffRow) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let trees = [0, 1].map(|side: usize| match &pair[side] {
+            Some(Entry {
+                node: Node::Directory { tree },
+                ..
+            }) => Some(*tree),
+            _ => None,
+        });
+        let change = match &pair {
+            [None, None] => None,
+            [None, Some(_)] => Some(Change::Added),
+            [Some(_), None] => Some(Change::Removed),
+            [Some(before), Some(after)] => change(before, after),
+        };
+        if let Some(change) = change {
+            let [before, after] = pair;
+            visit(DiffRow {
+                item: self.item.clone(),
+                path: path.to_vec(),
+                change,
+                before,
+                after,
+            })?;
+        }
+        if trees[0] != trees[1] {
+            let nodes = self.nodes;
+            stack.push(Level {
+                entries: [0, 1].map(|side: usize| {
+                    trees[side].map(|tree| nodes[side].directory(tree).peekable())
+                }),
+                path_len: path.len(),
+            });
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn lost(
+        &self,
+        side: usize,
+        path: &[u8],
+        error: RepoError,
+        monitor: &dyn Monitor,
+    ) -> OperationResult<()> {
+        let place = Place {
+            snapshot: self.snapshots[side].clone(),
+            item: self.item,
+        };
+        walk::lost(&place, path, error, monitor)
+    }
+}
+
+/// How two entries of one name differ, what is below a directory left aside.
+fn change(before: &Entry, after: &Entry) -> Option<Change> {
+    let content = match (&before.node, &after.node) {
+        (
+            Node::File { size, content, .. },
+            Node::File {
+                size: size_after,
+                content: content_after,
+                ..
+            },
+        ) => size == size_after && content == content_after,
+        (Node::Directory { .. }, Node::Directory { .. }) => true,
+        (before, after) => before == after,
+    };
+    if !content {
+        return Some(Change::Modified);
+    }
+    let attributes = |entry: &Entry| {
+        (
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.mtime,
+            entry.inode_flags,
+            entry.project,
+            entry.link,
+        )
+    };
+    let equal = attributes(before) == attributes(after) && before.xattrs == after.xattrs;
+    (!equal).then_some(Change::Attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podkeep_format::tree::{Content, Time};
+
+    fn file(content: &[u8], holes: Vec<(u64, u64)>) -> Entry {
+        Entry {
+            name: b"f".to_vec(),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            inode_flags: 0,
+            project: 0,
+            xattrs: Vec::new(),
+            link: None,
+            node: Node::File {
+                size: content.len() as u64,
+                content: Content::Inline(content.to_vec()),
+                holes,
+                unstable: false,
+            },
+        }
+    }
+
+    #[test]
+    fn contents_count_before_attributes_and_holes_do_not_count() {
+        let a = file(b"a", Vec::new());
+        assert_eq!(change(&a, &a), None);
+        assert_eq!(change(&a, &file(b"a", vec![(0, 1)])), None);
+        assert_eq!(change(&a, &file(b"b", Vec::new())), Some(Change::Modified));
+        let mut later = a.clone();
+        later.mtime.nanos = 1;
+        assert_eq!(change(&a, &later), Some(Change::Attributes));
+        let mut fifo = later.clone();
+        fifo.node = Node::Fifo;
+        assert_eq!(change(&a, &fifo), Some(Change::Modified));
+    }
+}

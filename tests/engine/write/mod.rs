@@ -1,0 +1,8 @@
+//! Writing trees back, driven by hand-made steps.
+
+mod drive;
+mod hostile;
+mod place;
+mod support;
+mod systems;
+mod whole;
