@@ -13,7 +13,9 @@ use super::{
     Existing, HostError, Inventory, OpenItem, Place, PlacePlan, ScanRequest, Source, Target,
     WriteRequest,
 };
-use crate::fs::scan::{ScanRoot, ScanSpec, scan};
+use crate::fs::mapped::{MappedFiles, shared_writable};
+use crate::fs::scan::{ScanRoot, ScanSpec, ScanStates, scan};
+use crate::fs::states::published;
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
 use crate::fs::{
     ChunkBytes, FsError, FsErrorKind, PresentQuery, ScanBatch, ScanOutcome, TreeScan, TreeWriter,
@@ -102,6 +104,20 @@ impl TreeWriter for LockedWriter {
     }
 }
 
+/// Where file states are kept, and what must be read whatever they say.
+fn scan_states(request: &ScanRequest) -> Option<ScanStates> {
+    let directory = request.states.clone()?;
+    let always_read = match request.trusted {
+        Some(_) => shared_writable(),
+        None => MappedFiles::new(),
+    };
+    Some(ScanStates {
+        directory,
+        trusted: request.trusted,
+        always_read,
+    })
+}
+
 impl Source for LocalHost {
     fn inventory(&self) -> Result<Inventory, HostError> {
         match &self.volumes {
@@ -130,6 +146,7 @@ impl Source for LocalHost {
             exclude: request.exclude.clone(),
             exclude_caches: request.exclude_caches,
             cross_mounts: request.cross_mounts,
+            states: scan_states(request),
         };
         let tree: Option<Box<dyn TreeScan>> = match root {
             Some(root) => {
@@ -145,7 +162,10 @@ impl Source for LocalHost {
         })
     }
 
-    fn published(&self, _: &ScanRequest, _: SnapshotId) -> Result<(), HostError> {
+    fn published(&self, request: &ScanRequest, snapshot: SnapshotId) -> Result<(), HostError> {
+        if let Some(states) = &request.states {
+            published(states, &request.item.to_string(), snapshot)?;
+        }
         Ok(())
     }
 }
