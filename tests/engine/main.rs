@@ -8,5 +8,6 @@ mod mount;
 mod oracle;
 
 mod repo;
+mod roundtrip;
 mod store;
 mod write;
