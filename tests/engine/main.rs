@@ -9,5 +9,6 @@ mod oracle;
 
 mod repo;
 mod scan;
+mod roundtrip;
 mod store;
 mod write;
