@@ -5,6 +5,7 @@ mod mktree;
 #[path = "../support/oracle.rs"]
 mod oracle;
 
+mod chunk;
 mod repo;
 mod store;
 mod write;
