@@ -2,10 +2,13 @@
 
 #[path = "../support/mktree.rs"]
 mod mktree;
+#[path = "../support/mount.rs"]
+mod mount;
 #[path = "../support/oracle.rs"]
 mod oracle;
 
 mod chunk;
 mod repo;
+mod scan;
 mod store;
 mod write;
