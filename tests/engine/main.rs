@@ -7,6 +7,7 @@ mod mount;
 #[path = "../support/oracle.rs"]
 mod oracle;
 
+mod chunk;
 mod repo;
 mod scan;
 mod roundtrip;
