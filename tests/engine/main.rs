@@ -9,7 +9,7 @@ mod oracle;
 
 mod chunk;
 mod repo;
-mod scan;
 mod roundtrip;
+mod scan;
 mod store;
 mod write;
