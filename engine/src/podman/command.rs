@@ -13,6 +13,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -136,7 +137,10 @@ impl Podman {
                 PATH_DEFAULT.into()
             }
         };
-        let program = std::env::split_paths(&path)
+        let program = path
+            .as_encoded_bytes()
+            .split(|byte| *byte == b':')
+            .map(|folder| Path::new(OsStr::from_bytes(folder)))
             .filter(|folder| folder.is_absolute())
             .map(|folder| folder.join("podman"))
             .find(|program| is_executable(program))?;
