@@ -9,6 +9,7 @@ mod oracle;
 
 mod chunk;
 mod repo;
+mod roundtrip;
 mod scan;
 mod store;
 mod write;
