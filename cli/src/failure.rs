@@ -188,9 +188,10 @@ fn repository(error: RepoError, signal: Option<u8>) -> Failure {
         RepoError::KeyInsufficient { .. } => {
             Failure::new("key-insufficient", Exit::Key, error).hint("use a passphrase")
         }
-        RepoError::WrongKeyFile { .. } => Failure::new("wrong-key-file", Exit::Key, error),
         RepoError::KeyRevoked => Failure::new("key-revoked", Exit::Key, error)
             .hint("`podkeep key export-write` makes a new one"),
+        RepoError::WrongKeyFile { .. } => Failure::new("wrong-key-file", Exit::Key, error)
+            .hint("`podkeep key export-write` makes one for this repository"),
         RepoError::Swapped { .. } => Failure::new("swapped-repository", Exit::Failed, error)
             .hint("if you replaced it yourself, use another --cache-dir or delete the cache"),
         RepoError::Damaged { .. } => Failure::new("damaged", Exit::Failed, error)
@@ -277,6 +278,7 @@ pub fn shell_word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn exit_codes_are_those_of_the_help_text() {
@@ -347,5 +349,29 @@ mod tests {
         assert_eq!(shell_word("/mnt/backup"), "/mnt/backup");
         assert_eq!(shell_word("/mnt/my backup"), "'/mnt/my backup'");
         assert_eq!(shell_word("it's"), "'it'\\''s'");
+    }
+
+    #[test]
+    fn every_code_is_documented_and_every_documented_code_is_used() {
+        let source = include_str!("failure.rs");
+        let source = &source[..source.find("mod tests").unwrap_or(source.len())];
+        let words = |text: &str| -> BTreeSet<String> {
+            let word =
+                |w: &&str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+            text.split('"')
+                .skip(1)
+                .step_by(2)
+                .filter(word)
+                .map(str::to_owned)
+                .collect()
+        };
+        let documented: BTreeSet<String> = include_str!("../../docs/json.md")
+            .lines()
+            .skip_while(|line| !line.starts_with("| code"))
+            .skip(2)
+            .map_while(|line| Some(line.strip_prefix("| `")?.split('`').next()?.to_owned()))
+            .collect();
+        assert!(documented.len() > 20);
+        assert_eq!(words(source), documented);
     }
 }

@@ -367,7 +367,16 @@ pub fn open_toc(
     let tail = PackTail::decode(pack.len() as u64, &pack[start..])?;
     let toc_start = tail.toc_position as usize;
     let toc_end = toc_start + tail.toc_len;
-    let (header, _) = PackHeader::decode(&pack[toc_end..toc_end + tail.header_len])?;
+    let (header, header_len) = PackHeader::decode(&pack[toc_end..toc_end + tail.header_len])?;
+    // Signed is what stands in front of the table; the copy behind it must say the same.
+    if header_len != tail.header_len
+        || pack[..toc_start].get(..header_len) != Some(&pack[toc_end..toc_end + header_len])
+    {
+        return Err(DecodeError {
+            object,
+            defect: Defect::NotAuthentic("copy of the header"),
+        });
+    }
     let mut sealed = pack[toc_start..toc_end].to_vec();
     let opened =
         header

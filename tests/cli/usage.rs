@@ -1,11 +1,4 @@
-use crate::{podkeep, text};
-
-fn json_lines(stdout: &[u8]) -> Vec<serde_json::Value> {
-    text(stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
-        .collect()
-}
+use crate::{bare, json_lines, podkeep, text};
 
 #[test]
 fn o_02_wrong_usage_is_exit_2() {
@@ -30,7 +23,7 @@ fn o_02_wrong_usage_is_exit_2() {
 fn o_04_wrong_usage_is_told_in_json_too() {
     let output = podkeep(&["backup", "--json"]);
     assert_eq!(output.status.code(), Some(2));
-    let lines = json_lines(&output.stdout);
+    let lines = json_lines(&output);
     assert_eq!(lines[0]["type"], "start");
     assert_eq!(lines[0]["schema"], 1);
     assert_eq!(lines[1]["type"], "error");
@@ -68,7 +61,7 @@ fn a_manual_page_for_every_command() {
     let pages = folder.path().join("a/man");
     let output = podkeep(&["man", pages.to_str().expect("UTF-8"), "--json"]);
     assert_eq!(output.status.code(), Some(0));
-    let lines = json_lines(&output.stdout);
+    let lines = json_lines(&output);
     let count = std::fs::read_dir(&pages).expect("pages").count();
     assert_eq!(lines[1]["pages"], count);
     for page in [
@@ -88,14 +81,7 @@ fn what_cannot_be_written_is_a_failure_unless_nobody_reads() {
         .open("/dev/full")
         .expect("/dev/full");
     let run = |stdout: std::process::Stdio| {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "these tests are about the program"
-        )]
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_podkeep"));
-        let child = command
-            .args(["completions", "bash"])
-            .env_clear()
+        let child = bare(&["completions", "bash"])
             .stdout(stdout)
             .stderr(std::process::Stdio::piped())
             .spawn()

@@ -2,9 +2,12 @@
 
 #[path = "../support/mktree.rs"]
 mod mktree;
+#[path = "../support/mount.rs"]
+mod mount;
 #[path = "../support/oracle.rs"]
 mod oracle;
 
 mod repo;
+mod scan;
 mod store;
 mod write;

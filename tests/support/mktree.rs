@@ -351,7 +351,8 @@ fn node(
     left: &mut Left,
 ) -> io::Result<bool> {
     match rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(mode), device) {
-        Err(Errno::PERM | Errno::OPNOTSUPP) => {
+        // EINVAL: xfs has 18 bits for the minor number.
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL) => {
             left.push("a device");
             return Ok(false);
         }

@@ -55,7 +55,11 @@ pub fn restore(
     if !reader.index().orphans.is_empty() {
         orphans::read_all(&reader, repo, monitor)?;
     }
-    let items = plan_items(&reader, options, chosen, monitor)?;
+    let counting = Counting {
+        inner: monitor,
+        warnings: Default::default(),
+    };
+    let items = plan_items(&reader, options, chosen, &counting)?;
     let mut report = RestoreReport {
         incomplete: !run.is_complete() && items.iter().any(|item| !item.whole),
         ..RestoreReport::default()
@@ -77,10 +81,6 @@ pub fn restore(
             conflicts: report.conflicts,
         });
     }
-    let counting = Counting {
-        inner: monitor,
-        warnings: Default::default(),
-    };
     for (item, request) in requests {
         restore_item(&reader, target, &item, &request, &counting, &mut report)?;
     }

@@ -525,6 +525,8 @@ impl ObjectStore for LocalStore {
         let removed = match rustix::fs::unlinkat(&folder, leaf, AtFlags::empty()) {
             Ok(()) => true,
             Err(Errno::NOENT | Errno::ISDIR) => false,
+            // A read-only file system says so before it looks.
+            Err(Errno::ROFS) if !folder::is_taken(folder.as_fd(), leaf) => false,
             Err(errno) => return Err(self.fail("delete", name.as_str(), errno)),
         };
         // Also when it was gone: whoever removed it may not have synced yet, and the caller's

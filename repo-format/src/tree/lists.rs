@@ -46,9 +46,15 @@ impl ListNode {
                     return input.fail(Defect::NotCanonical("children"));
                 }
                 let mut children = Vec::new();
+                let mut room = i64::MAX as u64;
                 for _ in 0..count {
                     let id = ListId(input.array()?);
-                    children.push((id, input.bounded("content size", i64::MAX as u64)?));
+                    let bytes = input.bounded("content size", room)?;
+                    if bytes == 0 {
+                        return input.fail(Defect::NotCanonical("content size"));
+                    }
+                    room -= bytes;
+                    children.push((id, bytes));
                 }
                 Self::Lists { level, children }
             }
@@ -163,8 +169,9 @@ impl ContentBuilder {
         self.levels[level].push((id, bytes));
     }
 
-    /// The content of what was pushed. `inline`: the whole content when it has at most
-    /// [`INLINE_BYTES_MAX`] bytes (then nothing was pushed).
+    /// The content of what was pushed. A content of at most
+    /// [`INLINE_BYTES_MAX`](super::INLINE_BYTES_MAX) bytes is not pushed: its caller makes
+    /// [`Content::Inline`] of it.
     pub fn finish(mut self, key: &ChunkIdKey, emit: &mut dyn FnMut(ChunkId, Vec<u8>)) -> Content {
         if !self.listed {
             if self.pieces.is_empty() {

@@ -8,7 +8,16 @@ use podkeep_engine::store::memory::MemoryStore;
 use podkeep_engine::store::{ObjectStore, StoreErrorKind};
 
 use super::memory_host::{Files, MemoryHost};
-use super::{back_up, bring_back, check_all, full, init, item, open_with, some_files};
+use super::{back_up, bring_back, check_all, copy, full, init, item, noise, open_with};
+
+fn some_files(seed: u64) -> Files {
+    let mut files = Files::new();
+    for n in 0..5 {
+        files.insert(format!("small/{n}"), noise(seed + n, 3000));
+    }
+    files.insert("large".into(), noise(seed + 9, 150_000));
+    files
+}
 
 /// Three items in one run, so that several packs, segments and snapshots are under way.
 fn wide_host() -> (MemoryHost, Vec<podkeep_format::item::Item>, Vec<Files>) {
@@ -25,18 +34,30 @@ fn open_quietly(store: Arc<dyn ObjectStore>) -> Option<Repository> {
     open_with(store, &full(), None, 1).ok()
 }
 
-/// Backs up `/base` undisturbed, then three items with one fault, and returns the store as the
-/// next process finds it, and how many operations the second backup took.
-fn disturbed(memory: bool, fault: Option<Fault>, seed: u64) -> (Arc<Faults<MemoryStore>>, u64) {
-    let store = MemoryStore::new();
+/// A repository with an undisturbed backup of `/base`.
+fn prepared() -> MemoryStore {
+    let store = Arc::new(MemoryStore::new());
+    init(&*store);
+    let base = item("/base");
+    let repo = open_quietly(store.clone()).unwrap();
+    back_up(&repo, &MemoryHost::with(&base, &some_files(99)), &[&base]).unwrap();
+    copy(&*store)
+}
+
+/// Backs up three items with one fault, and returns the store as the next process finds it, and
+/// how many operations there were before, and in, the backup.
+fn disturbed(
+    prepared: &MemoryStore,
+    memory: bool,
+    fault: Option<Fault>,
+    seed: u64,
+) -> (Arc<Faults<MemoryStore>>, u64, u64) {
+    let store = copy(prepared);
     let faults = Arc::new(match memory {
         true => Faults::over_memory(store, seed),
         false => Faults::new(store),
     });
-    init(&*faults);
-    let base = item("/base");
     let repo = open_quietly(faults.clone()).unwrap();
-    back_up(&repo, &MemoryHost::with(&base, &some_files(99)), &[&base]).unwrap();
     let before = faults.operations();
     let (host, items, _) = wide_host();
     if let Some(fault) = fault {
@@ -47,7 +68,7 @@ fn disturbed(memory: bool, fault: Option<Fault>, seed: u64) -> (Arc<Faults<Memor
     drop(repo);
     let operations = faults.operations() - before;
     faults.restart();
-    (faults, operations)
+    (faults, before, operations)
 }
 
 /// What must hold whatever happened: the old snapshot restores, every snapshot that is listed
@@ -85,12 +106,13 @@ fn holds(store: &Arc<Faults<MemoryStore>>, what: &str) {
 }
 
 fn matrix(memory: bool, effect: Effect) {
-    let (_, operations) = disturbed(memory, None, 0);
-    let base = disturbed(memory, None, 0).0.operations() - operations;
+    let prepared = prepared();
+    let (_, before, operations) = disturbed(&prepared, memory, None, 0);
     assert!(operations > 15, "{operations}");
     for nth in 1..=operations {
         let what = format!("{effect:?} at operation {nth} of {operations}");
-        let (store, _) = disturbed(memory, Some(Fault::at(base + nth, effect)), nth);
+        let fault = Some(Fault::at(before + nth, effect));
+        let (store, _, _) = disturbed(&prepared, memory, fault, nth);
         holds(&store, &what);
     }
 }

@@ -7,7 +7,7 @@ use podkeep_engine::store::memory::MemoryStore;
 use podkeep_engine::store::{ObjectName, ObjectStore};
 
 use super::memory_host::MemoryHost;
-use super::{back_up, bring_back, check_all, full, init, item, open, open_with, some_files};
+use super::{back_up, bring_back, check_all, copy, full, init, item, open, open_with, some_files};
 
 #[derive(Clone, Copy, Debug)]
 enum How {
@@ -43,11 +43,10 @@ fn objects(store: &MemoryStore, folder: &str) -> Vec<ObjectName> {
 
 #[test]
 fn e_10_what_exists_twice_is_healed() {
+    let intact = prepared();
     for how in [How::Flip, How::Truncate, How::Remove] {
-        let count = objects(&prepared(), "").len();
-        for n in 0..count {
-            let store = prepared();
-            let object = objects(&store, "")[n].clone();
+        for object in objects(&intact, "") {
+            let store = Arc::new(copy(&*intact));
             let twice = ["config", "keys/", "snapshots/"];
             if !twice
                 .iter()
@@ -98,11 +97,10 @@ fn e_11_a_lost_segment_is_made_anew() {
 
 #[test]
 fn e_07_a_damaged_pack_costs_only_the_files_in_it() {
+    let intact = prepared();
     for how in [How::Flip, How::Truncate, How::Remove] {
-        let count = objects(&prepared(), "packs").len();
-        for n in 0..count {
-            let store = prepared();
-            let object = objects(&store, "packs")[n].clone();
+        for object in objects(&intact, "packs") {
+            let store = Arc::new(copy(&*intact));
             hurt(&store, &object, how);
             let repo = open(store.clone());
             let files = some_files(1);

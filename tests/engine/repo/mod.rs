@@ -122,6 +122,16 @@ fn check_all(repo: &Repository) -> OperationResult<(CheckReport, Vec<Finding>)> 
     Ok((report, monitor.findings.into_inner().unwrap()))
 }
 
+/// A store with the same objects.
+fn copy(store: &dyn ObjectStore) -> podkeep_engine::store::memory::MemoryStore {
+    let copy = podkeep_engine::store::memory::MemoryStore::new();
+    for meta in store.list("").unwrap() {
+        let bytes = store.get(&meta.name, u64::MAX).unwrap();
+        copy.put_new(&meta.name, &bytes).unwrap();
+    }
+    copy
+}
+
 /// Bytes that look random and are the same in every run.
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
@@ -141,7 +151,7 @@ fn some_files(seed: u64) -> Files {
             format!("file {n} of {seed}").repeat(200).into_bytes(),
         );
     }
-    files.insert("large/noise".into(), noise(seed, 3 << 20));
+    files.insert("large/noise".into(), noise(seed, 700_000));
     files.insert("large/zeros".into(), vec![0; 1 << 20]);
     files.insert("empty".into(), Vec::new());
     files.insert("inline".into(), b"short".to_vec());

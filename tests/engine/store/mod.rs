@@ -1,5 +1,7 @@
 mod conformance;
 mod faults;
+mod local;
+mod processes;
 mod recording;
 mod retry;
 

@@ -2,5 +2,7 @@
 
 mod drive;
 mod hostile;
+mod place;
 mod support;
+mod systems;
 mod whole;

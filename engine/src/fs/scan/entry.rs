@@ -35,10 +35,9 @@ const FILE_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// An entry as it was read, without a name, and the state in which it was.
+/// An entry as it was read, without a name.
 pub(crate) struct EntryRead {
     pub entry: Entry,
-    pub stat: Stat,
     pub unstable: bool,
 }
 
@@ -83,7 +82,6 @@ impl Worker<'_> {
         entry.xattrs = self.keep_xattrs(xattrs);
         Ok(EntryRead {
             entry,
-            stat: *listed,
             unstable: false,
         })
     }
@@ -137,11 +135,7 @@ impl Worker<'_> {
             entry.inode_flags = flags;
             entry.project = project;
             entry.xattrs = self.keep_xattrs(xattrs);
-            return Ok(EntryRead {
-                entry,
-                stat: before,
-                unstable,
-            });
+            return Ok(EntryRead { entry, unstable });
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 
-use podkeep_format::codec::Encoder;
 use podkeep_format::tree::Time;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, statx};
 use rustix::io;
@@ -79,19 +78,6 @@ impl Stat {
     pub fn is_mount(&self, parent_dev: u64) -> bool {
         // Without the kernel's word a change of device is a mount (or a subvolume: cautious).
         self.mount_root.unwrap_or(self.dev != parent_dev)
-    }
-
-    /// Appends the fingerprint that a file state is compared by.
-    pub fn fingerprint(&self, out: &mut Encoder) {
-        out.varint(self.ino).varint(self.dev).varint(self.size);
-        out.varint_signed(self.mtime.secs).u32(self.mtime.nanos);
-        out.varint_signed(self.ctime.secs).u32(self.ctime.nanos);
-        out.u16(self.mode)
-            .u8(self.kind.as_raw_mode().to_le_bytes()[1]);
-        out.varint(u64::from(self.uid)).varint(u64::from(self.gid));
-        out.varint(u64::from(self.nlink));
-        out.varint(u64::from(self.rdev.0))
-            .varint(u64::from(self.rdev.1));
     }
 }
 

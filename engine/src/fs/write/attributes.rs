@@ -271,7 +271,7 @@ impl Target<'_> {
         }
     }
 
-    fn utimens(&self, mtime: Time) -> Result<(), Errno> {
+    pub fn utimens(&self, mtime: Time) -> Result<(), Errno> {
         let times = Timestamps {
             last_access: Timespec {
                 tv_sec: 0,

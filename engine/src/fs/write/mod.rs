@@ -573,6 +573,22 @@ impl Writer {
             .map_err(self.tree.full(Vec::new()))
     }
 
+    fn set_root_mtime(&self) -> Result<(), FsError> {
+        let Some(entry) = &self.root_entry else {
+            return Ok(());
+        };
+        let root = self.tree.directories.root();
+        let failed = |errno| self.tree.error("set the time of", b"", errno);
+        let stat = rustix::fs::fstat(&**root).map_err(failed)?;
+        if (stat.st_mtime, stat.st_mtime_nsec as u32) == (entry.mtime.secs, entry.mtime.nanos) {
+            return Ok(());
+        }
+        Target::Open(root.as_fd())
+            .utimens(entry.mtime)
+            .and_then(|()| rustix::fs::fsync(&**root))
+            .map_err(failed)
+    }
+
     fn sync(&self) -> Result<(), FsError> {
         rustix::fs::syncfs(&**self.tree.directories.root())
             .map_err(|errno| self.tree.error("sync", b"", errno))
@@ -711,6 +727,8 @@ impl TreeWriter for Writer {
                 if self.is_single() {
                     self.lock_single()?;
                 }
+                // xfs changes the time of a directory that it exchanges.
+                self.set_root_mtime()?;
                 self.lock_root()?;
                 self.remove_staging(staging);
             }
@@ -724,7 +742,7 @@ impl TreeWriter for Writer {
                 staging.set_state(&root_id, Phase::Done)?;
                 self.remove_staging(staging);
                 // Removing the staging changed the time.
-                self.set_root_attributes()?;
+                self.set_root_mtime()?;
                 self.lock_root()?;
             }
         }

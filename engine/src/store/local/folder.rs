@@ -93,6 +93,14 @@ pub(super) fn is_folder(parent: BorrowedFd<'_>, leaf: &str) -> bool {
         .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)
 }
 
+/// Whether anything has this name; also when that cannot be told.
+pub(super) fn is_taken(parent: BorrowedFd<'_>, leaf: &str) -> bool {
+    !matches!(
+        rustix::fs::statat(parent, leaf, AtFlags::SYMLINK_NOFOLLOW),
+        Err(Errno::NOENT)
+    )
+}
+
 /// fsync of a folder. Some network file systems have no such thing and say EINVAL: their
 /// folder operations are the server's to keep.
 pub(super) fn sync(

@@ -1,0 +1,10 @@
+//! Reading trees: what comes out is decoded with a map of chunks in memory.
+
+mod attributes;
+mod changing;
+mod links;
+mod names;
+mod skipping;
+mod sparse;
+mod support;
+mod threads;
