@@ -7,6 +7,7 @@ use podkeep_engine::operations::OperationError;
 use podkeep_engine::repo::{Credential, OpenOptions, RepoError, Repository};
 use podkeep_engine::store::local::LocalStore;
 use podkeep_engine::store::{ObjectStore, StoreErrorKind};
+use podkeep_format::keys::WriteKeyFile;
 use podkeep_format::names;
 use zeroize::Zeroizing;
 
@@ -97,6 +98,8 @@ impl<'a> Context<'a> {
             Secret::WriteKey(bytes) => {
                 let text = str::from_utf8(bytes)
                     .map_err(|_| Failure::key_file("the key file is not text".to_owned()))?;
+                WriteKeyFile::decode(text)
+                    .map_err(|error| Failure::key_file(format!("the key file is none: {error}")))?;
                 Credential::WriteKey(Zeroizing::new(text.to_owned()))
             }
         };

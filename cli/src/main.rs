@@ -1,8 +1,6 @@
 //! The command line of podkeep: arguments, wording, progress, JSON and exit codes. What is done
 //! is done by the engine.
 
-#![allow(dead_code)]
-
 mod arguments;
 mod commands;
 mod context;

@@ -31,6 +31,8 @@ pub struct Reporter<'a> {
     output: &'a Output,
     signals: Signals,
     lines: bool,
+    /// Items are stored, so that it matters how much of them is new.
+    stores: bool,
     bar: Option<ProgressBar>,
     started: Instant,
     warnings: AtomicU64,
@@ -51,6 +53,7 @@ impl<'a> Reporter<'a> {
             output,
             signals,
             lines,
+            stores: false,
             bar,
             started: Instant::now(),
             warnings: AtomicU64::new(0),
@@ -59,6 +62,14 @@ impl<'a> Reporter<'a> {
                 last_line: None,
                 counts: BTreeMap::new(),
             }),
+        }
+    }
+
+    /// With what is new of each item.
+    pub fn of_a_backup(self) -> Self {
+        Self {
+            stores: true,
+            ..self
         }
     }
 
@@ -124,7 +135,7 @@ impl Monitor for Reporter<'_> {
     fn progress(&self, progress: Progress<'_>) {
         if self.bar.is_none() && !self.lines {
             if let Progress::ItemDone { .. } = progress {
-                self.output.remark(&item_text(&progress));
+                self.output.remark(&item_text(&progress, self.stores));
             }
             return;
         }
@@ -172,7 +183,7 @@ impl Monitor for Reporter<'_> {
         }
         drop(state);
         if let Progress::ItemDone { .. } = progress {
-            self.output.remark(&item_text(&progress));
+            self.output.remark(&item_text(&progress, self.stores));
         }
     }
 
@@ -248,7 +259,7 @@ fn finding_text(finding: &Finding, paths_max: usize) -> String {
 }
 
 /// `  volume     pgdata         1,214 files   925 MB   19.8 MB new`
-fn item_text(progress: &Progress<'_>) -> String {
+fn item_text(progress: &Progress<'_>, stores: bool) -> String {
     let Progress::ItemDone {
         item,
         files,
@@ -266,6 +277,7 @@ fn item_text(progress: &Progress<'_>) -> String {
         units::size(*bytes)
     );
     match (*bytes, *bytes_new) {
+        _ if !stores => {}
         (0, 0) if *files == 0 => text.push_str("  empty"),
         (_, 0) => text.push_str("  unchanged"),
         (_, new) => text.push_str(&format!("  {:>8} new", units::size(new))),
@@ -315,13 +327,14 @@ mod tests {
     #[test]
     fn an_item_is_one_line() {
         let text = |bytes_new, warnings| {
-            item_text(&Progress::ItemDone {
+            let done = Progress::ItemDone {
                 item: "volume:pgdata",
                 files: 1214,
                 bytes: 925_000_000,
                 bytes_new,
                 warnings,
-            })
+            };
+            item_text(&done, true)
         };
         assert_eq!(
             text(19_800_000, 1),

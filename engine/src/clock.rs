@@ -1,4 +1,5 @@
-//! The one place that reads the wall clock: for stamps that people read, never for decisions.
+//! The one place that reads the wall clock: for stamps that people read, and for how old a file was
+//! when it was read; what hosts decide about each other never depends on it.
 
 use podkeep_format::tree::Time;
 

@@ -7,5 +7,6 @@ pub mod fs;
 pub mod host;
 pub mod monitor;
 pub mod operations;
+pub mod podman;
 pub mod repo;
 pub mod store;

@@ -75,6 +75,18 @@ impl Item {
         }
     }
 
+    /// How people name what lies at `path` below the item: `volume:web:/data/x`, but
+    /// `path:/srv/data/x`. The item's own name for its root.
+    pub fn at(&self, path: &[u8]) -> String {
+        let shown = Escaped(path);
+        match self.kind {
+            _ if path.is_empty() => self.to_string(),
+            ItemKind::Path if self.name == b"/" => format!("path:/{shown}"),
+            ItemKind::Path => format!("{self}/{shown}"),
+            _ => format!("{self}:/{shown}"),
+        }
+    }
+
     pub fn encode(&self, out: &mut Encoder) {
         out.u8(self.kind as u8).bytes(&self.name);
     }

@@ -7,7 +7,9 @@ mod mount;
 #[path = "../support/oracle.rs"]
 mod oracle;
 
+mod chunk;
 mod repo;
+mod roundtrip;
 mod scan;
 mod store;
 mod write;

@@ -1,17 +1,21 @@
 //! One verb, one file, as in the engine.
 
+mod backup;
 mod check;
 mod completions;
+mod diff;
 mod dump;
 mod find;
+mod host;
 mod init;
 mod key;
 mod ls;
 mod man;
+mod restore;
 mod snapshots;
 mod stats;
 
-use podkeep_format::item::{Escaped, Item, ItemKind};
+use podkeep_format::item::{Escaped, Item};
 use podkeep_format::tree::{Entry, Node};
 
 use crate::arguments::Command;
@@ -22,12 +26,14 @@ use crate::units;
 pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
     match command {
         Command::Init(_) => init::run(context),
+        Command::Backup(arguments) => backup::run(context, arguments),
         Command::Snapshots(arguments) => snapshots::run(context, arguments),
         Command::Ls(arguments) => ls::run(context, arguments),
         Command::Dump(arguments) => dump::run(context, arguments),
+        Command::Diff(arguments) => diff::run(context, arguments),
         Command::Find(arguments) => find::run(context, arguments),
         Command::Stats(_) => stats::run(context),
-        Command::Backup(_) | Command::Diff(_) | Command::Restore(_) => Err(Failure::defect()),
+        Command::Restore(arguments) => restore::run(context, arguments),
         Command::Check(arguments) => check::run(context, arguments),
         Command::Key(command) => key::run(context, command),
         Command::Completions(arguments) => completions::run(context, arguments),
@@ -44,17 +50,6 @@ fn refuse_json(context: &Context<'_>, command: &str, prints: &str) -> Result<(),
         ));
     }
     Ok(())
-}
-
-/// A place in an item as arguments name it: `volume:web:/data/x`, `path:/srv/data/x`.
-fn place(item: &Item, path: &[u8]) -> String {
-    let shown = Escaped(path);
-    match item.kind {
-        _ if path.is_empty() => item.to_string(),
-        ItemKind::Path if item.name == b"/" => format!("path:/{shown}"),
-        ItemKind::Path => format!("{item}/{shown}"),
-        _ => format!("{item}:/{shown}"),
-    }
 }
 
 /// A line of a listing. The size of a device is its numbers.
@@ -74,7 +69,7 @@ fn entry_text(item: &Item, path: &[u8], entry: &Entry) -> String {
         entry.uid,
         entry.gid,
         units::minute(entry.mtime, 0),
-        place(item, path)
+        item.at(path)
     );
     if let Some(target) = target {
         line.push_str(&format!(" -> {}", Escaped(target)));
@@ -91,6 +86,7 @@ fn short(id: &str) -> &str {
 mod tests {
     use super::*;
     use crate::selectors::parse_item;
+    use podkeep_format::item::ItemKind;
     use std::ffi::OsStr;
 
     #[test]
@@ -109,7 +105,7 @@ mod tests {
                 b"\x1b[2Jx",
                 b"d/caf\xe9",
             ] {
-                let text = place(&item, path);
+                let text = item.at(path);
                 assert!(!text.chars().any(char::is_control), "{text:?}");
                 let read = parse_item(OsStr::new(&text)).unwrap();
                 let whole = [

@@ -6,7 +6,9 @@
 //! building of trees happen on the side where the data lies.
 
 pub mod attributes;
+pub mod mapped;
 pub mod scan;
+pub mod states;
 pub mod write;
 
 use std::fmt;

@@ -1,97 +1,65 @@
 //! The host that this process runs on.
-//!
-//! An item is worked on by one run at a time: a lock file in the state folder, held with
-//! `flock`, ends with the process that holds it, however that ends.
 
-use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use podkeep_format::id::SnapshotId;
 use podkeep_format::item::{Item, ItemKind};
 
+use super::lock::ItemLock;
+use super::volume::{Volumes, not_here};
 use super::{
     Existing, HostError, Inventory, OpenItem, Place, PlacePlan, ScanRequest, Source, Target,
     WriteRequest,
 };
-use crate::fs::scan::{ScanRoot, ScanSpec, scan};
+use crate::fs::mapped::{MappedFiles, shared_writable};
+use crate::fs::scan::{ScanRoot, ScanSpec, ScanStates, scan};
+use crate::fs::states::published;
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
 use crate::fs::{
     ChunkBytes, FsError, FsErrorKind, PresentQuery, ScanBatch, ScanOutcome, TreeScan, TreeWriter,
     WriteBatch, WriteOutcome,
 };
 use crate::monitor::Finding;
-
-/// Who holds a lock, in bytes.
-const HOLDER_BYTES_MAX: u64 = 256;
+use crate::podman::Podman;
 
 /// This host, reached in-process.
 pub struct LocalHost {
     /// Locks lie below it; made on first use.
     state: PathBuf,
+    /// `None`: the host has no Podman.
+    volumes: Option<Volumes>,
 }
 
 impl LocalHost {
+    /// The host without its Podman.
     pub fn new(state: impl Into<PathBuf>) -> Self {
         Self {
             state: state.into(),
+            volumes: None,
         }
+    }
+
+    /// With the caller's own Podman, if there is one in the `PATH` of `environment`. Podman gets
+    /// what it needs of `environment`, and nothing else.
+    pub fn with_podman(mut self, environment: &[(OsString, OsString)]) -> Self {
+        let podman = Podman::find(environment);
+        self.volumes = podman.map(|podman| Volumes::new(podman, self.state.clone()));
+        self
     }
 
     fn lock(&self, item: &Item) -> Result<ItemLock, HostError> {
-        let text = item.to_string();
-        let folder = self.state.join("locks");
-        let local = |action, path: &Path, error: std::io::Error| {
-            let path = path.as_os_str().as_bytes();
-            HostError::Fs(FsError::new(action, path, FsErrorKind::Other, error))
-        };
-        make_private(&folder).map_err(|e| local("make", &folder, e))?;
-        let path = folder.join(&blake3::hash(text.as_bytes()).to_hex()[..32]);
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| local("open", &path, e))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                // Only words for people: the lock itself is what counts.
-                let _ = (&file).take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
-                return Err(HostError::Busy {
-                    object: text,
-                    holder: holder.trim().to_owned(),
-                });
-            }
-            Err(errno) => return Err(local("lock", &path, errno.into())),
-        }
-        let since = crate::clock::now().secs;
-        let holder = format!(
-            "process {}, since {since} (Unix time)\n",
-            std::process::id()
-        );
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(holder.as_bytes()));
-        Ok(ItemLock { _file: file })
+        ItemLock::take(&self.state, item)
     }
-}
 
-fn make_private(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-}
-
-/// Held while an item is read or written.
-struct ItemLock {
-    _file: File,
+    fn volumes(&self, item: &Item) -> Result<&Volumes, HostError> {
+        self.volumes.as_ref().ok_or_else(|| HostError::Podman {
+            action: "find",
+            object: item.to_string(),
+            cause: "this host has no podman".into(),
+        })
+    }
 }
 
 struct LockedScan {
@@ -136,41 +104,68 @@ impl TreeWriter for LockedWriter {
     }
 }
 
-fn not_here(item: &Item) -> HostError {
-    HostError::Podman {
-        action: "find",
-        object: item.to_string(),
-        cause: "there is no such item on this host".into(),
-    }
+/// Where file states are kept, and what must be read whatever they say.
+fn scan_states(request: &ScanRequest) -> Option<ScanStates> {
+    let directory = request.states.clone()?;
+    let always_read = match request.trusted {
+        Some(_) => shared_writable(),
+        None => MappedFiles::new(),
+    };
+    Some(ScanStates {
+        directory,
+        trusted: request.trusted,
+        always_read,
+    })
 }
 
 impl Source for LocalHost {
     fn inventory(&self) -> Result<Inventory, HostError> {
-        Ok(Inventory::default())
+        match &self.volumes {
+            Some(volumes) => volumes.inventory(),
+            None => Ok(Inventory::default()),
+        }
     }
 
     fn open(&self, request: &ScanRequest) -> Result<OpenItem, HostError> {
-        if request.item.kind != ItemKind::Path {
-            return Err(not_here(&request.item));
-        }
-        let lock = self.lock(&request.item)?;
-        let tree = scan(ScanSpec {
-            root: ScanRoot::Path(request.item.name.clone()),
-            item: request.item.to_string(),
+        let item = &request.item;
+        let lock = self.lock(item)?;
+        let (root, definition, findings) = match item.kind {
+            ItemKind::Path => (Some(ScanRoot::Path(item.name.clone())), None, Vec::new()),
+            ItemKind::Volume => {
+                let read = self.volumes(item)?.read(item)?;
+                let root = read.data.map(ScanRoot::Directory);
+                (root, Some(read.definition), read.findings)
+            }
+            _ => return Err(not_here(item)),
+        };
+        let spec = |root| ScanSpec {
+            root,
+            item: item.to_string(),
             chunking: request.chunking.clone(),
             threads: request.threads,
             exclude: request.exclude.clone(),
             exclude_caches: request.exclude_caches,
             cross_mounts: request.cross_mounts,
-        })?;
+            states: scan_states(request),
+        };
+        let tree: Option<Box<dyn TreeScan>> = match root {
+            Some(root) => {
+                let tree = scan(spec(root))?;
+                Some(Box::new(LockedScan { tree, _lock: lock }))
+            }
+            None => None,
+        };
         Ok(OpenItem {
-            definition: None,
-            tree: Some(Box::new(LockedScan { tree, _lock: lock })),
-            findings: Vec::new(),
+            definition,
+            tree,
+            findings,
         })
     }
 
-    fn published(&self, _: &ScanRequest, _: SnapshotId) -> Result<(), HostError> {
+    fn published(&self, request: &ScanRequest, snapshot: SnapshotId) -> Result<(), HostError> {
+        if let Some(states) = &request.states {
+            published(states, &request.item.to_string(), snapshot)?;
+        }
         Ok(())
     }
 }
@@ -240,6 +235,12 @@ impl Target for LocalHost {
     }
 
     fn plan(&self, request: &WriteRequest) -> Result<PlacePlan, HostError> {
+        if let Place::Item { item, definition } = &request.place
+            && item.kind == ItemKind::Volume
+        {
+            let volumes = self.volumes(item)?;
+            return volumes.plan(request, item, definition.as_deref());
+        }
         let path = full_path(&destination(request)?);
         let shown = podkeep_format::item::Escaped(path.as_os_str().as_bytes());
         let there = std::fs::symlink_metadata(&path).is_ok();
@@ -256,6 +257,11 @@ impl Target for LocalHost {
 
     fn open(&self, request: &WriteRequest) -> Result<Box<dyn TreeWriter>, HostError> {
         let lock = match &request.place {
+            Place::Item { item, definition } if item.kind == ItemKind::Volume => {
+                let volumes = self.volumes(item)?;
+                let lock = self.lock(item)?;
+                return volumes.write(request, item, definition.as_deref(), lock);
+            }
             Place::Item { item, .. } => Some(self.lock(item)?),
             Place::Directory(_) => None,
         };

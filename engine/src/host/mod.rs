@@ -4,7 +4,9 @@
 //! runs on.
 
 pub mod local;
+mod lock;
 pub mod select;
+mod volume;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use podkeep_format::id::ChunkKind;
-use podkeep_format::item::Escaped;
 use podkeep_format::tree::{Content, Node, Piece};
 
 use super::walk::{self, Place};
@@ -31,7 +30,7 @@ pub fn dump(
             hint: "name one file: ITEM:/PATH".into(),
         });
     };
-    let named = format!("{}:/{}", stored.header.item, Escaped(path));
+    let named = stored.header.item.at(path);
     let Some(root) = stored.body.as_ref().and_then(|body| body.root) else {
         return Err(OperationError::Refused {
             message: format!("{named} has no content in this snapshot"),

@@ -122,7 +122,7 @@ pub fn entry_at(
     match reader.lookup(root, path) {
         Ok(Some(entry)) => Ok(Some(entry)),
         Ok(None) => Err(OperationError::NoMatch {
-            what: format!("{}:/{}", place.item, Escaped(path)),
+            what: place.item.at(path),
             near: near_paths(reader, root, path),
         }),
         Err(error) => {

@@ -6,5 +6,6 @@ mod links;
 mod names;
 mod skipping;
 mod sparse;
+mod states;
 mod support;
 mod threads;

@@ -1,5 +1,7 @@
 #![no_main]
 
+// Each target uses one function of it.
+#[allow(dead_code)]
 #[path = "../../format/decoders.rs"]
 mod decoders;
 

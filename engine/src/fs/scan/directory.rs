@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use podkeep_format::tree::Entry;
@@ -17,6 +17,7 @@ use rustix::io::{self, Errno};
 use super::links::GroupNumber;
 use super::stat::Stat;
 use crate::fs::attributes::FsTraits;
+use crate::fs::states::{Row, RowKey};
 
 /// Descriptors of directories that are kept open for their children.
 const OPEN_DIRECTORIES_MAX: usize = 256;
@@ -32,6 +33,12 @@ pub(crate) struct Directory {
     /// Its own processing, jobs, subdirectories and linked names that are not done.
     pub pending: AtomicUsize,
     pub contents: Mutex<Contents>,
+    /// Names it in the file states.
+    pub key: RowKey,
+    /// What the last run saw of it, once it is opened.
+    pub row: OnceLock<Row>,
+    /// Something was read that was not taken from `row`.
+    pub changed: AtomicBool,
 }
 
 /// What was learnt when a directory was opened.
@@ -46,7 +53,9 @@ pub(crate) struct Opened {
 pub(crate) struct Contents {
     /// The directory's own attributes; the tree's id is not set. `None`: it is left out.
     pub own: Option<Entry>,
-    /// Names and encoded entries.
+    /// Empty: its attributes are not to be reused by a later run.
+    pub fingerprint: Vec<u8>,
+    /// Names, fingerprints and encoded entries.
     pub bytes: Vec<u8>,
     pub slots: Vec<Slot>,
 }
@@ -55,6 +64,8 @@ pub(crate) struct Contents {
 #[derive(Clone)]
 pub(crate) struct Slot {
     pub name: Range<usize>,
+    /// Empty: not to be reused by a later run.
+    pub fingerprint: Range<usize>,
     pub body: Body,
 }
 
@@ -62,7 +73,10 @@ pub(crate) struct Slot {
 pub(crate) enum Body {
     /// A whole encoded entry.
     Entry(Range<usize>),
-    Linked(GroupNumber),
+    /// The same, of a subdirectory.
+    Directory(Range<usize>),
+    /// An inode with several names, and the whole encoded entry once the group is decided.
+    Linked(GroupNumber, Option<Range<usize>>),
 }
 
 impl Contents {
@@ -72,23 +86,30 @@ impl Contents {
         start..self.bytes.len()
     }
 
-    pub fn push(&mut self, name: &[u8], body: PushBody<'_>) {
+    pub fn push(&mut self, name: &[u8], fingerprint: &[u8], body: PushBody<'_>) {
         let name = self.append(name);
+        let fingerprint = self.append(fingerprint);
         let body = match body {
             PushBody::Entry(encoded) => Body::Entry(self.append(encoded)),
-            PushBody::Linked(group) => Body::Linked(group),
+            PushBody::Directory(encoded) => Body::Directory(self.append(encoded)),
+            PushBody::Linked(group) => Body::Linked(group, None),
         };
-        self.slots.push(Slot { name, body });
+        self.slots.push(Slot {
+            name,
+            fingerprint,
+            body,
+        });
     }
 }
 
 pub(crate) enum PushBody<'a> {
     Entry(&'a [u8]),
+    Directory(&'a [u8]),
     Linked(GroupNumber),
 }
 
 impl Directory {
-    pub fn new(parent: Option<Arc<Directory>>, name: Vec<u8>, number: usize) -> Self {
+    pub fn new(parent: Option<Arc<Directory>>, name: Vec<u8>, number: usize, key: RowKey) -> Self {
         Self {
             parent,
             name,
@@ -96,6 +117,9 @@ impl Directory {
             opened: OnceLock::new(),
             pending: AtomicUsize::new(1),
             contents: Mutex::new(Contents::default()),
+            key,
+            row: OnceLock::new(),
+            changed: AtomicBool::new(false),
         }
     }
 

@@ -35,9 +35,10 @@ const FILE_FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// An entry as it was read, without a name.
+/// An entry as it was read, without a name, and the state in which it was.
 pub(crate) struct EntryRead {
     pub entry: Entry,
+    pub stat: Stat,
     pub unstable: bool,
 }
 
@@ -82,6 +83,7 @@ impl Worker<'_> {
         entry.xattrs = self.keep_xattrs(xattrs);
         Ok(EntryRead {
             entry,
+            stat: *listed,
             unstable: false,
         })
     }
@@ -135,7 +137,11 @@ impl Worker<'_> {
             entry.inode_flags = flags;
             entry.project = project;
             entry.xattrs = self.keep_xattrs(xattrs);
-            return Ok(EntryRead { entry, unstable });
+            return Ok(EntryRead {
+                entry,
+                stat: before,
+                unstable,
+            });
         }
     }
 

@@ -70,7 +70,9 @@ impl Glob {
             [head @ .., b'/'] => (head, true),
             all => (all, false),
         };
-        let last_component = !pattern.contains(&b'/');
+        // What says that it crosses components is about paths, not about a name.
+        let crosses = pattern.windows(2).any(|pair| pair == b"**");
+        let last_component = !crosses && !pattern.contains(&b'/');
         let mut rest = pattern.strip_prefix(b"/").unwrap_or(pattern);
         if rest.is_empty() {
             return Err("the pattern is empty");

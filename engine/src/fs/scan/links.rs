@@ -55,8 +55,8 @@ struct Group {
 enum Body {
     Unread,
     BeingRead,
-    /// The encoded entry without name and group.
-    Read(Arc<[u8]>),
+    /// The encoded entry without name and group, and its fingerprint for the file states.
+    Read(Arc<[u8]>, Arc<[u8]>),
 }
 
 impl Links {
@@ -81,7 +81,7 @@ impl Links {
                 return Err(Stopped);
             }
             match table.groups[number].body {
-                Body::Read(_) => return Ok(Claim::Known(number)),
+                Body::Read(..) => return Ok(Claim::Known(number)),
                 Body::Unread => {
                     table.groups[number].body = Body::BeingRead;
                     return Ok(Claim::Read(number));
@@ -96,8 +96,18 @@ impl Links {
         }
     }
 
-    pub fn fill(&self, group: GroupNumber, body: Vec<u8>) {
-        self.set_body(group, Body::Read(body.into()));
+    /// `fingerprint`: empty when the entry is not to be reused by a later run.
+    pub fn fill(&self, group: GroupNumber, body: Vec<u8>, fingerprint: Vec<u8>) {
+        self.set_body(group, Body::Read(body.into(), fingerprint.into()));
+    }
+
+    /// What [`fill`](Self::fill) was given.
+    pub fn fingerprint(&self, group: GroupNumber) -> Arc<[u8]> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        match &table.groups[group].body {
+            Body::Read(_, fingerprint) => Arc::clone(fingerprint),
+            Body::Unread | Body::BeingRead => Arc::default(),
+        }
     }
 
     /// The inode could not be read under this name; it may be under another.
@@ -158,6 +168,15 @@ impl Links {
         waiting
     }
 
+    /// The encoded entry of an inode that was read, without name and group.
+    pub fn body(&self, group: GroupNumber) -> Option<Arc<[u8]>> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        match &table.groups[group].body {
+            Body::Read(body, _) => Some(Arc::clone(body)),
+            Body::Unread | Body::BeingRead => None,
+        }
+    }
+
     /// Of a decided group: its encoded entry, and its id if it has several members.
     pub fn entry(
         &self,
@@ -167,7 +186,7 @@ impl Links {
     ) -> Option<(Arc<[u8]>, Option<LinkGroup>)> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let group = &table.groups[group];
-        let Body::Read(body) = &group.body else {
+        let Body::Read(body, _) = &group.body else {
             return None;
         };
         let id = (group.members > 1).then(|| key.link_group(item, &group.lowest));

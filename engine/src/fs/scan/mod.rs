@@ -15,15 +15,19 @@ mod glob;
 mod links;
 mod list;
 mod report;
+mod reuse;
 mod stat;
 mod work;
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Receiver;
+use podkeep_format::id::SnapshotId;
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
@@ -36,6 +40,8 @@ use stat::Stat;
 use work::{Job, Queue, Shared, Worker};
 
 use super::attributes::FsTraits;
+use super::mapped::MappedFiles;
+use super::states::{States, root_key};
 use super::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan};
 use crate::chunk::Chunking;
 
@@ -68,6 +74,17 @@ pub struct ScanSpec {
     /// Of directories with a valid CACHEDIR.TAG keep only themselves and the tag.
     pub exclude_caches: bool,
     pub cross_mounts: bool,
+    pub states: Option<ScanStates>,
+}
+
+/// The file states of a scan; see [`states`](super::states).
+pub struct ScanStates {
+    /// Made if it is not there. What cannot be read or written there only makes runs slower.
+    pub directory: PathBuf,
+    /// The snapshot whose states may be reused.
+    pub trusted: Option<SnapshotId>,
+    /// Files that are read whatever their times say.
+    pub always_read: MappedFiles,
 }
 
 /// Starts to read a tree.
@@ -117,8 +134,16 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
             "it shows the kernel's own state, which is no data",
         ));
     }
-    let first =
-        first.unwrap_or_else(|| Job::Directory(Arc::new(Directory::new(None, Vec::new(), 0))));
+    let first = first.unwrap_or_else(|| {
+        let key = root_key(&spec.item);
+        Job::Directory(Arc::new(Directory::new(None, Vec::new(), 0, key)))
+    });
+    let mut always_read = HashSet::new();
+    let states = spec.states.and_then(|states| {
+        always_read.extend(states.always_read.iter().map(|(_, inode)| *inode));
+        let ids = &spec.chunking.ids;
+        States::open(&states.directory, &spec.item, states.trusted, ids).ok()
+    });
 
     let threads = spec.threads.clamp(1, THREADS_MAX);
     let (sender, receiver) = crossbeam_channel::bounded(BATCHES_WAITING_MAX);
@@ -128,6 +153,8 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
         exclude,
         exclude_caches: spec.exclude_caches,
         cross_mounts: spec.cross_mounts,
+        states,
+        always_read,
         queue: Queue::new(first),
         open: OpenDirectories::new(root_fd),
         links: Links::default(),

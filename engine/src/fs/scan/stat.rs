@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 
+use podkeep_format::codec::Encoder;
 use podkeep_format::tree::Time;
 use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, statx};
 use rustix::io;
@@ -78,6 +79,16 @@ impl Stat {
     pub fn is_mount(&self, parent_dev: u64) -> bool {
         // Without the kernel's word a change of device is a mount (or a subvolume: cautious).
         self.mount_root.unwrap_or(self.dev != parent_dev)
+    }
+
+    /// Appends what a file state is compared by.
+    pub fn fingerprint(&self, out: &mut Encoder) {
+        out.varint(self.ino).varint(self.dev).varint(self.size);
+        out.varint_signed(self.mtime.secs).u32(self.mtime.nanos);
+        out.varint_signed(self.ctime.secs).u32(self.ctime.nanos);
+        out.u32(self.kind.as_raw_mode() | u32::from(self.mode));
+        out.varint(u64::from(self.uid)).varint(u64::from(self.gid));
+        out.varint(u64::from(self.nlink));
     }
 }
 

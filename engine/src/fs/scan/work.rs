@@ -5,6 +5,7 @@
 //! jobs made of it, its subdirectories, and linked names whose group is not decided. Whoever
 //! finishes the last of these makes its node and goes on with the parent, in a loop.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,12 +25,13 @@ use super::directory::{
 };
 use super::entry::directory_without_tree;
 use super::glob::Globs;
-use super::links::{Claim, Links};
+use super::links::{Claim, GroupNumber, Links};
 use super::list::Listing;
 use super::report::Report;
 use super::stat::Stat;
 use crate::chunk::Chunking;
 use crate::fs::attributes::FsTraits;
+use crate::fs::states::{RecordKind, States, StatesReader, child_key};
 use crate::monitor::FindingKind;
 
 /// Entries of a directory that one job reads; larger directories are read by several workers.
@@ -77,6 +79,9 @@ pub(crate) struct Shared {
     pub exclude: Globs,
     pub exclude_caches: bool,
     pub cross_mounts: bool,
+    pub states: Option<States>,
+    /// Inode numbers of files that no time proves unchanged.
+    pub always_read: HashSet<u64>,
     pub queue: Queue,
     pub open: OpenDirectories,
     pub links: Links,
@@ -196,6 +201,7 @@ pub(crate) struct Worker<'s> {
     pub shared: &'s Shared,
     pub stage: Stage,
     pub window: Vec<u8>,
+    pub states: Option<StatesReader>,
 }
 
 impl<'s> Worker<'s> {
@@ -204,6 +210,7 @@ impl<'s> Worker<'s> {
             shared,
             stage: Stage::default(),
             window: Vec::new(),
+            states: shared.states.as_ref().and_then(States::reader),
         }
     }
 
@@ -277,6 +284,9 @@ impl<'s> Worker<'s> {
             self.settle(directory)?;
         }
         self.hand_over()?;
+        if let Some(states) = &self.shared.states {
+            states.finish();
+        }
         self.shared
             .report
             .sum_up(&self.shared.outbox, &self.shared.item);
@@ -316,8 +326,8 @@ impl<'s> Worker<'s> {
             identity: stat.identity(),
             traits,
         });
-        let own = self.read_directory(&fd, &stat, traits)?;
-        directory.contents().own = Some(own);
+        self.find_row(directory, traits);
+        self.own_attributes(directory, &fd, &stat, traits)?;
 
         let cache = shared.exclude_caches && is_cache(&fd, &listing);
         let directories = listing.arrange(|name, is_directory| {
@@ -360,7 +370,8 @@ impl<'s> Worker<'s> {
 
     fn child(&self, parent: &Arc<Directory>, name: Vec<u8>) -> Arc<Directory> {
         let number = self.shared.numbers.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Directory::new(Some(Arc::clone(parent)), name, number))
+        let key = child_key(&parent.key, &name);
+        Arc::new(Directory::new(Some(Arc::clone(parent)), name, number, key))
     }
 
     /// Opens a subdirectory. `None`: only the directory itself is kept.
@@ -455,6 +466,9 @@ impl<'s> Worker<'s> {
             self.skipped(directory.path_of(name), "another file is mounted there");
             return Ok(());
         }
+        if self.reuse(directory, name, &stat)? {
+            return Ok(());
+        }
         if stat.kind == FileType::RegularFile && stat.size >= OWN_JOB_BYTES_MIN && !own_job {
             directory.pending.fetch_add(1, Ordering::AcqRel);
             shared.queue.push([Job::Entry {
@@ -478,13 +492,14 @@ impl<'s> Worker<'s> {
         if read.unstable {
             self.changed(directory.path_of(name));
         }
-        self.count(true, &read.entry);
+        self.count(&read.entry);
         read.entry.name = name.to_vec();
         let mut encoded = Encoder::new();
         read.entry.encode(&mut encoded);
+        let fingerprint = self.fingerprint(directory, &read);
         directory
             .contents()
-            .push(name, PushBody::Entry(encoded.as_slice()));
+            .push(name, &fingerprint, PushBody::Entry(encoded.as_slice()));
         Ok(())
     }
 
@@ -497,12 +512,11 @@ impl<'s> Worker<'s> {
         traits: FsTraits,
     ) -> Result<(), Failure> {
         let shared = self.shared;
-        // Others may wait for what we read; what we hold back must not make them wait for ever.
-        let group = match shared.links.claim(stat)? {
+        match shared.links.claim(stat)? {
             Claim::Known(group) => {
-                self.stage.counts.files += 1;
-                shared.report.files.fetch_add(1, Ordering::Relaxed);
-                group
+                self.count_name();
+                // Its first name tells whether it is as the last run saw it.
+                self.join_group(directory, name, group, stat)
             }
             Claim::Read(group) => {
                 let mark = self.stage.mark();
@@ -511,23 +525,41 @@ impl<'s> Worker<'s> {
                         if read.unstable {
                             self.changed(directory.path_of(name));
                         }
-                        self.count(true, &read.entry);
-                        // A directory with another name may be finished before this one.
-                        self.hand_over()?;
+                        self.count(&read.entry);
+                        let fingerprint = self.fingerprint(directory, &read);
                         let mut encoded = Encoder::new();
                         read.entry.encode(&mut encoded);
-                        shared.links.fill(group, encoded.finish());
+                        // A directory with another name may be finished before this one.
+                        self.hand_over()?;
+                        shared.links.fill(group, encoded.finish(), fingerprint);
+                        self.join_group(directory, name, group, &read.stat)
                     }
                     Err(failure) => {
                         self.stage.rollback(mark);
                         shared.links.fail(group);
-                        return Err(failure);
+                        Err(failure)
                     }
                 }
-                group
             }
-        };
-        directory.contents().push(name, PushBody::Linked(group));
+        }
+    }
+
+    pub fn join_group(
+        &mut self,
+        directory: &Arc<Directory>,
+        name: &[u8],
+        group: GroupNumber,
+        stat: &Stat,
+    ) -> Result<(), Failure> {
+        let shared = self.shared;
+        // What was read may be a later state than this name was listed with.
+        let fingerprint = shared.links.fingerprint(group);
+        if !self.is_recorded(directory, name, RecordKind::Linked, stat, &fingerprint) {
+            directory.changed.store(true, Ordering::Relaxed);
+        }
+        directory
+            .contents()
+            .push(name, &fingerprint, PushBody::Linked(group));
         directory.pending.fetch_add(1, Ordering::AcqRel);
         let path = directory.path_of(name);
         // Across mounts one directory may be seen twice: more names than links.
@@ -538,16 +570,25 @@ impl<'s> Worker<'s> {
         Ok(())
     }
 
-    fn count(&mut self, first_name: bool, entry: &Entry) {
-        let report = &self.shared.report;
+    fn count(&mut self, entry: &Entry) {
+        let size = match &entry.node {
+            Node::File { size, .. } => *size,
+            _ => 0,
+        };
+        self.count_name();
+        self.count_bytes(size);
+    }
+
+    pub fn count_name(&mut self) {
         self.stage.counts.files += 1;
-        report.files.fetch_add(1, Ordering::Relaxed);
-        if let Node::File { size, .. } = &entry.node
-            && first_name
-        {
-            self.stage.counts.bytes_logical += size;
-            report.bytes_logical.fetch_add(*size, Ordering::Relaxed);
-        }
+        self.shared.report.files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Once for each inode.
+    pub fn count_bytes(&mut self, size: u64) {
+        self.stage.counts.bytes_logical += size;
+        let total = &self.shared.report.bytes_logical;
+        total.fetch_add(size, Ordering::Relaxed);
     }
 
     /// One pending thing of the directory is done; makes its node if it was the last.
@@ -571,9 +612,11 @@ impl<'s> Worker<'s> {
                     if let Some(entry) = entry {
                         let mut encoded = Encoder::new();
                         entry.encode(&mut encoded);
-                        parent
-                            .contents()
-                            .push(&directory.name, PushBody::Entry(encoded.as_slice()));
+                        parent.contents().push(
+                            &directory.name,
+                            &[],
+                            PushBody::Directory(encoded.as_slice()),
+                        );
                     }
                     let parent = Arc::clone(parent);
                     directory = parent;
@@ -592,14 +635,17 @@ impl<'s> Worker<'s> {
         slots.sort_unstable_by(|a, b| bytes[a.name.clone()].cmp(&bytes[b.name.clone()]));
         slots.dedup_by(|b, a| bytes[a.name.clone()] == bytes[b.name.clone()]);
         let entries = slots.iter().filter_map(|slot| match &slot.body {
-            Body::Entry(encoded) => Some((&bytes[slot.name.clone()], &bytes[encoded.clone()])),
-            Body::Linked(_) => None,
+            Body::Entry(encoded) | Body::Directory(encoded) | Body::Linked(_, Some(encoded)) => {
+                Some((&bytes[slot.name.clone()], &bytes[encoded.clone()]))
+            }
+            Body::Linked(_, None) => None,
         });
         let stage = &mut self.stage;
         let tree = build_directory(&shared.chunking.ids, entries, &mut |id, node| {
             stage.add(id, ChunkKind::Tree, BlockClass::Meta, &node);
         });
         shared.report.directories.fetch_add(1, Ordering::Relaxed);
+        self.record(directory, &contents, &own);
         own.name.clone_from(&directory.name);
         own.node = Node::Directory { tree };
         Some(own)
@@ -609,7 +655,7 @@ impl<'s> Worker<'s> {
     fn resolve_links(&self, contents: &mut Contents) {
         let shared = self.shared;
         for index in 0..contents.slots.len() {
-            let Body::Linked(group) = contents.slots[index].body else {
+            let Body::Linked(group, _) = contents.slots[index].body else {
                 continue;
             };
             let Some((body, link)) = shared
@@ -629,7 +675,7 @@ impl<'s> Worker<'s> {
             let mut encoded = Encoder::from_vec(std::mem::take(&mut contents.bytes));
             entry.encode(&mut encoded);
             contents.bytes = encoded.finish();
-            contents.slots[index].body = Body::Entry(start..contents.bytes.len());
+            contents.slots[index].body = Body::Linked(group, Some(start..contents.bytes.len()));
         }
     }
 
@@ -652,7 +698,7 @@ impl<'s> Worker<'s> {
                 if read.unstable {
                     self.changed(Vec::new());
                 }
-                self.count(true, &read.entry);
+                self.count(&read.entry);
                 self.root(read.entry);
                 Ok(())
             }

@@ -27,6 +27,8 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rustix::fs::{FileType, FlockOperation, IFlags, Mode, XattrFlags};
 use rustix::io::Errno;
 
+pub use self::staging::PREFIX as STAGING_PREFIX;
+
 use self::attributes::{Rules, Target};
 use self::directory::{Directories, Directory};
 use self::failures::Failures;

@@ -28,7 +28,8 @@ pub(super) const OLD: &[u8] = b"old";
 const STATE: &[u8] = b"state";
 const STATE_NEW: &[u8] = b"state.new";
 const STATE_BYTES_MAX: usize = 1024;
-const PREFIX: &[u8] = b".podkeep-restore-";
+/// What the name of every staging begins with.
+pub const PREFIX: &[u8] = b".podkeep-restore-";
 /// Attempts to get a lock on a directory that others keep removing.
 const LOCK_ATTEMPTS: u32 = 100;
 

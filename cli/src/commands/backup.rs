@@ -1,0 +1,158 @@
+use std::path::PathBuf;
+
+use podkeep_engine::monitor::FindingKind;
+use podkeep_engine::operations::{BackupOptions, BackupReport, backup};
+use podkeep_format::item::ItemKind;
+
+use crate::arguments::Backup;
+use crate::context::{Context, Done, exit_after};
+use crate::failure::{Exit, Failure};
+use crate::messages::{ItemLine, Message, Summary};
+use crate::places;
+use crate::progress::Reporter;
+use crate::selectors;
+use crate::units;
+
+pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
+    let selection = selectors::parse_selection(&arguments.selectors, arguments.all)?;
+    let exclude_items = selectors::parse_selection(&arguments.exclude_item, false)?.selectors;
+    let exclude = arguments
+        .exclude
+        .iter()
+        .map(|glob| selectors::parse_glob(glob))
+        .collect::<Result<Vec<String>, Failure>>()?;
+    let reporter = context.reporter().of_a_backup();
+    let repository = context.open_to_write(&reporter)?;
+    let mut protected: Vec<PathBuf> = Vec::new();
+    for selector in &selection.selectors {
+        if selector.item.kind == ItemKind::Path {
+            protected.push(selectors::to_path(&selector.item.name));
+        }
+    }
+    protected.extend(context.surroundings().protected());
+    note_neighbour(context, &reporter, &protected)?;
+    let host = super::host::local(context)?;
+    let options = BackupOptions {
+        selection,
+        exclude,
+        exclude_items,
+        exclude_caches: arguments.exclude_caches,
+        cross_mounts: arguments.cross_mounts,
+        tags: arguments.tag.clone(),
+        dry_run: arguments.dry_run,
+        threads: 0,
+        zone_minutes: zone_minutes(),
+        states: repository
+            .cache_folder()
+            .map(|folder| folder.join("states")),
+    };
+    let report = backup::backup(&repository, &host, &options, &reporter);
+    reporter.end();
+    let report = report.map_err(|error| context.failure(error))?;
+    if arguments.dry_run {
+        for item in &report.items {
+            context.output.row(
+                || Message::Item(ItemLine::from(item)),
+                || format!("would back up  {}", item.item),
+            );
+        }
+    } else {
+        for item in &report.items {
+            context
+                .output
+                .json(&Message::Item(ItemLine::from(item)), false);
+        }
+    }
+    Ok(finished(&report, &reporter, arguments.dry_run))
+}
+
+fn finished(report: &BackupReport, reporter: &Reporter<'_>, dry_run: bool) -> Done {
+    let warnings = reporter.warnings();
+    let failed = report.run.is_none() && !dry_run;
+    let exit = if failed {
+        Exit::Failed
+    } else {
+        exit_after(warnings + u64::from(!report.complete))
+    };
+    let mut text = match report.run {
+        Some(run) => vec![
+            String::new(),
+            format!(
+                "Snapshot {} saved: {}{}",
+                super::short(&run.to_hex()),
+                if report.complete {
+                    "complete"
+                } else {
+                    "INCOMPLETE"
+                },
+                match warnings {
+                    0 => String::new(),
+                    n => format!(", {}", units::counted(n, "warning", "warnings")),
+                }
+            ),
+            format!(
+                "{}, {}; read {}, added {}, {}",
+                units::counted(report.files, "file", "files"),
+                units::size(report.bytes_logical),
+                units::size(report.bytes_read),
+                units::size(report.bytes_added),
+                units::duration(report.seconds)
+            ),
+        ],
+        None if dry_run => vec![format!(
+            "{}; nothing was stored",
+            units::counted(report.items.len() as u64, "item", "items")
+        )],
+        None => vec!["No snapshot was saved".to_owned()],
+    };
+    let vanished = reporter.count(FindingKind::Vanished);
+    if vanished > 0 {
+        text.push(format!(
+            "{} vanished before being read (-v names them)",
+            units::counted(vanished, "entry", "entries")
+        ));
+    }
+    Done {
+        exit,
+        text,
+        summary: Summary::Backup {
+            snapshot: report.run.map(|run| run.to_hex()),
+            complete: report.complete && !failed,
+            items: report.items.len() as u64,
+            files: report.files,
+            bytes_read: report.bytes_read,
+            bytes_logical: report.bytes_logical,
+            bytes_added: report.bytes_added,
+            bytes_parity: 0,
+            chunks_new: report.chunks_new,
+            chunks_known: report.chunks_known,
+            findings: warnings,
+            seconds: report.seconds,
+        },
+    }
+}
+
+/// A backup beside its original protects against mistakes, not against a lost disk.
+fn note_neighbour(
+    context: &Context<'_>,
+    reporter: &Reporter<'_>,
+    protected: &[PathBuf],
+) -> Result<(), Failure> {
+    let path = context.repository_path()?;
+    if let Some(neighbour) = places::neighbour(&path, protected) {
+        reporter.note(
+            path.display().to_string(),
+            format!(
+                "the repository lies on the file system of {}",
+                neighbour.display()
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// The local zone's offset from UTC now.
+fn zone_minutes() -> i16 {
+    let seconds = jiff::ZonedDateTime::now().offset().seconds();
+    i16::try_from(seconds / 60).unwrap_or(0)
+}

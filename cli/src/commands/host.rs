@@ -1,0 +1,9 @@
+use podkeep_engine::host::local::LocalHost;
+
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// The host that this process runs on, with its locks in the state folder.
+pub fn local(context: &Context<'_>) -> Result<LocalHost, Failure> {
+    Ok(LocalHost::new(context.surroundings().state()?))
+}

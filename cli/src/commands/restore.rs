@@ -1,0 +1,105 @@
+use std::os::unix::ffi::OsStrExt;
+
+use podkeep_engine::host::Existing;
+use podkeep_engine::operations::{RestoreOptions, RestoreReport, restore};
+
+use crate::arguments::Restore;
+use crate::context::{Context, Done, exit_after};
+use crate::failure::{Exit, Failure};
+use crate::messages::{Message, Summary};
+use crate::progress::Reporter;
+use crate::selectors;
+use crate::units;
+
+pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> {
+    let snapshot = selectors::parse_snapshot(&arguments.snapshot)?;
+    let items = arguments
+        .items
+        .iter()
+        .map(|item| selectors::parse_item(item))
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let rename = match &arguments.rename {
+        Some(name) => Some(selectors::decode(name.as_bytes(), name)?),
+        None => None,
+    };
+    let options = RestoreOptions {
+        snapshot,
+        all: arguments.all,
+        items,
+        to_dir: arguments.to_dir.clone(),
+        rename,
+        existing: match (arguments.merge, arguments.replace) {
+            (true, _) => Existing::Merge,
+            (false, true) => Existing::Replace,
+            (false, false) => Existing::Refuse,
+        },
+        dry_run: arguments.dry_run,
+        threads: 0,
+    };
+    let reporter = context.reporter();
+    let repository = context.open(&reporter)?;
+    let host = super::host::local(context)?;
+    let report = restore::restore(&repository, &host, &options, &reporter);
+    reporter.end();
+    let report = report.map_err(|error| context.failure(error))?;
+    for action in &report.actions {
+        context.output.row(
+            || Message::Action {
+                message: action.clone(),
+            },
+            || format!("  {action}"),
+        );
+    }
+    for conflict in &report.conflicts {
+        context.output.row(
+            || Message::Conflict {
+                message: conflict.clone(),
+            },
+            || format!("  conflict: {conflict}"),
+        );
+    }
+    Ok(finished(&report, &reporter, arguments.dry_run))
+}
+
+fn finished(report: &RestoreReport, reporter: &Reporter<'_>, dry_run: bool) -> Done {
+    let warnings = reporter.warnings();
+    let exit = if report.conflicts.is_empty() {
+        exit_after(warnings + u64::from(report.incomplete))
+    } else {
+        Exit::Failed
+    };
+    let mut text = vec![String::new()];
+    if report.incomplete {
+        text.push("The snapshot is incomplete: what could not be read is missing".to_owned());
+    }
+    text.push(match (dry_run, report.conflicts.len() as u64, warnings) {
+        (true, 0, _) => "Nothing was changed; it can be restored".to_owned(),
+        (true, conflicts, _) => format!(
+            "Nothing was changed; {} in the way",
+            units::counted(conflicts, "conflict is", "conflicts are")
+        ),
+        (false, _, warnings) => format!(
+            "Restored {} in {}, {} in {}; {}",
+            units::counted(report.files, "file", "files"),
+            units::counted(report.items, "item", "items"),
+            units::size(report.bytes_written),
+            units::duration(report.seconds),
+            match warnings {
+                0 => "every file matches its hash".to_owned(),
+                n => units::counted(n, "warning", "warnings"),
+            }
+        ),
+    });
+    Done {
+        exit,
+        text,
+        summary: Summary::Restore {
+            items: report.items,
+            files: report.files,
+            bytes_written: report.bytes_written,
+            incomplete: report.incomplete,
+            findings: warnings,
+            seconds: report.seconds,
+        },
+    }
+}

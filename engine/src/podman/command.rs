@@ -1,0 +1,446 @@
+//! Running podman: the only place that does.
+//!
+//! A child sees a list of named variables and nothing else. With `INVOCATION_ID` in its
+//! environment Podman would leave conmon in the caller's cgroup, and systemd would kill what was
+//! started there when a backup unit ends; `NOTIFY_SOCKET` and `LISTEN_*` would be taken for its
+//! own; `CONTAINER_HOST` would send it to another machine. It works in `/`, in a process group of
+//! its own, so that Ctrl-C does not cut it off halfway: whoever runs it ends after the step.
+//!
+//! Podman is told no `--root`, `--storage-driver` and the like: each of them makes it forget
+//! settings (`--root` a `volume_path`, `--storage-driver` all storage options), and this is the
+//! caller's own Podman with the caller's own configuration. Paths are taken from what it answers.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use serde::de::DeserializeOwned;
+
+/// Variables that a podman child may see.
+const VARIABLES: &[&str] = &[
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_CACHE_HOME",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "CONTAINERS_CONF",
+    "CONTAINERS_CONF_OVERRIDE",
+    "CONTAINERS_STORAGE_CONF",
+    "CONTAINERS_REGISTRIES_CONF",
+    "STORAGE_DRIVER",
+    "STORAGE_OPTS",
+    "PODMAN_IGNORE_CGROUPSV1_WARNING",
+];
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Standard output of one call: a host with 10,000 volumes prints some 5 MB.
+const STDOUT_BYTES_MAX: usize = 64 << 20;
+const STDERR_BYTES_MAX: usize = 64 << 10;
+/// Of a message that is quoted.
+const QUOTED_BYTES_MAX: usize = 1024;
+/// A call that takes longer hangs. Podman's own locks are waited for within this.
+const TIME_MAX: Duration = Duration::from_secs(120);
+/// Standard input: fits into a pipe, so that writing it never waits.
+const STDIN_BYTES_MAX: usize = 32 << 10;
+
+/// A call of podman that failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot {action} {object}: {cause}")]
+pub struct PodmanError {
+    /// What the call was for: "list", "create".
+    pub action: &'static str,
+    pub object: String,
+    /// What podman said, in one line; or why it could not be run or understood.
+    pub cause: String,
+    /// Podman says that there is no such object.
+    pub not_found: bool,
+}
+
+impl PodmanError {
+    pub(super) fn new(
+        action: &'static str,
+        object: impl Into<String>,
+        cause: impl fmt::Display,
+    ) -> Self {
+        Self {
+            action,
+            object: object.into(),
+            cause: cause.to_string(),
+            not_found: false,
+        }
+    }
+}
+
+/// What a call is for, in errors.
+#[derive(Clone, Copy)]
+pub(super) struct Purpose<'a> {
+    pub action: &'static str,
+    pub object: &'a str,
+}
+
+impl Purpose<'_> {
+    fn error(self, cause: impl fmt::Display) -> PodmanError {
+        PodmanError::new(self.action, self.object, cause)
+    }
+}
+
+/// A call's end, however it ended.
+pub(super) struct Ended {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+/// Podman's store, as `podman info` tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreInfo {
+    /// The storage driver: "overlay".
+    pub driver: String,
+    /// Where the volumes are.
+    pub volume_path: PathBuf,
+    pub version: String,
+}
+
+/// A podman that can be run.
+#[derive(Clone, Debug)]
+pub struct Podman {
+    program: PathBuf,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Podman {
+    /// Looks for podman in the `PATH` of `environment`, of which a child will see the variables
+    /// that it may see. `None`: the host has no Podman.
+    pub fn find(environment: &[(OsString, OsString)]) -> Option<Self> {
+        let mut environment: Vec<(OsString, OsString)> = environment
+            .iter()
+            .filter(|(name, _)| VARIABLES.iter().any(|allowed| name == *allowed))
+            .cloned()
+            .collect();
+        let path = match environment.iter().find(|(name, _)| name == "PATH") {
+            Some((_, path)) => path.clone(),
+            None => {
+                environment.push(("PATH".into(), PATH_DEFAULT.into()));
+                PATH_DEFAULT.into()
+            }
+        };
+        let program = path
+            .as_encoded_bytes()
+            .split(|byte| *byte == b':')
+            .map(|folder| Path::new(OsStr::from_bytes(folder)))
+            .filter(|folder| folder.is_absolute())
+            .map(|folder| folder.join("podman"))
+            .find(|program| is_executable(program))?;
+        Some(Self {
+            program,
+            environment,
+        })
+    }
+
+    pub fn info(&self) -> Result<StoreInfo, PodmanError> {
+        #[derive(serde::Deserialize)]
+        struct Info {
+            store: Store,
+            version: Version,
+        }
+        #[derive(serde::Deserialize)]
+        struct Store {
+            #[serde(rename = "graphDriverName")]
+            driver: String,
+            #[serde(rename = "volumePath")]
+            volume_path: PathBuf,
+        }
+        #[derive(serde::Deserialize)]
+        struct Version {
+            #[serde(rename = "Version")]
+            version: String,
+        }
+        let purpose = Purpose {
+            action: "ask",
+            object: "Podman about its store",
+        };
+        let info: Info = self.json(purpose, &["info", "--format", "json"])?;
+        if !info.store.volume_path.is_absolute() {
+            return Err(purpose.error("its volume path is not absolute"));
+        }
+        Ok(StoreInfo {
+            driver: info.store.driver,
+            volume_path: info.store.volume_path,
+            version: info.version.version,
+        })
+    }
+
+    /// A call whose standard output is JSON.
+    pub(super) fn json<T: DeserializeOwned>(
+        &self,
+        purpose: Purpose<'_>,
+        arguments: &[&str],
+    ) -> Result<T, PodmanError> {
+        let stdout = self.run(purpose, arguments, b"")?;
+        parse(purpose, &stdout)
+    }
+
+    /// A call that must succeed; returns what it printed.
+    pub(super) fn run<A: AsRef<OsStr>>(
+        &self,
+        purpose: Purpose<'_>,
+        arguments: &[A],
+        stdin: &[u8],
+    ) -> Result<Vec<u8>, PodmanError> {
+        let ended = self.end(purpose, arguments, stdin)?;
+        if ended.status.success() {
+            return Ok(ended.stdout);
+        }
+        Err(failure(purpose, &ended))
+    }
+
+    /// A call that may fail.
+    pub(super) fn end<A: AsRef<OsStr>>(
+        &self,
+        purpose: Purpose<'_>,
+        arguments: &[A],
+        stdin: &[u8],
+    ) -> Result<Ended, PodmanError> {
+        self.end_within(purpose, arguments, stdin, TIME_MAX)
+    }
+
+    fn end_within<A: AsRef<OsStr>>(
+        &self,
+        purpose: Purpose<'_>,
+        arguments: &[A],
+        stdin: &[u8],
+        time: Duration,
+    ) -> Result<Ended, PodmanError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the place that runs podman"
+        )]
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir("/")
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .map_err(|error| purpose.error(format!("{}: {error}", self.program.display())))?;
+        if stdin.len() > STDIN_BYTES_MAX {
+            end_child(&mut child);
+            return Err(purpose.error("too much input for one call"));
+        }
+        if let Some(mut pipe) = child.stdin.take() {
+            // A podman that does not read it says itself why.
+            let _ = pipe.write_all(stdin);
+        }
+        let stdout = gather(child.stdout.take(), STDOUT_BYTES_MAX);
+        let stderr = gather(child.stderr.take(), STDERR_BYTES_MAX);
+        let deadline = Instant::now() + time;
+        let output = wait_for(&stdout, deadline)
+            .and_then(|stdout| wait_for(&stderr, deadline).map(|stderr| (stdout, stderr)));
+        let Some((stdout, stderr)) = output else {
+            end_child(&mut child);
+            return Err(purpose.error(format!("podman did not end within {} s", time.as_secs())));
+        };
+        if stdout.len() > STDOUT_BYTES_MAX {
+            end_child(&mut child);
+            return Err(purpose.error(format!(
+                "podman printed more than {} MiB",
+                STDOUT_BYTES_MAX >> 20
+            )));
+        }
+        let status = child.wait().map_err(|error| purpose.error(error))?;
+        Ok(Ended {
+            status,
+            stdout,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        })
+    }
+}
+
+pub(super) fn parse<T: DeserializeOwned>(
+    purpose: Purpose<'_>,
+    stdout: &[u8],
+) -> Result<T, PodmanError> {
+    serde_json::from_slice(stdout)
+        .map_err(|error| purpose.error(format!("podman's answer is not understood: {error}")))
+}
+
+/// What a call that failed said.
+pub(super) fn failure(purpose: Purpose<'_>, ended: &Ended) -> PodmanError {
+    let said = quote(&ended.stderr);
+    let lower = said.to_lowercase();
+    let mut error = purpose.error(if said.is_empty() {
+        format!("podman ended with {}", ended.status)
+    } else {
+        said
+    });
+    // Podman has one exit code for all failures; its words are all that tells them apart.
+    error.not_found = lower.contains("no such volume") || lower.contains("no such container");
+    error
+}
+
+/// The last line that podman said, without its "Error: ".
+fn quote(stderr: &str) -> String {
+    let line = stderr
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty())
+        .unwrap_or_default();
+    let line = line.strip_prefix("Error: ").unwrap_or(line);
+    let mut end = line.len().min(QUOTED_BYTES_MAX);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    line[..end].to_owned()
+}
+
+/// Reads a pipe to its end, or to one byte more than `limit`, in a thread of its own: what podman
+/// started may hold the pipe open longer than podman lives, and must not hold us.
+fn gather(pipe: Option<impl Read + Send + 'static>, limit: usize) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(pipe) = pipe {
+            let mut pipe = pipe.take(limit as u64 + 1);
+            // A pipe that breaks ends the output; the exit status tells the rest.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+fn wait_for(receiver: &Receiver<Vec<u8>>, deadline: Instant) -> Option<Vec<u8>> {
+    receiver.recv_deadline(deadline).ok()
+}
+
+fn end_child(child: &mut Child) {
+    // It may have ended by itself meanwhile.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path)
+        .is_ok_and(|stat| stat.is_file() && stat.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A podman that is a shell script, found by way of `PATH`.
+    pub(crate) fn fake(folder: &Path, script: &str) -> Podman {
+        let program = folder.join("podman");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/bin:/bin", folder.display());
+        let environment = [
+            ("PATH", path.as_str()),
+            ("HOME", "/root"),
+            ("INVOCATION_ID", "1"),
+            ("NOTIFY_SOCKET", "/run/n"),
+            ("LISTEN_FDS", "1"),
+            ("CONTAINER_HOST", "ssh://elsewhere"),
+        ]
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        Podman::find(&environment).expect("the script is there")
+    }
+
+    const PURPOSE: Purpose<'static> = Purpose {
+        action: "test",
+        object: "volume web",
+    };
+
+    #[test]
+    fn a_child_sees_only_the_listed_variables_and_works_in_the_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let podman = fake(folder.path(), "env; echo pwd=$(pwd)");
+        let printed = podman.run(PURPOSE, &["x"], b"").unwrap();
+        let printed = String::from_utf8(printed).unwrap();
+        let mut names: Vec<&str> = printed
+            .lines()
+            .filter_map(|line| Some(line.split_once('=')?.0))
+            .collect();
+        names.sort_unstable();
+        // The shell itself adds PWD and perhaps SHLVL, OLDPWD and _.
+        names.retain(|name| !["PWD", "SHLVL", "OLDPWD", "_"].contains(name));
+        assert_eq!(names, ["HOME", "PATH", "pwd"]);
+        assert!(printed.contains("pwd=/\n"), "{printed}");
+    }
+
+    #[test]
+    fn a_failure_says_what_podman_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let podman = fake(
+            folder.path(),
+            "echo 'warning: x' >&2; echo 'Error: no such volume web' >&2; exit 125",
+        );
+        let error = podman.run(PURPOSE, &["volume"], b"").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot test volume web: no such volume web"
+        );
+        assert!(error.not_found);
+    }
+
+    #[test]
+    fn a_podman_that_hangs_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let podman = fake(folder.path(), "exec sleep 600");
+        let time = Duration::from_millis(200);
+        let error = podman.end_within(PURPOSE, &["x"], b"", time).err().unwrap();
+        assert!(error.cause.contains("did not end"), "{error}");
+    }
+
+    #[test]
+    fn output_without_end_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let podman = fake(folder.path(), "exec yes");
+        let error = podman.run(PURPOSE, &["x"], b"").unwrap_err();
+        assert!(error.cause.contains("more than 64 MiB"), "{error}");
+    }
+
+    #[test]
+    fn a_host_without_podman_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = (OsString::from("PATH"), folder.path().as_os_str().to_owned());
+        assert!(Podman::find(&[path]).is_none());
+    }
+
+    #[test]
+    fn the_store_is_what_podman_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let podman = fake(
+            folder.path(),
+            r#"echo '{"store":{"graphDriverName":"vfs","volumePath":"/v","x":1},"version":{"Version":"5.4.2"}}'"#,
+        );
+        let info = podman.info().unwrap();
+        assert_eq!(
+            (info.driver.as_str(), info.version.as_str()),
+            ("vfs", "5.4.2")
+        );
+        assert_eq!(info.volume_path, Path::new("/v"));
+        let podman = fake(folder.path(), "echo nonsense");
+        assert!(podman.info().unwrap_err().cause.contains("not understood"));
+    }
+}
