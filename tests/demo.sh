@@ -33,7 +33,7 @@ install_packages "${missing[@]}"
 PODKEEP_LAB_RUN=$(mktemp -d /var/tmp/podkeep-lab-XXXXXXXX)
 export PODKEEP_LAB_RUN PODKEEP_LAB_OWNER=$$ PODKEEP_LAB_SHARE=$PODKEEP_LAB_RUN/share
 bases=
-trap '[ -z "$bases" ] || kill -- "-$bases" || true; "$lab" down-all' EXIT
+trap '[ -z "$bases" ] || kill -- "-$bases" 2>/dev/null || true; "$lab" down-all' EXIT
 trap 'echo; echo "Stopped; cleaning up." >&2; exit 130' INT
 trap 'exit 143' TERM
 mkdir "$PODKEEP_LAB_SHARE" "$PODKEEP_LAB_SHARE/truth"

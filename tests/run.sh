@@ -36,7 +36,7 @@ install_packages "${missing[@]}"
 # is gone, and the next start of a host removes them.
 PODKEEP_LAB_RUN=$(mktemp -d /var/tmp/podkeep-lab-XXXXXXXX) || die "cannot make a folder in /var/tmp"
 export PODKEEP_LAB_RUN
-trap '[ -z "$bases" ] || kill -- "-$bases"; "$PODKEEP_LAB" down-all' EXIT
+trap '[ -z "$bases" ] || kill -- "-$bases" 2>/dev/null; "$PODKEEP_LAB" down-all' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 

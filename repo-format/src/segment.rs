@@ -5,10 +5,10 @@
 //! blocked Bloom filter in front so that a look-up of an unknown id touches one cache line, and
 //! a fence table for those who read a body in ranges.
 
-use crate::block::{BlockClass, PAYLOAD_BYTES_MAX};
+use crate::block::{BlockClass, HEADER_BYTES, PAYLOAD_BYTES_MAX};
 use crate::codec::{DecodeError, Decoder, Defect, Encoder};
 use crate::id::{AuthorId, ChunkId, PackId, RepositoryId};
-use crate::pack::TocBlock;
+use crate::pack::{PACK_BYTES_MAX, TocBlock};
 use crate::seal::{
     AuthorKey, Domain, FORMAT_VERSION, SALT_BYTES, SIGNATURE_BYTES, Secret, TAG_BYTES, verify,
 };
@@ -261,7 +261,13 @@ impl<B: AsRef<[u8]>> Segment<B> {
             } else if pack + 1 != packs {
                 return input.fail(Defect::NotCanonical("order of blocks"));
             }
-            if word(raw, 12) as usize > PAYLOAD_BYTES_MAX || word(raw, 8) as usize <= TAG_BYTES {
+            let (sealed_len, payload_len) = (word(raw, 8) as usize, word(raw, 12) as usize);
+            let end = u64::from(word(raw, 4)) + (HEADER_BYTES + sealed_len) as u64;
+            if payload_len > PAYLOAD_BYTES_MAX
+                || sealed_len <= TAG_BYTES
+                || sealed_len > payload_len + TAG_BYTES
+                || end > PACK_BYTES_MAX
+            {
                 return input.fail(Defect::TooLarge("block"));
             }
         }

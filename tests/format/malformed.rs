@@ -465,6 +465,13 @@ fn pack_cases() -> Vec<Case> {
             patched("segment", at, &[1])
         }),
         ("segment", "fence", patched("segment", 88, &[0xee])),
+        ("segment", "block-longer-than-its-payload", {
+            // Header, one line of the filter, one fence, two packs; the first block's length.
+            patched("segment", 24 + 64 + 8 + 64 + 8, &u32::MAX.to_le_bytes())
+        }),
+        ("segment", "block-behind-any-pack", {
+            patched("segment", 24 + 64 + 8 + 64 + 4, &(1u32 << 30).to_le_bytes())
+        }),
         ("segment", "trailing", {
             let mut bytes = samples::segment_body();
             bytes.push(0);

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use podkeep_format::id::{HostId, RunId};
+use podkeep_format::id::{AuthorId, HostId, RunId};
 use podkeep_format::item::Item;
 use podkeep_format::run::RunRecord;
 use podkeep_format::tree::Time;
 
+use super::near::near_names;
 use super::{ItemPath, OperationError, OperationResult, SnapSpec, SnapWhich};
 use crate::host::select;
 use crate::monitor::Monitor;
@@ -44,18 +45,28 @@ fn is_whole(snapshot: &StoredSnapshot) -> bool {
 pub fn runs(repo: &Repository, monitor: &dyn Monitor) -> OperationResult<Vec<Run>> {
     repo.require_full("read snapshots")?;
     let mut records = repo.runs(monitor)?;
-    let mut runs: BTreeMap<RunId, Run> = BTreeMap::new();
+    // An author who uses the run id of another one makes a run of its own with it: nobody's
+    // write key can slip an item into somebody else's snapshot.
+    let mut runs: BTreeMap<(RunId, AuthorId, HostId), Run> = BTreeMap::new();
     for snapshot in repo.snapshots(monitor)? {
         let Some(body) = &snapshot.body else {
             continue;
         };
-        let run = runs.entry(snapshot.header.run).or_insert_with(|| Run {
-            id: snapshot.header.run,
-            host: snapshot.header.host,
-            host_name: body.host_name.clone(),
-            time: snapshot.header.time,
-            record: records.remove(&snapshot.header.run),
-            items: Vec::new(),
+        let header = &snapshot.header;
+        let whose = (header.run, header.author, header.host);
+        let run = runs.entry(whose).or_insert_with(|| {
+            let own = |record: &RunRecord| (record.run, record.author, record.host) == whose;
+            Run {
+                id: header.run,
+                host: header.host,
+                host_name: body.host_name.clone(),
+                time: header.time,
+                record: match records.get(&header.run).is_some_and(own) {
+                    true => records.remove(&header.run),
+                    false => None,
+                },
+                items: Vec::new(),
+            }
         });
         run.items.push(snapshot);
     }
@@ -135,7 +146,7 @@ fn latest<'r>(
     wanted: &[ItemPath],
 ) -> OperationResult<&'r Run> {
     let of_host: Vec<&Run> = match host {
-        Some(host) => runs.iter().filter(|run| run.host_name == host).collect(),
+        Some(host) => named_host(runs, host)?,
         None => {
             let own: Vec<&Run> = runs.iter().filter(|run| run.host == repo.host()).collect();
             let mut names: Vec<&str> = runs.iter().map(|run| run.host_name.as_str()).collect();
@@ -192,6 +203,22 @@ fn latest<'r>(
     })
 }
 
+fn named_host<'r>(runs: &'r [Run], host: &str) -> OperationResult<Vec<&'r Run>> {
+    let found: Vec<&Run> = runs.iter().filter(|run| run.host_name == host).collect();
+    if found.is_empty() {
+        let names = runs.iter().map(|run| run.host_name.as_str());
+        return Err(OperationError::NoMatch {
+            what: format!("host {host}"),
+            near: owned(near_names(host, names)),
+        });
+    }
+    Ok(found)
+}
+
+fn owned(names: Vec<&str>) -> Vec<String> {
+    names.into_iter().map(str::to_owned).collect()
+}
+
 /// The snapshots of `run` that `wanted` names.
 pub fn choose(run: &Run, wanted: &[ItemPath]) -> OperationResult<Chosen> {
     if wanted.is_empty() {
@@ -220,16 +247,25 @@ pub fn choose(run: &Run, wanted: &[ItemPath]) -> OperationResult<Chosen> {
         if chosen.len() == before {
             return Err(OperationError::NoMatch {
                 what: want.selector.item.to_string(),
-                near: run
-                    .items
-                    .iter()
-                    .take(5)
-                    .map(|s| s.header.item.to_string())
-                    .collect(),
+                near: near_items(run, &want.selector.item),
             });
         }
     }
     Ok(chosen)
+}
+
+/// Items of the run with names like that of `wanted`, or where none is, some of its items.
+fn near_items(run: &Run, wanted: &Item) -> Vec<String> {
+    let names: Vec<String> = run
+        .items
+        .iter()
+        .map(|snapshot| snapshot.header.item.to_string())
+        .collect();
+    let near = near_names(&wanted.to_string(), names.iter().map(String::as_str));
+    if near.is_empty() {
+        return names.into_iter().take(5).collect();
+    }
+    owned(near)
 }
 
 /// The path of `wanted` below `item`, when both are `path:` items and it lies there.

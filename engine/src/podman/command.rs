@@ -346,13 +346,11 @@ fn is_executable(path: &Path) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     /// A podman that is a shell script, found by way of `PATH`.
     pub(crate) fn fake(folder: &Path, script: &str) -> Podman {
         let program = folder.join("podman");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_apart(&program, &format!("#!/bin/sh\n{script}\n"));
         let path = format!("{}:/usr/bin:/bin", folder.display());
         let environment = [
             ("PATH", path.as_str()),
@@ -364,6 +362,23 @@ pub(super) mod tests {
         ]
         .map(|(name, value)| (OsString::from(name), OsString::from(value)));
         Podman::find(&environment).expect("the script is there")
+    }
+
+    /// Another test's thread may fork while this process holds the script open for writing; its
+    /// child then holds it too until it executes something, and running the script meanwhile
+    /// fails with "text file busy". So a process of its own writes it.
+    fn write_apart(program: &Path, script: &str) {
+        #[expect(clippy::disallowed_methods, reason = "writes a script for a test")]
+        let mut writer = Command::new("/bin/sh")
+            .args(["-c", r#"cat > "$0" && chmod 755 "$0""#])
+            .arg(program)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = writer.stdin.take().unwrap();
+        stdin.write_all(script.as_bytes()).unwrap();
+        drop(stdin);
+        assert!(writer.wait().unwrap().success());
     }
 
     const PURPOSE: Purpose<'static> = Purpose {

@@ -123,17 +123,17 @@ fn e_01_a_cut_at_every_operation_loses_nothing() {
 }
 
 #[test]
-fn e_02_a_store_that_drops_what_was_not_synced_loses_nothing() {
+fn e_01_a_store_that_drops_what_was_not_synced_loses_nothing() {
     matrix(true, Effect::CutPower);
 }
 
 #[test]
-fn e_04_a_full_disk_at_every_operation_loses_nothing() {
+fn e_02_a_full_disk_at_every_operation_loses_nothing() {
     matrix(false, Effect::Torn(StoreErrorKind::NoSpace));
 }
 
 #[test]
-fn e_05_a_failing_disk_at_every_operation_loses_nothing() {
+fn e_01_a_failing_disk_at_every_operation_loses_nothing() {
     matrix(false, Effect::FailBefore(StoreErrorKind::Io));
     matrix(false, Effect::FailAfter(StoreErrorKind::Io));
 }

@@ -61,7 +61,7 @@ fn stored_bytes_are_counted_to_the_last_one() {
 }
 
 #[test]
-fn without_or_with_a_damaged_cache_everything_is_the_same() {
+fn e_19_without_or_with_a_damaged_cache_everything_is_the_same() {
     let (store, _) = prepared();
     let web = item("/srv/web");
     let host = MemoryHost::with(&web, &some_files(1));
@@ -98,7 +98,7 @@ fn without_or_with_a_damaged_cache_everything_is_the_same() {
 }
 
 #[test]
-fn e_34_a_wrong_passphrase_opens_nothing_and_writes_nothing() {
+fn a_wrong_passphrase_opens_nothing_and_writes_nothing() {
     let (store, _) = prepared();
     store.take();
     let wrong = Credential::Passphrase(b"wrong".to_vec().into());

@@ -9,7 +9,7 @@ use super::memory_host::MemoryHost;
 use super::{back_up, bring_back, check_all, init, item, open, open_with, some_files};
 
 #[test]
-fn e_19_twenty_backups_at_once_are_twenty_snapshots() {
+fn e_07_twenty_backups_at_once_are_twenty_snapshots() {
     let store = Arc::new(MemoryStore::new());
     init(&*store);
     std::thread::scope(|scope| {
@@ -36,7 +36,7 @@ fn e_19_twenty_backups_at_once_are_twenty_snapshots() {
 }
 
 #[test]
-fn e_20_a_write_key_writes_and_reads_nothing() {
+fn a_write_key_writes_and_reads_nothing() {
     let store = Arc::new(MemoryStore::new());
     init(&*store);
     let owner = open(store.clone());

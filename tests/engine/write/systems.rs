@@ -209,3 +209,59 @@ fn project_ids_come_back_where_the_place_has_none_of_its_own() {
     assert_eq!(project(&place.join("file")), 77);
     assert_eq!(project(&place), 0);
 }
+
+/// A subvolume, and a directory with a quota of its own, stay what they are: only their content is
+/// exchanged. A directory without copy-on-write gives that to what replaces it.
+#[test]
+fn a_place_that_is_more_than_a_directory_stays() {
+    use std::os::unix::fs::MetadataExt;
+    let btrfs = Mounted::image("btrfs", 300, &[]);
+    let xfs = Mounted::image("xfs", 400, &[]);
+    let run = |program: &str, arguments: &[&str], path: &std::path::Path| {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "made by other programs than ours"
+        )]
+        let status = std::process::Command::new(program)
+            .args(arguments)
+            .arg(path)
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success(), "{program}");
+    };
+    let subvolume = btrfs.path().join("subvolume");
+    run("btrfs", &["-q", "subvolume", "create"], &subvolume);
+    let quota = xfs.path().join("quota");
+    std::fs::create_dir(&quota).unwrap();
+    run("chattr", &["-p", "55", "+P"], &quota);
+    for place in [subvolume, quota] {
+        std::fs::write(place.join("old"), b"old").unwrap();
+        let before = std::fs::metadata(&place).unwrap();
+        let steps = vec![
+            drive::directory(0, 0, b""),
+            drive::file(0, 0, b"new", b"new"),
+            drive::end(0),
+        ];
+        let findings = drive::write(drive::spec(&place, Existing::Replace), steps).unwrap();
+        assert_eq!(findings, []);
+        let after = std::fs::metadata(&place).unwrap();
+        assert_eq!((before.dev(), before.ino()), (after.dev(), after.ino()));
+        let names: Vec<_> = std::fs::read_dir(&place).unwrap().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        assert_eq!(std::fs::read(place.join("new")).unwrap(), b"new");
+        assert_eq!((after.mtime(), after.mtime_nsec()), (1000, 5));
+    }
+    let plain = btrfs.path().join("plain");
+    std::fs::create_dir(&plain).unwrap();
+    run("chattr", &["+C"], &plain);
+    std::fs::write(plain.join("old"), b"old").unwrap();
+    let steps = vec![
+        drive::directory(0, 0, b""),
+        drive::file(0, 0, b"new", b"new"),
+        drive::end(0),
+    ];
+    drive::write(drive::spec(&plain, Existing::Replace), steps).unwrap();
+    let flags = rustix::fs::ioctl_getflags(drive::open_below(&plain, b"new")).unwrap();
+    assert!(flags.contains(rustix::fs::IFlags::NOCOW));
+}

@@ -73,8 +73,8 @@ pub enum Swap {
     Exchange,
     /// Away with the old, in with the new; undone by the next run when it is cut off.
     TwoRenames,
-    /// The directory itself stays, its entries are exchanged: for mount points (taken by itself
-    /// there) and directories with a quota. Undone by the next run when it is cut off.
+    /// The directory itself stays, its entries are exchanged. Taken by itself for mount points,
+    /// btrfs subvolumes and directories with a project quota of their own. Undone by the next run when it is cut off.
     InPlace,
 }
 
@@ -165,10 +165,10 @@ pub fn open(spec: WriteSpec) -> Result<Box<dyn TreeWriter>, FsError> {
         None => {}
         Some(FileType::Directory) if single => return Err(place.refused("it is a directory")),
         Some(FileType::Directory) => {
-            if place.is_mount_point() {
+            let fd = place.open()?;
+            if place.must_stay(&fd) {
                 place.swap = Swap::InPlace;
             }
-            let fd = place.open()?;
             inside = Staging::find(&fd, &staging_name, &inside_shown)?;
             if let Some(staging) = &inside {
                 staging.recover_inside(&fd)?;
@@ -188,6 +188,7 @@ pub fn open(spec: WriteSpec) -> Result<Box<dyn TreeWriter>, FsError> {
         Some(_) => {}
     }
 
+    let layout = there.as_ref().map(|fd| inode::flags(fd) & inode::LAYOUT);
     let writer = match there {
         Some(fd) if spec.existing == Existing::Merge => {
             // What was staged for this place is of no use to a merge.
@@ -219,7 +220,13 @@ pub fn open(spec: WriteSpec) -> Result<Box<dyn TreeWriter>, FsError> {
                     }
                 }
             };
-            open_staged(spec, place, staging, in_place)?
+            open_staged(
+                spec,
+                place,
+                staging,
+                in_place,
+                layout.unwrap_or(IFlags::empty()),
+            )?
         }
     };
     Ok(Box::new(writer))
@@ -230,6 +237,7 @@ fn open_staged(
     place: Place,
     staging: Staging,
     in_place: Option<OwnedFd>,
+    layout: IFlags,
 ) -> Result<Writer, FsError> {
     let single = spec.root_kind == RootKind::Single;
     let resumed = staging.resume(&spec.root, !single)?;
@@ -268,6 +276,11 @@ fn open_staged(
         };
         if resumed {
             inode::unlock(&tree);
+        }
+        // Without copy-on-write, compressed: as whoever made the place wants its content. Where it
+        // cannot be set, the content lies as it does elsewhere.
+        if !layout.is_empty() {
+            let _ = inode::set_flags(&tree, layout, layout);
         }
         label(&tree).map_err(failed)?;
         rustix::fs::fchmod(&tree, Mode::RWXU).map_err(failed)?;

@@ -71,6 +71,20 @@ impl Place {
         Ok(empty && (!lost_and_found || self.is_mount_point()))
     }
 
+    /// Whether the directory is more than a directory, so that another one in its place would not
+    /// be the same: a mount point, a subvolume, one with a project quota of its own.
+    pub fn must_stay(&self, directory: &OwnedFd) -> bool {
+        /// Each subvolume's root has this inode number.
+        const BTRFS_SUBVOLUME: u64 = 256;
+        const BTRFS_MAGIC: u32 = 0x9123_683e;
+        let is_subvolume = rustix::fs::fstat(directory)
+            .is_ok_and(|stat| stat.st_ino == BTRFS_SUBVOLUME)
+            && rustix::fs::fstatfs(directory).is_ok_and(|fs| fs.f_type as u32 == BTRFS_MAGIC);
+        is_subvolume
+            || self.is_mount_point()
+            || inode::project(directory) != inode::project(&self.parent)
+    }
+
     pub fn is_mount_point(&self) -> bool {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let mask = rustix::fs::StatxFlags::BASIC_STATS;
