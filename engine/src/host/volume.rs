@@ -308,7 +308,16 @@ impl Volumes {
                             .into(),
                     ));
                 }
-                Volume::create(&self.podman, &judged.definition, &name)?
+                let made = Volume::create(&self.podman, &judged.definition, &name)?;
+                for difference in judged.definition.differences(&made.definition) {
+                    let word = difference.word();
+                    findings.push(finding(
+                        item,
+                        FindingKind::Attribute,
+                        format!("this Podman gave it other {word} than the snapshot has"),
+                    ));
+                }
+                made
             }
         };
         let mut place = VolumePlace {

@@ -1,0 +1,337 @@
+//! Volumes of real Podman hosts, backed up and restored in place by the binary.
+//!
+//! The repository lies on the host itself. What a volume is, is told by `stat` and `getfattr`, not by
+//! podkeep.
+
+use crate::lab::{Driver, Host, Image, Outcome, Suite};
+
+/// Prefix of every script: a repository without questions, and words for what is asked often.
+const WORDS: &str = r#"
+export PODKEEP_REPO=/var/tmp/repository PODKEEP_PASSWORD=secret
+data() { podman volume inspect "$1" --format '{{.Mountpoint}}'; }
+# Everything of a tree that a restore must bring back, one line for each entry.
+facts() {
+    (cd "$(data "$1")" &&
+        find . -printf '%p %y %m %U:%G %s %T@ %l\n' | sed -E 's/^(\S+ d \S+ \S+) [0-9]+/\1/' | sort &&
+        find . -type f -exec sha256sum {} + | sort &&
+        getfattr -R -h -d -m '^user|^trusted|^system' . 2>/dev/null)
+}
+# Starts a container of user 1000 that writes nothing into the volume.
+start() { podman run --rm --network=none -v "$1":/seed localhost/lab:1 /bin/true; }
+"#;
+
+struct Lab {
+    host: Host,
+}
+
+impl Lab {
+    fn new(suite: Suite, driver: Driver) -> Self {
+        let host = Host::up(suite, driver);
+        host.image(Image::Busybox);
+        host.install_podkeep();
+        let lab = Self { host };
+        lab.ok("podkeep init >/dev/null");
+        lab
+    }
+
+    fn run(&self, script: &str) -> Outcome {
+        let script = format!("{WORDS}\n{script}");
+        self.host.run(&["bash", "-euo", "pipefail", "-c", &script])
+    }
+
+    #[track_caller]
+    fn ok(&self, script: &str) -> String {
+        let outcome = self.run(script);
+        assert_eq!(outcome.code, 0, "{script}: {outcome:?}");
+        outcome.text()
+    }
+
+    /// It ends with `code`, and says each of `words` on one of its streams.
+    #[track_caller]
+    fn ends(&self, script: &str, code: i32, words: &[&str]) {
+        let outcome = self.run(script);
+        assert_eq!(outcome.code, code, "{script}: {outcome:?}");
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&outcome.stdout),
+            String::from_utf8_lossy(&outcome.stderr)
+        );
+        for word in words {
+            assert!(
+                said.contains(word),
+                "{script} does not say {word:?}: {said}"
+            );
+        }
+    }
+}
+
+/// A volume that a container has used, with the content that `fill` puts into `_data`.
+fn used_volume(lab: &Lab, name: &str, fill: &str) {
+    lab.ok(&format!(
+        "podman volume create {name} >/dev/null; start {name}; cd $(data {name}); rm -rf ./*; {fill}"
+    ));
+}
+
+/// The root's own attributes come back, and stay when the first container starts, which on 4.3 would
+/// re-own a full volume. Nothing of what primed it stays.
+fn root_attributes(suite: Suite, driver: Driver) {
+    let lab = Lab::new(suite, driver);
+    used_volume(
+        &lab,
+        "pgdata",
+        "echo 15 > PG_VERSION; mkdir base; chown -R 999:998 .; chmod 700 .
+         setfattr -n user.origin -v here .; touch -d '2020-01-02 03:04:05.123456789' .",
+    );
+    let before = lab.ok("facts pgdata");
+    assert!(
+        before.starts_with(". d 700 999:998 1577934245.1234567890"),
+        "{before}"
+    );
+    lab.ok("podkeep backup volume:pgdata; podman volume rm pgdata >/dev/null");
+    lab.ok("podkeep restore latest volume:pgdata");
+    assert_eq!(lab.ok("facts pgdata"), before);
+    lab.ok("start pgdata");
+    assert_eq!(lab.ok("facts pgdata"), before, "after the first start");
+    assert_eq!(lab.ok("podman ps -aq"), "");
+    assert_eq!(
+        lab.ok("podman images -a --format '{{.Repository}}'"),
+        "localhost/lab"
+    );
+    assert_eq!(lab.ok("ls -A $(dirname $(data pgdata))"), "_data");
+}
+
+#[test]
+fn v_01_owner_and_mode_of_the_root_on_4_3() {
+    root_attributes(Suite::Bookworm, Driver::Overlay);
+}
+
+#[test]
+fn v_01_owner_and_mode_of_the_root_on_5_4_btrfs() {
+    root_attributes(Suite::Trixie, Driver::Btrfs);
+}
+
+#[test]
+fn v_01_owner_and_mode_of_the_root_on_5_8() {
+    root_attributes(Suite::Sid, Driver::Overlay);
+}
+
+/// An empty volume is neither filled from the image nor re-owned by its first container.
+fn empty_stays_empty(suite: Suite) {
+    let lab = Lab::new(suite, Driver::Overlay);
+    used_volume(&lab, "spool", "chown 1000:1001 .; chmod 770 .");
+    lab.ok("podkeep backup volume:spool; podman volume rm spool >/dev/null");
+    lab.ok("podkeep restore latest volume:spool; start spool");
+    let facts = lab.ok("cd $(data spool); stat -c '%u:%g %a' .; ls -A");
+    assert_eq!(facts, "1000:1001 770");
+    // What the test stands on: without priming, the same volume is re-owned and filled.
+    lab.ok("podman volume create plain >/dev/null; chown 1000:1001 $(data plain)");
+    let plain = lab.ok("start plain; ls -A $(data plain)");
+    assert_eq!(plain, "from-image");
+}
+
+#[test]
+fn v_02_an_empty_volume_stays_as_it_was_on_4_3() {
+    empty_stays_empty(Suite::Bookworm);
+}
+
+#[test]
+fn v_02_an_empty_volume_stays_as_it_was_on_5_4() {
+    empty_stays_empty(Suite::Trixie);
+}
+
+#[test]
+fn v_02_an_empty_volume_stays_as_it_was_on_5_8() {
+    empty_stays_empty(Suite::Sid);
+}
+
+#[test]
+fn v_04_merge_and_replace_are_explicit() {
+    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    used_volume(&lab, "web", "echo one > a; echo two > b");
+    let saved = lab.ok("facts web");
+    lab.ok("podkeep backup volume:web");
+    lab.ok("cd $(data web); rm b; echo newer > a; echo mine > old");
+    let changed = lab.ok("facts web");
+
+    lab.ends(
+        "podkeep restore latest volume:web",
+        1,
+        &["volume web is not empty: --merge or --replace"],
+    );
+    lab.ok("podkeep restore latest volume:web --replace --dry-run");
+    assert_eq!(lab.ok("facts web"), changed, "nothing was to change");
+
+    lab.ok("podkeep restore latest volume:web --merge");
+    assert_eq!(lab.ok("cd $(data web); cat a b old"), "one\ntwo\nmine");
+    lab.ok("podkeep restore latest volume:web --replace");
+    assert_eq!(lab.ok("facts web"), saved);
+    assert_eq!(lab.ok("ls -A $(dirname $(data web))"), "_data");
+}
+
+#[test]
+fn v_05_nothing_is_saved_in_silence() {
+    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    // A mount that is idle is named, and its definition is saved.
+    lab.ok(
+        "podman volume create -o type=tmpfs -o device=tmpfs -o o=nodev cache >/dev/null
+            mkdir /srv/shared; echo in > /srv/shared/file
+            podman volume create -o type=none -o o=bind -o device=/srv/shared shared >/dev/null",
+    );
+    lab.ends(
+        "podkeep backup volume:cache",
+        3,
+        &["volume:cache", "not mounted"],
+    );
+    lab.ends(
+        "podkeep backup volume:shared",
+        3,
+        &["volume:shared", "not mounted"],
+    );
+    // While it is mounted, its files are saved.
+    let saved = lab.ok(
+        "podman volume mount shared >/dev/null; podkeep backup volume:shared >/dev/null
+         podkeep dump latest volume:shared:/file; podman volume unmount shared >/dev/null",
+    );
+    assert_eq!(saved, "in");
+    // It comes back as what it was, and fills what it mounts.
+    lab.ok("podman volume rm shared >/dev/null; rm /srv/shared/file; podkeep restore latest volume:shared");
+    assert_eq!(
+        lab.ok("cat /srv/shared/file; ls -A $(data shared)
+                podman volume inspect shared --format '{{.Options.device}} {{.MountCount}}'"),
+        "in\n/srv/shared 0"
+    );
+
+    // A directory that is gone fails, and a truly empty one is a success.
+    lab.ok("podman volume create gone >/dev/null; rm -r $(data gone)");
+    let outcome = lab.run("podkeep backup volume:gone");
+    assert!([1, 3].contains(&outcome.code), "{outcome:?}");
+    assert!(
+        String::from_utf8_lossy(&outcome.stderr).contains("_data"),
+        "{outcome:?}"
+    );
+    lab.ok(
+        "podman volume create empty >/dev/null; podkeep backup volume:empty
+            podman volume rm empty >/dev/null; podkeep restore latest volume:empty
+            test -z \"$(ls -A $(data empty))\"",
+    );
+}
+
+#[test]
+fn v_14_labels_and_options_come_back() {
+    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    let shown =
+        "podman volume inspect app_db --format '{{json .Labels}} {{json .Options}} {{.Driver}}'";
+    lab.ok("podman volume create app_db -o o=uid=1000,gid=1001 \
+                --label com.docker.compose.project=app --label io.podman.compose.project=app \
+                --label com.docker.compose.volume=db --label empty= \
+                --label 'odd=a=b
+second, line' >/dev/null");
+    let before = lab.ok(shown);
+    assert!(before.contains(r#""odd":"a=b\nsecond, line""#), "{before}");
+    lab.ok(
+        "podkeep backup volume:app_db; podman volume rm app_db >/dev/null
+            podkeep restore latest volume:app_db",
+    );
+    assert_eq!(lab.ok(shown), before);
+}
+
+#[test]
+fn v_19_selinux_labels_are_left_to_the_target() {
+    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    used_volume(
+        &lab,
+        "web",
+        "echo x > file
+         setfattr -n security.selinux -v system_u:object_r:container_file_t:s0:c1,c2 . file",
+    );
+    lab.ok("podkeep backup volume:web; podman volume rm web >/dev/null; podkeep restore latest volume:web");
+    let labels = "cd $(data web); getfattr -d -m '^security.selinux' . file 2>/dev/null";
+    assert_eq!(
+        lab.ok(labels),
+        "",
+        "old private categories would lock containers out"
+    );
+    // Where Podman labelled the volume, everything in it gets that label's directory.
+    lab.ok(
+        "setfattr -n security.selinux -v system_u:object_r:container_file_t:s0 $(data web)
+            podkeep restore latest volume:web --replace",
+    );
+    let label = lab.ok("getfattr --only-values -n security.selinux $(data web) 2>/dev/null");
+    assert_eq!(label, "system_u:object_r:container_file_t:s0");
+}
+
+#[test]
+fn v_22_a_volume_in_use_is_refused_and_the_container_named() {
+    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    used_volume(&lab, "web", "echo one > a");
+    lab.ok("podkeep backup volume:web
+            podman run -d --name front --network=none -v web:/seed localhost/lab:1 \
+                sleep 1000 >/dev/null
+            echo two > $(data web)/a");
+    for existing in ["", "--merge", "--replace"] {
+        lab.ends(
+            &format!("podkeep restore latest volume:web {existing}"),
+            1,
+            &[
+                "volume web is in use by container front",
+                "podman stop front",
+            ],
+        );
+    }
+    assert_eq!(lab.ok("cat $(data web)/a"), "two");
+    lab.ok("podman kill front >/dev/null; podman wait front >/dev/null
+            podkeep restore latest volume:web --replace");
+    assert_eq!(lab.ok("cat $(data web)/a"), "one");
+}
+
+#[test]
+fn v_23_a_link_in_place_of_the_root_is_never_followed() {
+    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    used_volume(&lab, "web", "echo one > a");
+    lab.ok("podkeep backup volume:web");
+    let victim = "mkdir -p /srv/victim; echo mine > /srv/victim/a";
+    lab.ok(&format!(
+        "{victim}; d=$(data web); rm -r $d; ln -s /srv/victim $d"
+    ));
+    let outcome = lab.run("podkeep backup volume:web");
+    assert!([1, 3].contains(&outcome.code), "{outcome:?}");
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(said.contains("is no directory"), "{said}");
+    for existing in ["", "--merge", "--replace"] {
+        lab.ends(
+            &format!("podkeep restore latest~0 volume:web {existing}"),
+            1,
+            &["volume web"],
+        );
+    }
+    assert_eq!(lab.ok("ls -A /srv/victim; cat /srv/victim/a"), "a\nmine");
+}
+
+/// What primes a volume is removed by the next restore when a run was killed while it was there.
+#[test]
+fn leftovers_of_priming_go_with_the_next_restore() {
+    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    used_volume(&lab, "web", "echo one > a");
+    let before = lab.ok("facts web");
+    lab.ok("podkeep backup volume:web; podman volume rm web >/dev/null");
+    // A podman that is killed together with podkeep once the container is there.
+    lab.ok("mkdir /tmp/bin; cat > /tmp/bin/podman <<'END'
+#!/bin/bash
+/usr/bin/podman \"$@\" || exit
+if [ \"$1\" = create ]; then kill -9 $PPID; fi
+END
+            chmod +x /tmp/bin/podman");
+    let killed = lab.run("PATH=/tmp/bin:$PATH podkeep restore latest volume:web");
+    assert_eq!(killed.code, 137, "{killed:?}");
+    assert_eq!(
+        lab.ok("podman ps -a --format '{{.Names}}'"),
+        "podkeep-prime"
+    );
+    lab.ok("podkeep restore latest volume:web; start web");
+    assert_eq!(lab.ok("facts web"), before);
+    assert_eq!(lab.ok("podman ps -aq"), "");
+    assert_eq!(
+        lab.ok("podman images -a --format '{{.Repository}}'"),
+        "localhost/lab"
+    );
+}
