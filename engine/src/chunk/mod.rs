@@ -13,6 +13,8 @@ use podkeep_format::id::ChunkIdKey;
 pub const PAGE_BYTES: usize = 4096;
 /// The shortest run of zeros that is not chunked.
 pub const ZERO_RUN_BYTES_MIN: usize = 128 << 10;
+/// What is taken at once of what a [`Stream`] is given.
+const PUSH_BYTES: usize = 512 << 10;
 
 /// Bounds of a chunk's length in bytes; the last chunk before a run or the end may be shorter
 /// than `min`. All even, `min < avg <= max`, `avg` a power of two. Stored in the repository.
@@ -125,7 +127,7 @@ impl Chunker {
 }
 
 /// Cuts a content that arrives in parts. Holds at most one chunk, one undecided zero run and
-/// what was pushed last.
+/// [`PUSH_BYTES`].
 pub struct Stream<'c> {
     chunker: &'c Chunker,
     /// What is neither emitted nor part of a certain run; starts at a cut.
@@ -150,7 +152,14 @@ impl<'c> Stream<'c> {
     }
 
     /// The next bytes of the content.
-    pub fn push(&mut self, mut data: &[u8], emit: &mut dyn FnMut(Cut<'_>)) {
+    pub fn push(&mut self, data: &[u8], emit: &mut dyn FnMut(Cut<'_>)) {
+        // In parts, so that a content that is pushed whole is not held a second time.
+        for part in data.chunks(PUSH_BYTES) {
+            self.push_part(part, emit);
+        }
+    }
+
+    fn push_part(&mut self, mut data: &[u8], emit: &mut dyn FnMut(Cut<'_>)) {
         while !data.is_empty() {
             let take = (PAGE_BYTES - self.partial).min(data.len());
             let (head, rest) = data.split_at(take);
