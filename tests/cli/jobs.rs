@@ -300,3 +300,28 @@ fn o_04_json_of_every_command_on_a_repository_with_snapshots() {
         desk.json(arguments, 0);
     }
 }
+
+/// `--all` on a host where that is nothing must not look like a backup.
+#[test]
+fn an_empty_selection_is_an_error_that_says_so() {
+    let desk = Desk::with_repository();
+    let output = desk.run(&["backup", "--all"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("this host has no Podman"), "{said}");
+
+    std::fs::create_dir(desk.path("data")).expect("a folder");
+    let item = desk.item("data");
+    let output = desk.run(&["backup", &item, "--exclude-item", &item]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("--exclude-item leaves nothing of the selection"),
+        "{said}"
+    );
+    let lines = desk.json(&["snapshots"], 0);
+    assert!(
+        lines.iter().all(|line| line["type"] != "snapshot"),
+        "{lines:?}"
+    );
+}

@@ -102,6 +102,19 @@ fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec
         }
         items.extend(matched);
     }
+    if items.is_empty() {
+        let (message, hint) = match inventory.podman_version {
+            Some(_) => ("this host's Podman has no volume", ""),
+            None => (
+                "this host has no Podman, so --all finds nothing",
+                "path:/DIR backs up a directory; is podman in PATH?",
+            ),
+        };
+        return Err(OperationError::Refused {
+            message: format!("nothing to back up: {message}"),
+            hint: hint.into(),
+        });
+    }
     let mut seen = std::collections::HashSet::new();
     items.retain(|item| {
         let excluded = options
@@ -110,6 +123,12 @@ fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec
             .any(|selector| select::matches(&selector.item, selector.glob, item));
         !excluded && seen.insert(item.clone())
     });
+    if items.is_empty() {
+        return Err(OperationError::Refused {
+            message: "nothing to back up: --exclude-item leaves nothing of the selection".into(),
+            hint: "`podkeep backup --dry-run` shows what is selected".into(),
+        });
+    }
     Ok(items)
 }
 
