@@ -149,6 +149,16 @@ pub enum PartBytes {
     Present { len: u64 },
 }
 
+impl PartBytes {
+    /// Bytes of the file that it stands for.
+    pub fn span(&self) -> u64 {
+        match self {
+            Self::Data { range, .. } => u64::from(range.end.saturating_sub(range.start)),
+            Self::Zeros { len } | Self::Present { len } => *len,
+        }
+    }
+}
+
 /// One step of writing a tree. Within a batch: directories are made first, in order; then files
 /// are written, in parallel; then the other nodes and links, in order; then directories end.
 #[derive(Clone, Debug)]
@@ -219,6 +229,10 @@ pub struct WriteOutcome {
 /// A tree that is being written. Dropping it without [`finish`](Self::finish) leaves what is
 /// staged where it is, for a later run to go on with.
 pub trait TreeWriter: Send {
+    /// Whether [`present`](Self::present) may find anything: not where the tree is made from
+    /// nothing. Constant from the start.
+    fn may_hold(&self) -> bool;
+
     /// For each query one `bool` for each piece. Directories of the queries were given before
     /// (in an earlier batch). Answers only from bytes that it hashed.
     fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError>;

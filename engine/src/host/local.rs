@@ -87,6 +87,10 @@ struct LockedWriter {
 }
 
 impl TreeWriter for LockedWriter {
+    fn may_hold(&self) -> bool {
+        self.tree.may_hold()
+    }
+
     fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError> {
         self.tree.present(queries)
     }

@@ -462,6 +462,10 @@ impl VolumeWriter {
 }
 
 impl TreeWriter for VolumeWriter {
+    fn may_hold(&self) -> bool {
+        self.tree.as_ref().is_some_and(|tree| tree.may_hold())
+    }
+
     fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError> {
         self.tree()?.present(queries)
     }

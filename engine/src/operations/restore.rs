@@ -6,6 +6,7 @@
 //! off, are not fetched. A file with a damaged piece is left out and reported: nothing wrong ever
 //! stands under a final name.
 
+mod applier;
 mod fetch;
 mod walk;
 
@@ -17,6 +18,8 @@ use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::lease::Purpose;
 use podkeep_format::tree::{Entry, Node};
 
+use self::applier::Applier;
+use self::walk::Walk;
 use super::select::{self, Chosen};
 use super::{OperationError, OperationResult, RestoreOptions, RestoreReport};
 use crate::host::{HostError, Place, Target, WriteRequest};
@@ -283,8 +286,18 @@ fn restore_item(
         return Ok(());
     };
     let mut writer = target.open(request)?;
-    let mut walk = walk::Walk::new(reader, &text, &planned.run, request.threads, monitor);
-    walk.run(&mut *writer, entry, request.file_name.as_deref())?;
+    std::thread::scope(|scope| {
+        let applier = Applier::start(scope, &mut *writer);
+        Walk::new(
+            reader,
+            applier,
+            &text,
+            &planned.run,
+            request.threads,
+            monitor,
+        )
+        .run(entry, request.file_name.as_deref())
+    })?;
     let (outcome, findings) = writer.finish().map_err(HostError::from)?;
     for finding in findings {
         monitor.finding(finding);

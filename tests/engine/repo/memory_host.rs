@@ -284,6 +284,10 @@ struct MemoryWriter {
 }
 
 impl TreeWriter for MemoryWriter {
+    fn may_hold(&self) -> bool {
+        false
+    }
+
     fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError> {
         let none = |query: &PresentQuery| vec![false; query.pieces.len()];
         Ok(queries.iter().map(none).collect())

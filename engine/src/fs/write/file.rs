@@ -4,13 +4,14 @@
 //! and inode. Holes are never written, whatever the parts say: a part of content may run across
 //! a hole that was recorded, and has only zeros there.
 
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use podkeep_format::id::ChunkKind;
 use podkeep_format::tree::{Content, Entry, Node};
-use rustix::fs::{AtFlags, FallocateFlags, FileType, IFlags, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, FileType, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::attributes::Target;
@@ -20,6 +21,9 @@ use super::{inode, remove};
 use crate::chunk::Chunking;
 use crate::fs::{FilePart, FsError, PartBytes, PresentQuery};
 
+/// A part of a file of at least this size goes to the disk while the next ones are fetched, not
+/// only in the end.
+const WRITE_BACK_BYTES: u64 = 1 << 20;
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// A file that is not complete.
@@ -128,6 +132,7 @@ impl Tree {
             self.fail("write the file", errno, path())?;
             return Ok(Progress::Failed);
         }
+        write_back(&file, &job.parts);
         if !job.last {
             return Ok(Progress::Unfinished(state));
         }
@@ -165,7 +170,7 @@ impl Tree {
         let Some(name) = self.name(directory, entry) else {
             return Ok(None);
         };
-        let Some((_, holes)) = size_and_holes(entry) else {
+        let Some((size, holes)) = size_and_holes(entry) else {
             self.fail("write the file", Errno::INVAL, path())?;
             return Ok(None);
         };
@@ -203,11 +208,21 @@ impl Tree {
             }
         };
         let layout = IFlags::from_bits_retain(entry.inode_flags) & inode::LAYOUT;
-        if fresh && !layout.is_empty() {
+        let made = fresh;
+        if made && !layout.is_empty() {
             // When it fails, setting all flags in the end fails too and is told then.
             let _ = inode::set_flags(&file, layout, layout);
         }
-        if !fresh && stat.st_blocks > 0 {
+        if made && !holes.is_empty() {
+            // XFS allocates ahead of writes that make a file longer, and so fills its holes.
+            if let Err(errno) = rustix::fs::ftruncate(&file, size) {
+                let _ = rustix::fs::unlinkat(fd, making.as_slice(), AtFlags::empty());
+                self.fail("make the file", errno, path())?;
+                return Ok(None);
+            }
+            fresh = false;
+        }
+        if !made && stat.st_blocks > 0 {
             let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             for (offset, len) in holes {
                 // A file system that cannot do it keeps zeros there that take room.
@@ -248,10 +263,7 @@ impl Tree {
             return self.write_data(file, state, holes, 0, bytes);
         }
         for part in parts {
-            let len = match &part.bytes {
-                PartBytes::Data { range, .. } => u64::from(range.end.saturating_sub(range.start)),
-                PartBytes::Zeros { len } | PartBytes::Present { len } => *len,
-            };
+            let len = part.bytes.span();
             if part.offset.checked_add(len).is_none_or(|end| end > size) {
                 return Err(Errno::FBIG);
             }
@@ -430,6 +442,20 @@ impl Tree {
             *copy = Some(file);
         }
         copy.as_ref().ok_or(Errno::NOENT)
+    }
+}
+
+/// Linux starts to write pages back that it is told are not needed soon.
+fn write_back(file: &OwnedFd, parts: &[&FilePart]) {
+    let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
+        return;
+    };
+    let len = (last.offset + last.bytes.span()).saturating_sub(first.offset);
+    if len >= WRITE_BACK_BYTES
+        && let Some(len) = NonZeroU64::new(len)
+    {
+        // Advice: without it the last sync takes longer.
+        let _ = rustix::fs::fadvise(file, first.offset, Some(len), Advice::DontNeed);
     }
 }
 

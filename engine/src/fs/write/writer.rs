@@ -385,6 +385,10 @@ impl Batch {
 }
 
 impl TreeWriter for Writer {
+    fn may_hold(&self) -> bool {
+        self.tree.may_hold_others(&self.root)
+    }
+
     fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError> {
         let mut work = Vec::with_capacity(queries.len());
         for query in queries {

@@ -8,7 +8,8 @@ use podkeep_format::id::{ChunkId, ChunkKind};
 use podkeep_format::segment::{BlockPlace, Place};
 use rayon::prelude::*;
 
-use crate::repo::reader::{Reader, is_fatal};
+use crate::repo::blocks::OpenBlock;
+use crate::repo::reader::{ChunkSlice, Reader, is_fatal};
 use crate::repo::{RepoError, RepoResult};
 
 /// Where a chunk's bytes are, or why they are nowhere.
@@ -46,7 +47,7 @@ pub fn fetch(reader: &Reader, wanted: &[ChunkId]) -> RepoResult<Window> {
     for block in gathered {
         let Gathered { bytes, chunks } = block?;
         let number = window.buffers.len() as u32;
-        window.buffers.push(Arc::new(bytes));
+        window.buffers.push(bytes);
         for (id, range) in chunks {
             let fetched = range.map(|range| (number, range));
             window.chunks.insert(id, fetched);
@@ -55,9 +56,10 @@ pub fn fetch(reader: &Reader, wanted: &[ChunkId]) -> RepoResult<Window> {
     Ok(window)
 }
 
-/// What a window needs of one block, copied together.
+/// What a window needs of one block: the block itself where it needs most of it, else a copy of
+/// the chunks.
 struct Gathered {
-    bytes: Vec<u8>,
+    bytes: Arc<Vec<u8>>,
     chunks: Vec<(ChunkId, Result<Range<u32>, RepoError>)>,
 }
 
@@ -66,15 +68,13 @@ fn gather(
     block: &BlockPlace,
     wanted: &[(ChunkId, Place)],
 ) -> RepoResult<Gathered> {
-    let len = wanted.iter().map(|(_, place)| place.len as usize).sum();
-    let mut bytes: Vec<u8> = Vec::with_capacity(len);
-    let mut chunks = Vec::with_capacity(wanted.len());
     let opened = reader.block(block);
     if let Err(error) = &opened
         && is_fatal(error)
     {
         return Err(error.clone());
     }
+    let mut slices: Vec<(ChunkId, RepoResult<ChunkSlice>)> = Vec::with_capacity(wanted.len());
     for (id, place) in wanted {
         let slice = match &opened {
             Ok(open) => reader.slice(open, ChunkKind::Data, *id, place),
@@ -87,14 +87,43 @@ fn gather(
                 .map_err(|other| if is_fatal(&other) { other } else { error })
         });
         match slice {
-            Ok(slice) => {
-                let start = bytes.len() as u32;
-                bytes.extend_from_slice(slice.as_ref());
-                chunks.push((*id, Ok(start..bytes.len() as u32)));
-            }
             Err(error) if is_fatal(&error) => return Err(error),
-            Err(error) => chunks.push((*id, Err(error))),
+            slice => slices.push((*id, slice)),
         }
     }
-    Ok(Gathered { bytes, chunks })
+    Ok(gathered(opened.ok().as_deref(), slices))
+}
+
+fn gathered(
+    opened: Option<&OpenBlock>,
+    slices: Vec<(ChunkId, RepoResult<ChunkSlice>)>,
+) -> Gathered {
+    let len: usize = slices.iter().flat_map(|(_, s)| s).map(|s| s.len).sum();
+    let whole = opened
+        .map(|open| &open.payload)
+        .filter(|payload| len >= payload.len() / 4 * 3)
+        .filter(|payload| {
+            let mut found = slices.iter().flat_map(|(_, slice)| slice);
+            found.all(|slice| Arc::ptr_eq(&slice.block, payload))
+        });
+    let range = |start: usize, len: usize| start as u32..(start + len) as u32;
+    if let Some(payload) = whole {
+        let ranges = |slice: ChunkSlice| range(slice.start, slice.len);
+        let chunks = slices.into_iter().map(|(id, s)| (id, s.map(ranges)));
+        return Gathered {
+            bytes: Arc::clone(payload),
+            chunks: chunks.collect(),
+        };
+    }
+    let mut bytes: Vec<u8> = Vec::with_capacity(len);
+    let mut copy = |slice: ChunkSlice| {
+        bytes.extend_from_slice(slice.as_ref());
+        range(bytes.len() - slice.len, slice.len)
+    };
+    let chunks = slices.into_iter().map(|(id, s)| (id, s.map(&mut copy)));
+    let chunks = chunks.collect();
+    Gathered {
+        bytes: Arc::new(bytes),
+        chunks,
+    }
 }

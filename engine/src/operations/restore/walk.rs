@@ -1,15 +1,16 @@
 //! Walks a stored tree depth first and turns it into steps for a target.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use podkeep_format::id::{ChunkId, LinkGroup};
 use podkeep_format::tree::{Content, Entry, Node, Piece, XattrValue};
 
+use super::applier::Applier;
 use super::fetch;
 use crate::fs::{
-    DirectoryNumber, FileNumber, FilePart, PartBytes, PresentQuery, TreeWriter, WriteBatch,
-    WriteStep,
+    DirectoryNumber, FileNumber, FilePart, PartBytes, PresentQuery, WriteBatch, WriteStep,
 };
 use crate::host::HostError;
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
@@ -47,6 +48,7 @@ struct Frame<'r> {
 
 pub struct Walk<'r> {
     reader: &'r Reader,
+    applier: Applier,
     item: &'r str,
     run: &'r str,
     monitor: &'r dyn Monitor,
@@ -67,6 +69,7 @@ pub struct Walk<'r> {
 impl<'r> Walk<'r> {
     pub fn new(
         reader: &'r Reader,
+        applier: Applier,
         item: &'r str,
         run: &'r str,
         threads: usize,
@@ -74,6 +77,7 @@ impl<'r> Walk<'r> {
     ) -> Self {
         Self {
             reader,
+            applier,
             item,
             run,
             monitor,
@@ -94,14 +98,9 @@ impl<'r> Walk<'r> {
         }
     }
 
-    /// Gives all steps for `root` to `writer`. `file_name`: the root is no directory and goes by
+    /// Gives all steps for `root` to the writer. `file_name`: the root is no directory and goes by
     /// this name.
-    pub fn run(
-        &mut self,
-        writer: &mut dyn TreeWriter,
-        root: &Entry,
-        file_name: Option<&[u8]>,
-    ) -> OperationResult<()> {
+    pub fn run(&mut self, root: &Entry, file_name: Option<&[u8]>) -> OperationResult<()> {
         let mut path = Vec::new();
         if let Some(name) = file_name {
             let entry = Entry {
@@ -109,8 +108,8 @@ impl<'r> Walk<'r> {
                 link: None,
                 ..root.clone()
             };
-            self.entry(writer, 0, entry, name)?;
-            return self.flush(writer);
+            self.entry(0, entry, name)?;
+            return self.end();
         }
         let Node::Directory { tree } = root.node else {
             return Ok(());
@@ -162,25 +161,19 @@ impl<'r> Walk<'r> {
                         });
                     } else {
                         let parent = frame.number;
-                        self.entry(writer, parent, entry, &path)?;
+                        self.entry(parent, entry, &path)?;
                     }
                 }
             }
             if self.directories.len() + self.files.len() + self.later.len() >= WINDOW_ENTRIES {
-                self.flush(writer)?;
+                self.flush()?;
             }
         }
-        self.flush(writer)
+        self.end()
     }
 
     /// An entry that is not a directory.
-    fn entry(
-        &mut self,
-        writer: &mut dyn TreeWriter,
-        parent: DirectoryNumber,
-        entry: Entry,
-        path: &[u8],
-    ) -> OperationResult<()> {
+    fn entry(&mut self, parent: DirectoryNumber, entry: Entry, path: &[u8]) -> OperationResult<()> {
         let entry = self.with_xattrs(entry, path);
         if let Some(group) = entry.link
             && !self.groups.insert(group)
@@ -195,7 +188,7 @@ impl<'r> Walk<'r> {
             Node::File { content, .. } => {
                 let content = content.clone();
                 let entry = Arc::new(entry);
-                self.file(writer, parent, entry, &content, path)
+                self.file(parent, entry, &content, path)
             }
             _ => {
                 self.later.push(WriteStep::Node {
@@ -209,7 +202,6 @@ impl<'r> Walk<'r> {
 
     fn file(
         &mut self,
-        writer: &mut dyn TreeWriter,
         parent: DirectoryNumber,
         entry: Arc<Entry>,
         content: &Content,
@@ -247,7 +239,7 @@ impl<'r> Walk<'r> {
                 Err(error) => {
                     self.damaged(path, format!("not restored: {error}"));
                     self.files.push(waiting(Vec::new(), false));
-                    self.flush(writer)?;
+                    self.flush()?;
                     self.later.push(WriteStep::FileDrop {
                         number,
                         parent,
@@ -272,7 +264,7 @@ impl<'r> Walk<'r> {
             offset += piece.bytes();
             if self.bytes >= WINDOW_BYTES || self.pieces >= WINDOW_PIECES {
                 self.files.push(waiting(std::mem::take(&mut parts), false));
-                self.flush(writer)?;
+                self.flush()?;
                 if self.dropped == Some(number) {
                     return Ok(());
                 }
@@ -280,7 +272,7 @@ impl<'r> Walk<'r> {
         }
         self.files.push(waiting(parts, true));
         if self.bytes >= WINDOW_BYTES || self.pieces >= WINDOW_PIECES {
-            self.flush(writer)?;
+            self.flush()?;
         }
         Ok(())
     }
@@ -320,19 +312,21 @@ impl<'r> Walk<'r> {
     }
 
     /// Fetches what the window needs and gives it to the target.
-    fn flush(&mut self, writer: &mut dyn TreeWriter) -> OperationResult<()> {
+    fn flush(&mut self) -> OperationResult<()> {
         if self.monitor.interrupted() {
             return Err(OperationError::Interrupted);
         }
-        let directories = std::mem::take(&mut self.directories);
-        if !directories.is_empty() {
-            self.apply(writer, directories, Vec::new())?;
-        }
+        let mut steps = std::mem::take(&mut self.directories);
         let files = std::mem::take(&mut self.files);
-        let mut steps = Vec::with_capacity(files.len());
         let mut buffers = Vec::new();
         if !files.is_empty() {
-            let present = self.present(writer, &files)?;
+            let present = if self.applier.may_hold() {
+                // Who is asked about a directory must have been given it.
+                self.apply(std::mem::take(&mut steps), Vec::new())?;
+                self.present(&files)?
+            } else {
+                vec![Vec::new(); files.len()]
+            };
             let wanted: Vec<ChunkId> = files
                 .iter()
                 .zip(&present)
@@ -378,33 +372,42 @@ impl<'r> Walk<'r> {
             });
         }
         steps.append(&mut self.later);
-        self.apply(writer, steps, buffers)?;
+        self.apply(steps, buffers)?;
         (self.bytes, self.pieces) = (0, 0);
         Ok(())
     }
 
-    fn apply(
-        &self,
-        writer: &mut dyn TreeWriter,
-        steps: Vec<WriteStep>,
-        buffers: Vec<Arc<Vec<u8>>>,
-    ) -> OperationResult<()> {
-        let batch = WriteBatch { steps, buffers };
-        for mut finding in writer.apply(batch).map_err(HostError::from)? {
+    /// Hands steps to the writer, and tells what it found in those before.
+    fn apply(&mut self, steps: Vec<WriteStep>, buffers: Vec<Arc<Vec<u8>>>) -> OperationResult<()> {
+        let found = self.applier.apply(WriteBatch { steps, buffers });
+        self.tell(found.map_err(HostError::from)?);
+        Ok(())
+    }
+
+    /// Until the writer has done everything.
+    fn wait(&mut self) -> OperationResult<()> {
+        let found = self.applier.wait();
+        self.tell(found.map_err(HostError::from)?);
+        Ok(())
+    }
+
+    fn end(&mut self) -> OperationResult<()> {
+        self.flush()?;
+        self.wait()
+    }
+
+    fn tell(&self, findings: Vec<Finding>) {
+        for mut finding in findings {
             if finding.object.is_empty() {
                 finding.object = self.item.to_owned();
             }
             self.monitor.finding(finding);
         }
-        Ok(())
     }
 
     /// Which chunks of each file the target has already, by their order among its chunks.
-    fn present(
-        &self,
-        writer: &mut dyn TreeWriter,
-        files: &[WaitingFile],
-    ) -> OperationResult<Vec<Vec<bool>>> {
+    fn present(&mut self, files: &[WaitingFile]) -> OperationResult<Vec<Vec<bool>>> {
+        self.wait()?;
         let queries: Vec<PresentQuery> = files
             .iter()
             .map(|file| PresentQuery {
@@ -420,7 +423,7 @@ impl<'r> Walk<'r> {
                     .collect(),
             })
             .collect();
-        Ok(writer.present(&queries).map_err(HostError::from)?)
+        Ok(self.applier.present(queries).map_err(HostError::from)?)
     }
 }
 
@@ -457,7 +460,7 @@ fn parts(
     let mut present = present.iter();
     let mut parts = Vec::with_capacity(file.parts.len());
     for part in &file.parts {
-        parts.push(match part {
+        let part = match part {
             WaitingPart::Inline { .. } => {
                 let start = inline_bytes.len() as u32;
                 if let Node::File {
@@ -488,6 +491,9 @@ fn parts(
                 } else {
                     match chunks.get(id) {
                         Some(Ok((buffer, range))) if range.len() == *len as usize => {
+                            if extends(parts.last_mut(), *offset, *buffer, range) {
+                                continue;
+                            }
                             PartBytes::Data {
                                 buffer: *buffer,
                                 range: range.clone(),
@@ -499,9 +505,29 @@ fn parts(
                     }
                 },
             },
-        });
+        };
+        parts.push(part);
     }
     Ok(parts)
+}
+
+/// Takes a chunk into the part before it, when it follows in the file and in the buffer.
+fn extends(last: Option<&mut FilePart>, offset: u64, buffer: u32, range: &Range<u32>) -> bool {
+    if let Some(FilePart {
+        offset: start,
+        bytes: PartBytes::Data {
+            buffer: before,
+            range: bytes,
+        },
+    }) = last
+        && *before == buffer
+        && bytes.end == range.start
+        && *start + u64::from(bytes.end - bytes.start) == offset
+    {
+        bytes.end = range.end;
+        return true;
+    }
+    false
 }
 
 /// The parts of a run of zeros that lie outside the file's holes: they were allocated.
