@@ -244,7 +244,10 @@ pub struct Find {
 pub struct Stats {}
 
 #[derive(Args, Debug)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["items", "all"]))]
+#[command(
+    group = clap::ArgGroup::new("what").required(true).args(["items", "all"]),
+    override_usage = "podkeep restore [OPTIONS] <SNAP> <ITEM[:/PATH]...|--all>"
+)]
 pub struct Restore {
     /// Which snapshot
     #[arg(value_name = "SNAP")]
