@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use podkeep_format::frame::Statement;
 use podkeep_format::id::LeaseId;
 use podkeep_format::lease::{Lease, Purpose};
 use podkeep_format::names;

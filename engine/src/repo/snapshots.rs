@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use podkeep_format::author::{AuthorCertificate, Revocation};
 use podkeep_format::endorsement::Endorsement;
 use podkeep_format::fence::Verdict;
+use podkeep_format::frame::Statement;
 use podkeep_format::id::{AuthorId, LeaseId, RunId, SegmentId, SnapshotId};
 use podkeep_format::item::Item;
 use podkeep_format::names;

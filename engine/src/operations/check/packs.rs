@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use podkeep_format::block::HEADER_BYTES;
 use podkeep_format::endorsement::Endorsement;
+use podkeep_format::frame::Statement;
 use podkeep_format::id::{ChunkId, EndorsementId, PackId};
 use podkeep_format::names;
 use podkeep_format::pack::PACK_BYTES_MAX;
