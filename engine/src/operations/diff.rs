@@ -19,7 +19,7 @@ use super::{Change, DiffRow, OperationError, OperationResult, SnapSpec, reading,
 use crate::fs::FsErrorKind;
 use crate::host::{HostError, ScanRequest, Source};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
-use crate::repo::reader::Reader;
+use crate::repo::reader::{DirectoryEntries, Reader, TreeNodes, root_entry};
 use crate::repo::{RepoError, RepoResult, Repository, StoredSnapshot};
 
 /// Bytes of new tree nodes of the host's side that are kept: some million changed entries.
@@ -221,76 +221,20 @@ impl<'r> Nodes<'r> {
         self.fresh.insert(id, bytes.to_vec());
         Ok(())
     }
-
-    fn node(&self, id: TreeId) -> RepoResult<TreeNode> {
-        let damaged = |error| RepoError::Damaged {
-            object: format!("tree {id}"),
-            cause: podkeep_format::codec::DecodeError::to_string(&error),
-        };
-        if let Some(bytes) = self.fresh.get(&id.into()) {
-            return TreeNode::decode(bytes).map_err(damaged);
-        }
-        let chunk = self.reader.chunk(ChunkKind::Tree, id.into())?;
-        TreeNode::decode(chunk.as_ref()).map_err(damaged)
-    }
-
-    fn root(&self, id: TreeId) -> RepoResult<Entry> {
-        match self.node(id)? {
-            TreeNode::Root(entry) => Ok(*entry),
-            _ => Err(misplaced(id)),
-        }
-    }
-
-    fn directory(&self, id: TreeId) -> Entries<'_> {
-        Entries {
-            nodes: self,
-            stack: vec![(id, None)],
-            leaf: Vec::new().into_iter(),
-        }
-    }
 }
 
-fn misplaced(id: TreeId) -> RepoError {
-    RepoError::Damaged {
-        object: format!("tree {id}"),
-        cause: "has a node in the wrong place".into(),
-    }
-}
-
-/// A directory's entries in order, one node in memory at a time.
-struct Entries<'n> {
-    nodes: &'n Nodes<'n>,
-    /// Nodes to visit, the next one last, each with the level that it must have.
-    stack: Vec<(TreeId, Option<u8>)>,
-    leaf: std::vec::IntoIter<Entry>,
-}
-
-impl Iterator for Entries<'_> {
-    type Item = RepoResult<Entry>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(entry) = self.leaf.next() {
-                return Some(Ok(entry));
+impl TreeNodes for Nodes<'_> {
+    fn tree_node(&self, id: TreeId) -> RepoResult<TreeNode> {
+        match self.fresh.get(&id.into()) {
+            Some(bytes) => {
+                TreeNode::decode(bytes).map_err(|e| RepoError::damaged(format!("tree {id}"), e))
             }
-            let (id, must) = self.stack.pop()?;
-            match self.nodes.node(id) {
-                Ok(TreeNode::Leaf(entries)) if must.is_none_or(|level| level == 0) => {
-                    self.leaf = entries.into_iter();
-                }
-                Ok(TreeNode::Branch { level, children })
-                    if must.is_none_or(|must| level == must) =>
-                {
-                    let below = Some(level - 1);
-                    self.stack
-                        .extend(children.into_iter().rev().map(|(_, id)| (id, below)));
-                }
-                Ok(_) => return Some(Err(misplaced(id))),
-                Err(error) => return Some(Err(error)),
-            }
+            None => self.reader.tree_node(id),
         }
     }
 }
+
+type Entries<'n> = Peekable<DirectoryEntries<'n, Nodes<'n>>>;
 
 /// One item on both sides.
 struct Sides<'a> {
@@ -303,7 +247,7 @@ struct Sides<'a> {
 /// A directory that is being compared: its entries on both sides (none where it is missing), and
 /// the length of its path.
 struct Level<'n> {
-    entries: [Option<Peekable<Entries<'n>>>; 2],
+    entries: [Option<Entries<'n>>; 2],
     path_len: usize,
 }
 
@@ -320,7 +264,7 @@ impl<'a> Sides<'a> {
         let mut pair = [None, None];
         for (side, root) in roots.into_iter().enumerate() {
             if let Some(root) = root {
-                match self.nodes[side].root(root) {
+                match root_entry(self.nodes[side], root) {
                     Ok(entry) => pair[side] = Some(entry),
                     Err(error) => {
                         self.lost(side, b"", error, monitor)?;
@@ -373,15 +317,14 @@ impl<'a> Sides<'a> {
             }
         }
         let [before, after] = &mut level.entries;
-        let name = |entries: &mut Option<Peekable<Entries<'_>>>| -> Option<Vec<u8>> {
+        let name = |entries: &mut Option<Entries<'_>>| -> Option<Vec<u8>> {
             match entries.as_mut()?.peek()? {
                 Ok(entry) => Some(entry.name.clone()),
                 Err(_) => None,
             }
         };
-        let take = |entries: &mut Option<Peekable<Entries<'_>>>| -> Option<Entry> {
-            entries.as_mut()?.next()?.ok()
-        };
+        let take =
+            |entries: &mut Option<Entries<'_>>| -> Option<Entry> { entries.as_mut()?.next()?.ok() };
         Ok(match (name(before), name(after)) {
             (None, None) => None,
             (Some(_), None) => Some([take(before), None]),
@@ -429,7 +372,7 @@ impl<'a> Sides<'a> {
             let nodes = self.nodes;
             stack.push(Level {
                 entries: [0, 1].map(|side: usize| {
-                    trees[side].map(|tree| nodes[side].directory(tree).peekable())
+                    trees[side].map(|tree| DirectoryEntries::of(nodes[side], tree).peekable())
                 }),
                 path_len: path.len(),
             });
