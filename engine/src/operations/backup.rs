@@ -20,6 +20,7 @@ use podkeep_format::seal::{Secret, SessionSeal};
 use podkeep_format::snapshot::{Consistency, Snapshot, SnapshotBody, SnapshotHeader};
 use podkeep_format::tree::Time;
 
+use super::counting::{Counting, truncate};
 use super::near::near_names;
 use super::{
     BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
@@ -35,9 +36,6 @@ use crate::repo::{RepoError, Repository, StoredSnapshot, now, orphans, random, r
 /// Items are published once this many plaintext bytes wait, or this much time passed.
 const GROUP_BYTES: u64 = 4 << 20;
 const GROUP_TIME: Duration = Duration::from_secs(5);
-/// Findings that a snapshot quotes, and the bytes of each.
-const SAMPLES_MAX: usize = 32;
-const SAMPLE_BYTES_MAX: usize = 1024;
 /// How often one item is read anew because its lease was fenced.
 const FENCED_MAX: u32 = 3;
 
@@ -610,68 +608,5 @@ fn fenced_too_often(item: &Item, id: SnapshotId) -> Finding {
         message: "its lease was taken for ended again and again: the snapshot is not confirmed; \
                   is this machine suspended while it backs up?"
             .into(),
-    }
-}
-
-fn truncate(text: &str) -> String {
-    let mut end = text.len().min(SAMPLE_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
-}
-
-/// Passes everything on, counts warnings and keeps a sample of them for the snapshot.
-struct Counting<'m> {
-    inner: &'m dyn Monitor,
-    seen: std::sync::Mutex<(u64, Vec<String>)>,
-}
-
-impl<'m> Counting<'m> {
-    fn new(inner: &'m dyn Monitor) -> Self {
-        Self {
-            inner,
-            seen: Default::default(),
-        }
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, (u64, Vec<String>)> {
-        self.seen.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn warnings(&self) -> u64 {
-        self.seen().0
-    }
-
-    fn samples(&self) -> usize {
-        self.seen().1.len()
-    }
-
-    fn samples_since(&self, before: usize) -> Vec<String> {
-        self.seen().1.drain(before..).collect()
-    }
-}
-
-impl Monitor for Counting<'_> {
-    fn finding(&self, finding: Finding) {
-        if finding.kind.is_warning() {
-            let mut seen = self.seen();
-            seen.0 += 1;
-            if seen.1.len() < SAMPLES_MAX {
-                seen.1.push(truncate(&format!(
-                    "{}: {}",
-                    finding.object, finding.message
-                )));
-            }
-        }
-        self.inner.finding(finding);
-    }
-
-    fn progress(&self, progress: Progress<'_>) {
-        self.inner.progress(progress);
-    }
-
-    fn interrupted(&self) -> bool {
-        self.inner.interrupted()
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+mod counting;
 pub mod diff;
 pub mod dump;
 pub mod find;

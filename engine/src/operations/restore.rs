@@ -16,6 +16,7 @@ use podkeep_format::id::{ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::tree::{Entry, Node};
 
+use super::counting::Counting;
 use super::select::{self, Chosen};
 use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, reading};
 use crate::host::{HostError, Place, Target, WriteRequest};
@@ -43,10 +44,7 @@ pub fn restore(
     let _lease = reading::lease(repo, monitor)?;
     let (run, chosen) = select::resolve(repo, &options.snapshot, wanted, monitor)?;
     let reader = reading::reader(repo, monitor)?;
-    let counting = Counting {
-        inner: monitor,
-        warnings: Default::default(),
-    };
+    let counting = Counting::new(monitor);
     let items = plan_items(&reader, options, chosen, &counting)?;
     let mut report = RestoreReport {
         incomplete: !run.is_complete() && items.iter().any(|item| !item.whole),
@@ -72,7 +70,7 @@ pub fn restore(
     for (item, request) in requests {
         restore_item(&reader, target, &item, &request, &counting, &mut report)?;
     }
-    report.warnings = counting.warnings.load(std::sync::atomic::Ordering::Relaxed);
+    report.warnings = counting.warnings();
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
 }
@@ -287,28 +285,4 @@ fn restore_item(
         warnings: 0,
     });
     Ok(())
-}
-
-/// Passes everything on and counts warnings.
-struct Counting<'m> {
-    inner: &'m dyn Monitor,
-    warnings: std::sync::atomic::AtomicU64,
-}
-
-impl Monitor for Counting<'_> {
-    fn finding(&self, finding: Finding) {
-        if finding.kind.is_warning() {
-            self.warnings
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-        self.inner.finding(finding);
-    }
-
-    fn progress(&self, progress: Progress<'_>) {
-        self.inner.progress(progress);
-    }
-
-    fn interrupted(&self) -> bool {
-        self.inner.interrupted()
-    }
 }
