@@ -88,8 +88,12 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn added(&self, bytes: usize) {
-        self.added.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Puts a new object and counts its bytes. Nobody else puts an object of such a name: one
+    /// that is there already came from a try whose answer was lost.
+    pub fn put(&self, store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<()> {
+        store.put_new(&name(object)?, bytes)?;
+        self.added.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     pub fn removed(&self, bytes: u64) {
@@ -172,10 +176,7 @@ impl Repository {
 
     /// Puts a new object and counts its bytes.
     pub fn put(&self, object: &str, bytes: &[u8]) -> RepoResult<()> {
-        if self.store.put_new(&name(object)?, bytes)? == crate::store::Put::Created {
-            self.traffic.added(bytes.len());
-        }
-        Ok(())
+        self.traffic.put(self.store(), object, bytes)
     }
 }
 
