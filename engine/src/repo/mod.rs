@@ -21,8 +21,8 @@ mod trees;
 pub mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use podkeep_format::config::Config;
 use podkeep_format::id::{AuthorId, ChunkIdKey, HostId, PackId, RepositoryId};
@@ -35,6 +35,7 @@ pub use keys::{Slot, WriteKeyText};
 pub use open::{Credential, InitOptions, OpenOptions};
 pub use snapshots::StoredSnapshot;
 
+use self::catalog::Catalog;
 use crate::chunk::Chunking;
 use crate::store::{ObjectName, ObjectStore};
 
@@ -47,6 +48,8 @@ pub struct Repository {
     chunking: Arc<Chunking>,
     /// Of this repository, 0700; `None` works too, only slower.
     cache: Option<PathBuf>,
+    /// In the cache folder; opened when it is first needed.
+    catalog: OnceLock<Catalog>,
     host: HostId,
     host_name: String,
     traffic: Arc<Traffic>,

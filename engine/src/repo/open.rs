@@ -5,7 +5,7 @@
 //! nothing to the store.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use podkeep_format::config::Config;
 use podkeep_format::id::{HostId, RepositoryId, SlotId};
@@ -175,6 +175,7 @@ impl Repository {
             vault: Arc::new(vault),
             secrets,
             cache,
+            catalog: OnceLock::new(),
             host: options.host,
             host_name: options.host_name.clone(),
             traffic: Arc::new(Traffic::default()),

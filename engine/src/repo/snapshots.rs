@@ -37,22 +37,22 @@ pub struct StoredSnapshot {
 }
 
 impl Repository {
-    pub(super) fn catalog(&self) -> Catalog {
-        Catalog::open(self.cache_folder())
+    fn catalog(&self) -> &Catalog {
+        let open = || Catalog::open(self.cache_folder());
+        self.catalog.get_or_init(open)
     }
 
     /// All snapshots that can be read, by time. One that cannot be read is a finding.
     pub fn snapshots(&self, monitor: &dyn Monitor) -> RepoResult<Vec<StoredSnapshot>> {
-        let catalog = self.catalog();
         let ids = self.snapshot_ids()?;
-        catalog.retain("snapshots", &|text| {
+        self.catalog().retain("snapshots", &|text| {
             super::listed::snapshot(text).is_some_and(|id| ids.contains(&id))
         });
         let authors = self.authors(monitor)?;
         let verdicts = self.verdicts(monitor)?;
         let mut snapshots = Vec::new();
         for id in ids {
-            let read = self.read_snapshot(&catalog, id).and_then(|sealed| {
+            let read = self.read_snapshot(id).and_then(|sealed| {
                 let author = sealed.header.author;
                 if author != self.config().owner && !authors.contains_key(&author) {
                     return Err(RepoError::Damaged {
@@ -106,7 +106,7 @@ impl Repository {
             .collect())
     }
 
-    fn read_snapshot(&self, catalog: &Catalog, id: SnapshotId) -> RepoResult<SealedSnapshot> {
+    fn read_snapshot(&self, id: SnapshotId) -> RepoResult<SealedSnapshot> {
         let object = names::snapshot(id, false);
         let parse = |bytes: &[u8]| {
             if *blake3::hash(bytes).as_bytes() != id.0 {
@@ -118,7 +118,7 @@ impl Repository {
             SealedSnapshot::read(bytes, self.id(), &self.vault().index)
                 .map_err(|e| RepoError::damaged(&object, e))
         };
-        if let Some(bytes) = catalog.object(&object)
+        if let Some(bytes) = self.catalog().object(&object)
             && let Ok(sealed) = parse(&bytes)
         {
             return Ok(sealed);
@@ -132,7 +132,7 @@ impl Repository {
                 .and_then(|bytes| parse(&bytes).map(|sealed| (bytes, sealed)));
             match read {
                 Ok((bytes, sealed)) => {
-                    catalog.keep(&object, &bytes);
+                    self.catalog().keep(&object, &bytes);
                     return Ok(sealed);
                 }
                 Err(error) => {
@@ -182,14 +182,13 @@ impl Repository {
     /// All run records that can be read. Needs a full key.
     pub fn runs(&self, monitor: &dyn Monitor) -> RepoResult<BTreeMap<RunId, RunRecord>> {
         self.require_full("read run records")?;
-        let catalog = self.catalog();
         let mut runs = BTreeMap::new();
         let listed = self.store().list("runs")?;
         for meta in &listed {
             let Some(id) = super::listed::run(meta.name.as_str()) else {
                 continue;
             };
-            match self.read_run(&catalog, id) {
+            match self.read_run(id) {
                 Ok(record) => drop(runs.insert(id, record)),
                 Err(error) if super::reader::is_fatal(&error) => return Err(error),
                 Err(error) => monitor.finding(Finding {
@@ -201,13 +200,13 @@ impl Repository {
                 }),
             }
         }
-        catalog.retain("runs", &|text| {
+        self.catalog().retain("runs", &|text| {
             listed.iter().any(|meta| meta.name.as_str() == text)
         });
         Ok(runs)
     }
 
-    fn read_run(&self, catalog: &Catalog, id: RunId) -> RepoResult<RunRecord> {
+    fn read_run(&self, id: RunId) -> RepoResult<RunRecord> {
         let object = names::run(id);
         let damaged = |e| RepoError::damaged(&object, e);
         let open = |bytes: &[u8]| -> RepoResult<RunRecord> {
@@ -225,14 +224,14 @@ impl Repository {
             }
             Ok(record)
         };
-        if let Some(bytes) = catalog.object(&object)
+        if let Some(bytes) = self.catalog().object(&object)
             && let Ok(record) = open(&bytes)
         {
             return Ok(record);
         }
         let bytes = self.store().get(&name(&object)?, OBJECT_BYTES_MAX)?;
         let record = open(&bytes)?;
-        catalog.keep(&object, &bytes);
+        self.catalog().keep(&object, &bytes);
         Ok(record)
     }
 
