@@ -22,10 +22,11 @@ use podkeep_format::tree::Time;
 
 use super::counting::{Counting, truncate};
 use super::near::near_names;
+use super::pump::{Sink, pump};
 use super::{
     BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
 };
-use crate::fs::{ScanOutcome, TreeScan};
+use crate::fs::{FoundChunk, ScanOutcome};
 use crate::host::{HostError, Inventory, ScanRequest, Source, select};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::index::Index;
@@ -392,10 +393,12 @@ impl Run<'_> {
             }
             definition = Some((id, record.len() as u32));
         }
-        let mut bytes_read = 0;
-        let outcome = match opened.tree {
-            Some(tree) => Some(self.pump(writer, tree, &mut bytes_read)?),
-            None => None,
+        let (outcome, bytes_read) = match opened.tree {
+            Some(tree) => {
+                let (outcome, bytes_read) = pump(tree, writer, self.monitor)?;
+                (Some(outcome), bytes_read)
+            }
+            None => (None, 0),
         };
         writer.end_item()?;
         complete &= outcome.as_ref().is_none_or(|outcome| !outcome.incomplete);
@@ -406,43 +409,6 @@ impl Run<'_> {
             bytes_new: writer.counts().bytes_new - new_before,
             complete,
         })
-    }
-
-    /// Moves a tree's chunks into the repository, batch by batch.
-    fn pump(
-        &self,
-        writer: &mut Writer,
-        mut tree: Box<dyn TreeScan>,
-        bytes_read: &mut u64,
-    ) -> OperationResult<ScanOutcome> {
-        let mut wanted = Vec::new();
-        while let Some(batch) = tree.next().map_err(HostError::from)? {
-            if self.monitor.interrupted() {
-                return Err(OperationError::Interrupted);
-            }
-            wanted.clear();
-            for (index, chunk) in batch.chunks.iter().enumerate() {
-                if !writer.knows(&chunk.id) {
-                    wanted.push(index as u32);
-                }
-            }
-            if !wanted.is_empty() {
-                let bytes = tree.fetch(&wanted).map_err(HostError::from)?;
-                for (index, range) in wanted.iter().zip(bytes.ranges) {
-                    let chunk = batch.chunks[*index as usize];
-                    writer.add(chunk.id, chunk.kind, chunk.class, &bytes.buffer[range])?;
-                }
-            }
-            *bytes_read += batch.bytes_read;
-            for finding in batch.findings {
-                self.monitor.finding(finding);
-            }
-            self.monitor.progress(Progress::Advance {
-                files: batch.files,
-                bytes: batch.bytes_logical,
-            });
-        }
-        Ok(tree.finish().map_err(HostError::from)?)
     }
 
     fn fail_item(&mut self, item: Item, error: &HostError) {
@@ -587,6 +553,17 @@ impl Run<'_> {
             seconds: started.elapsed().as_secs_f64(),
             items: self.done,
         })
+    }
+}
+
+/// What the repository does not know yet is stored.
+impl Sink for Writer {
+    fn wants(&mut self, chunk: &FoundChunk) -> bool {
+        !self.knows(&chunk.id)
+    }
+
+    fn take(&mut self, chunk: &FoundChunk, bytes: &[u8]) -> OperationResult<()> {
+        Ok(self.add(chunk.id, chunk.kind, chunk.class, bytes)?)
     }
 }
 

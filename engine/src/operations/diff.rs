@@ -14,9 +14,10 @@ use podkeep_format::id::{ChunkId, ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::tree::{Entry, Node, TreeNode};
 
+use super::pump::{Sink, pump};
 use super::walk::{self, Place};
 use super::{Change, DiffRow, OperationError, OperationResult, SnapSpec, reading, select};
-use crate::fs::FsErrorKind;
+use crate::fs::{FoundChunk, FsErrorKind};
 use crate::host::{HostError, ScanRequest, Source};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::reader::{DirectoryEntries, Reader, TreeNodes, root_entry};
@@ -161,33 +162,11 @@ fn read_tree(
     for finding in opened.findings {
         monitor.finding(finding);
     }
-    let Some(mut tree) = opened.tree else {
+    let Some(tree) = opened.tree else {
         return Ok(None);
     };
-    while let Some(batch) = tree.next().map_err(HostError::from)? {
-        if monitor.interrupted() {
-            return Err(OperationError::Interrupted);
-        }
-        let wanted: Vec<u32> = (0u32..)
-            .zip(&batch.chunks)
-            .filter(|(_, chunk)| chunk.kind == ChunkKind::Tree && !nodes.has(&chunk.id))
-            .map(|(index, _)| index)
-            .collect();
-        if !wanted.is_empty() {
-            let bytes = tree.fetch(&wanted).map_err(HostError::from)?;
-            for (index, range) in wanted.iter().zip(bytes.ranges) {
-                nodes.keep(batch.chunks[*index as usize].id, &bytes.buffer[range])?;
-            }
-        }
-        for finding in batch.findings {
-            monitor.finding(finding);
-        }
-        monitor.progress(Progress::Advance {
-            files: batch.files,
-            bytes: batch.bytes_logical,
-        });
-    }
-    Ok(Some(tree.finish().map_err(HostError::from)?.root))
+    let (outcome, _) = pump(tree, nodes, monitor)?;
+    Ok(Some(outcome.root))
 }
 
 /// Tree nodes of one side: stored ones, and fresh ones of a scan.
@@ -205,12 +184,17 @@ impl<'r> Nodes<'r> {
             fresh_bytes: 0,
         }
     }
+}
 
-    fn has(&self, id: &ChunkId) -> bool {
-        self.fresh.contains_key(id) || !self.reader.index().places(id).is_empty()
+/// New tree nodes are kept.
+impl Sink for Nodes<'_> {
+    fn wants(&mut self, chunk: &FoundChunk) -> bool {
+        chunk.kind == ChunkKind::Tree
+            && !self.fresh.contains_key(&chunk.id)
+            && self.reader.index().places(&chunk.id).is_empty()
     }
 
-    fn keep(&mut self, id: ChunkId, bytes: &[u8]) -> OperationResult<()> {
+    fn take(&mut self, chunk: &FoundChunk, bytes: &[u8]) -> OperationResult<()> {
         self.fresh_bytes += bytes.len();
         if self.fresh_bytes > FRESH_BYTES_MAX {
             return Err(OperationError::Refused {
@@ -218,7 +202,7 @@ impl<'r> Nodes<'r> {
                 hint: "back up, and compare the two snapshots".into(),
             });
         }
-        self.fresh.insert(id, bytes.to_vec());
+        self.fresh.insert(chunk.id, bytes.to_vec());
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod near;
+mod pump;
 mod reading;
 pub mod restore;
 pub mod select;
