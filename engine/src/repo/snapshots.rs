@@ -73,7 +73,7 @@ impl Repository {
             match read {
                 Ok((header, body)) => {
                     let confirmed = match verdicts.get(&header.lease) {
-                        Some(verdict) => verdict.contains(&id),
+                        Some(verdict) => verdict.counts(&id),
                         None => true,
                     };
                     snapshots.push(StoredSnapshot {
@@ -274,7 +274,7 @@ impl Repository {
     }
 
     /// What the verdicts on fenced leases let count. Only the owner's verdicts are heard.
-    fn verdicts(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<LeaseId, Vec<SnapshotId>>> {
+    fn verdicts(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<LeaseId, Verdict>> {
         let mut verdicts = HashMap::new();
         for (object, bytes) in self.statements("fences", monitor)? {
             if !object.ends_with(".verdict") {
@@ -282,7 +282,7 @@ impl Repository {
             }
             match Verdict::open(&bytes, self.id(), &self.vault().index) {
                 Ok(verdict) if verdict.author == self.config().owner => {
-                    verdicts.insert(verdict.lease, verdict.snapshots);
+                    verdicts.insert(verdict.lease, verdict);
                 }
                 Ok(_) => {}
                 Err(error) => monitor.finding(unreadable(&object, &error)),
