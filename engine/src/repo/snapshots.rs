@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use podkeep_format::author::{AuthorCertificate, Revocation};
 use podkeep_format::endorsement::Endorsement;
 use podkeep_format::fence::Verdict;
-use podkeep_format::frame::Statement;
+use podkeep_format::frame::{ObjectKind, Statement};
 use podkeep_format::id::{AuthorId, LeaseId, RunId, SegmentId, SnapshotId};
 use podkeep_format::item::Item;
 use podkeep_format::names;
@@ -21,9 +21,6 @@ use super::segments::LoadedSegment;
 use super::{RepoError, RepoResult, Repository, name};
 use crate::monitor::{Finding, FindingKind, Monitor};
 use crate::store::StoreErrorKind;
-
-/// Bytes of a snapshot, run record or any signed statement.
-const OBJECT_BYTES_MAX: u64 = 16 << 20;
 
 /// A published snapshot of one item.
 #[derive(Clone, Debug)]
@@ -127,7 +124,7 @@ impl Repository {
         for copy in [object.clone(), names::snapshot(id, true)] {
             let read = self
                 .store()
-                .get(&name(&copy)?, OBJECT_BYTES_MAX)
+                .get(&name(&copy)?, ObjectKind::Snapshot.bytes_max() as u64)
                 .map_err(RepoError::from)
                 .and_then(|bytes| parse(&bytes).map(|sealed| (bytes, sealed)));
             match read {
@@ -229,7 +226,8 @@ impl Repository {
         {
             return Ok(record);
         }
-        let bytes = self.store().get(&name(&object)?, OBJECT_BYTES_MAX)?;
+        let bytes_max = ObjectKind::Run.bytes_max() as u64;
+        let bytes = self.store().get(&name(&object)?, bytes_max)?;
         let record = open(&bytes)?;
         self.catalog().keep(&object, &bytes);
         Ok(record)
@@ -238,7 +236,7 @@ impl Repository {
     /// Authors with a valid certificate, with their labels.
     pub fn authors(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<AuthorId, String>> {
         let mut authors = HashMap::new();
-        for (object, bytes) in self.statements("authors", monitor)? {
+        for (object, bytes) in self.statements("authors", ObjectKind::Author, monitor)? {
             let decoded = AuthorCertificate::decode(&bytes, self.id(), self.config().owner);
             match decoded {
                 Ok(certificate) => drop(authors.insert(certificate.author, certificate.label)),
@@ -251,7 +249,7 @@ impl Repository {
     /// Authors whose key the owner has taken back.
     pub fn revoked(&self, monitor: &dyn Monitor) -> RepoResult<HashSet<AuthorId>> {
         let mut revoked = HashSet::new();
-        for (object, bytes) in self.statements("revocations", monitor)? {
+        for (object, bytes) in self.statements("revocations", ObjectKind::Revocation, monitor)? {
             match Revocation::decode(&bytes, self.id(), self.config().owner) {
                 Ok(list) => revoked.extend(list.authors),
                 Err(error) => monitor.finding(unreadable(&object, &error)),
@@ -263,7 +261,7 @@ impl Repository {
     /// Segments that a full-key holder has checked by decoding what they name.
     pub fn endorsed(&self, monitor: &dyn Monitor) -> RepoResult<HashSet<SegmentId>> {
         let mut endorsed = HashSet::new();
-        for (object, bytes) in self.statements("endorsements", monitor)? {
+        for (object, bytes) in self.statements("endorsements", ObjectKind::Endorsement, monitor)? {
             match Endorsement::open(&bytes, self.id(), &self.vault().index) {
                 Ok(list) if list.author == self.config().owner => endorsed.extend(list.segments),
                 Ok(_) => {}
@@ -276,7 +274,7 @@ impl Repository {
     /// What the verdicts on fenced leases let count. Only the owner's verdicts are heard.
     fn verdicts(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<LeaseId, Verdict>> {
         let mut verdicts = HashMap::new();
-        for (object, bytes) in self.statements("fences", monitor)? {
+        for (object, bytes) in self.statements("fences", ObjectKind::Verdict, monitor)? {
             if !object.ends_with(".verdict") {
                 continue;
             }
@@ -291,15 +289,17 @@ impl Repository {
         Ok(verdicts)
     }
 
-    /// Name and bytes of every object of a folder of small signed statements.
+    /// Name and bytes of every object of a folder of signed statements, of which those of `kind`
+    /// are the largest.
     fn statements(
         &self,
         folder: &str,
+        kind: ObjectKind,
         monitor: &dyn Monitor,
     ) -> RepoResult<Vec<(String, Vec<u8>)>> {
         let mut statements = Vec::new();
         for meta in self.store().list(folder)? {
-            match self.store().get(&meta.name, OBJECT_BYTES_MAX) {
+            match self.store().get(&meta.name, kind.bytes_max() as u64) {
                 Ok(bytes) => statements.push((meta.name.to_string(), bytes)),
                 Err(error) if error.kind == StoreErrorKind::Unreachable => {
                     return Err(error.into());
