@@ -1,10 +1,9 @@
 //! Fences and verdicts ("Fences and verdicts" in the specification): prune holds a lease that
 //! stands still to have ended, and says which of its snapshots count. Neither is ever deleted.
 
-use crate::codec::{DecodeError, Decoder, Defect, Encoder};
-use crate::frame::{self, ObjectKind, decode_ids, decode_time, encode_time};
-use crate::id::{AuthorId, LeaseId, RepositoryId, SnapshotId};
-use crate::seal::{AuthorKey, SALT_BYTES, Secret};
+use crate::codec::{DecodeError, Decoder, Encoder};
+use crate::frame::{ObjectKind, Statement, decode_ids, decode_time, encode_time};
+use crate::id::{AuthorId, LeaseId, SnapshotId};
 use crate::tree::Time;
 
 /// Snapshots of one lease.
@@ -20,45 +19,22 @@ pub struct Fence {
     pub time: Time,
 }
 
-impl Fence {
-    /// `author` must be the key of `self.author`.
-    pub fn seal(
-        &self,
-        repository: RepositoryId,
-        index: &Secret,
-        author: &AuthorKey,
-        salt: &[u8; SALT_BYTES],
-    ) -> Result<Vec<u8>, DecodeError> {
-        let kind = ObjectKind::Fence;
-        if self.author != author.id() {
-            return Err(kind.error(Defect::NotAuthentic("author")));
-        }
-        let body = self.encode_body();
-        Self::decode_body(self.author, &body)?;
-        frame::seal_indexed(kind, repository, index, author, salt, body)
+impl Statement for Fence {
+    const KIND: ObjectKind = ObjectKind::Fence;
+
+    fn author(&self) -> AuthorId {
+        self.author
     }
 
-    /// Whether the author may do this, and whether the lease is that of the object's name, is
-    /// for the caller to say.
-    pub fn open(
-        bytes: &[u8],
-        repository: RepositoryId,
-        index: &Secret,
-    ) -> Result<Self, DecodeError> {
-        let (author, body) = frame::open_indexed(ObjectKind::Fence, bytes, repository, index)?;
-        Self::decode_body(author, &body)
-    }
-
-    /// The fields behind the author's id.
-    pub fn encode_body(&self) -> Vec<u8> {
+    fn encode_body(&self) -> Vec<u8> {
         let mut out = Encoder::new();
         out.raw(&self.lease.0).raw(&self.prune.0);
         encode_time(&self.time, &mut out);
         out.finish()
     }
 
-    pub fn decode_body(author: AuthorId, body: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Decoder::new(ObjectKind::Fence.word(), body);
+    fn decode_body(author: AuthorId, body: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Decoder::new(Self::KIND.word(), body);
         let fence = Self {
             author,
             lease: LeaseId(input.array()?),
@@ -83,41 +59,20 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// `author` must be the key of `self.author`.
-    pub fn seal(
-        &self,
-        repository: RepositoryId,
-        index: &Secret,
-        author: &AuthorKey,
-        salt: &[u8; SALT_BYTES],
-    ) -> Result<Vec<u8>, DecodeError> {
-        let kind = ObjectKind::Verdict;
-        if self.author != author.id() {
-            return Err(kind.error(Defect::NotAuthentic("author")));
-        }
-        let body = self.encode_body();
-        Self::decode_body(self.author, &body)?;
-        frame::seal_indexed(kind, repository, index, author, salt, body)
-    }
-
-    /// Whether the author may do this, and whether the lease is that of the object's name, is
-    /// for the caller to say.
-    pub fn open(
-        bytes: &[u8],
-        repository: RepositoryId,
-        index: &Secret,
-    ) -> Result<Self, DecodeError> {
-        let (author, body) = frame::open_indexed(ObjectKind::Verdict, bytes, repository, index)?;
-        Self::decode_body(author, &body)
-    }
-
     /// Whether the verdict names `snapshot`.
     pub fn counts(&self, snapshot: &SnapshotId) -> bool {
         self.snapshots.binary_search(snapshot).is_ok()
     }
+}
 
-    /// The fields behind the author's id.
-    pub fn encode_body(&self) -> Vec<u8> {
+impl Statement for Verdict {
+    const KIND: ObjectKind = ObjectKind::Verdict;
+
+    fn author(&self) -> AuthorId {
+        self.author
+    }
+
+    fn encode_body(&self) -> Vec<u8> {
         let mut out = Encoder::new();
         out.raw(&self.lease.0).raw(&self.prune.0);
         encode_time(&self.time, &mut out);
@@ -128,8 +83,8 @@ impl Verdict {
         out.finish()
     }
 
-    pub fn decode_body(author: AuthorId, body: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Decoder::new(ObjectKind::Verdict.word(), body);
+    fn decode_body(author: AuthorId, body: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Decoder::new(Self::KIND.word(), body);
         let verdict = Self {
             author,
             lease: LeaseId(input.array()?),

@@ -229,46 +229,59 @@ pub(crate) fn open_signed(
 }
 
 /// A signed object that is sealed as a whole under a key from the index key: `salt` in clear,
-/// then the sealed plaintext.
-pub(crate) fn seal_indexed(
-    kind: ObjectKind,
-    repository: RepositoryId,
-    index: &Secret,
-    author: &AuthorKey,
-    salt: &[u8; SALT_BYTES],
-    mut plaintext: Vec<u8>,
-) -> Result<Vec<u8>, DecodeError> {
-    let mut out = begin_signed(kind, author.id());
-    out.raw(salt);
-    index
-        .object_key(repository, kind.domain(), salt)
-        .seal(out.as_slice(), &mut plaintext)?;
-    out.raw(&plaintext);
-    check_size(kind, out.len() + SIGNATURE_BYTES + CHECKSUM_BYTES)?;
-    Ok(finish_signed(kind, out, repository, author))
-}
+/// then the sealed body.
+pub trait Statement: Sized {
+    const KIND: ObjectKind;
 
-/// The author, whose signature holds, and the plaintext.
-pub(crate) fn open_indexed(
-    kind: ObjectKind,
-    bytes: &[u8],
-    repository: RepositoryId,
-    index: &Secret,
-) -> Result<(AuthorId, Vec<u8>), DecodeError> {
-    let (author, mut body) = open_signed(kind, bytes, repository)?;
-    let salt = body.array()?;
-    let mut sealed = body.take_rest().to_vec();
-    let opened = index
-        .object_key(repository, kind.domain(), &salt)
-        .open(
-            &bytes[..HEAD_BYTES + AuthorId::LEN + SALT_BYTES],
-            0,
-            &mut sealed,
-        )
-        .map_err(|error| kind.error(error.defect))?
-        .len();
-    sealed.truncate(opened);
-    Ok((author, sealed))
+    fn author(&self) -> AuthorId;
+
+    /// The fields behind the author's id.
+    fn encode_body(&self) -> Vec<u8>;
+
+    fn decode_body(author: AuthorId, body: &[u8]) -> Result<Self, DecodeError>;
+
+    /// The object's bytes. Refuses what a reader would refuse. `author` must be the key of
+    /// [`author`](Self::author).
+    fn seal(
+        &self,
+        repository: RepositoryId,
+        index: &Secret,
+        author: &AuthorKey,
+        salt: &[u8; SALT_BYTES],
+    ) -> Result<Vec<u8>, DecodeError> {
+        let kind = Self::KIND;
+        if self.author() != author.id() {
+            return Err(kind.error(Defect::NotAuthentic("author")));
+        }
+        let mut body = self.encode_body();
+        Self::decode_body(self.author(), &body)?;
+        let mut out = begin_signed(kind, author.id());
+        out.raw(salt);
+        index
+            .object_key(repository, kind.domain(), salt)
+            .seal(out.as_slice(), &mut body)?;
+        out.raw(&body);
+        check_size(kind, out.len() + SIGNATURE_BYTES + CHECKSUM_BYTES)?;
+        Ok(finish_signed(kind, out, repository, author))
+    }
+
+    /// The author's signature holds. Whether the author may say this, and whether it is of what
+    /// the object's name says, is for the caller to say.
+    fn open(bytes: &[u8], repository: RepositoryId, index: &Secret) -> Result<Self, DecodeError> {
+        let kind = Self::KIND;
+        let (author, mut body) = open_signed(kind, bytes, repository)?;
+        let salt = body.array()?;
+        let mut sealed = body.take_rest().to_vec();
+        let opened = index
+            .object_key(repository, kind.domain(), &salt)
+            .open(
+                &bytes[..HEAD_BYTES + AuthorId::LEN + SALT_BYTES],
+                0,
+                &mut sealed,
+            )
+            .map_err(|error| kind.error(error.defect))?;
+        Self::decode_body(author, opened)
+    }
 }
 
 /// What sealing an object for the holders of the private key needs.

@@ -2,10 +2,9 @@
 //! heartbeat is a new object.
 
 use crate::codec::{DecodeError, Decoder, Defect, Encoder};
-use crate::frame::{self, ObjectKind, decode_text, decode_time, encode_time};
-use crate::id::{AuthorId, HostId, LeaseId, RepositoryId};
+use crate::frame::{ObjectKind, Statement, decode_text, decode_time, encode_time};
+use crate::id::{AuthorId, HostId, LeaseId};
 use crate::names::NUMBER_MAX;
-use crate::seal::{AuthorKey, SALT_BYTES, Secret};
 use crate::snapshot::NAME_TEXT_BYTES_MAX;
 use crate::tree::Time;
 
@@ -51,36 +50,14 @@ pub struct Lease {
     pub time: Time,
 }
 
-impl Lease {
-    /// `author` must be the key of `self.author`.
-    pub fn seal(
-        &self,
-        repository: RepositoryId,
-        index: &Secret,
-        author: &AuthorKey,
-        salt: &[u8; SALT_BYTES],
-    ) -> Result<Vec<u8>, DecodeError> {
-        if self.author != author.id() {
-            return Err(ObjectKind::Lease.error(Defect::NotAuthentic("author")));
-        }
-        let body = self.encode_body();
-        Self::decode_body(self.author, &body)?;
-        frame::seal_indexed(ObjectKind::Lease, repository, index, author, salt, body)
+impl Statement for Lease {
+    const KIND: ObjectKind = ObjectKind::Lease;
+
+    fn author(&self) -> AuthorId {
+        self.author
     }
 
-    /// Whether the author counts, and whether id and number are those of the object's name, is
-    /// for the caller to say.
-    pub fn open(
-        bytes: &[u8],
-        repository: RepositoryId,
-        index: &Secret,
-    ) -> Result<Self, DecodeError> {
-        let (author, body) = frame::open_indexed(ObjectKind::Lease, bytes, repository, index)?;
-        Self::decode_body(author, &body)
-    }
-
-    /// The fields behind the author's id.
-    pub fn encode_body(&self) -> Vec<u8> {
+    fn encode_body(&self) -> Vec<u8> {
         let mut out = Encoder::new();
         out.raw(&self.lease.0)
             .varint(self.number)
@@ -93,8 +70,8 @@ impl Lease {
         out.finish()
     }
 
-    pub fn decode_body(author: AuthorId, body: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Decoder::new(ObjectKind::Lease.word(), body);
+    fn decode_body(author: AuthorId, body: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Decoder::new(Self::KIND.word(), body);
         let lease = Self {
             author,
             lease: LeaseId(input.array()?),

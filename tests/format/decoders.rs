@@ -7,6 +7,7 @@ use podkeep_format::codec::{DecodeError, Decoder, Encoder};
 use podkeep_format::config::Config;
 use podkeep_format::endorsement::Endorsement;
 use podkeep_format::fence::{Fence, Verdict};
+use podkeep_format::frame::Statement;
 use podkeep_format::id::{AuthorId, ChunkId};
 use podkeep_format::item::{Item, unescape};
 use podkeep_format::keys::{KeySlot, WriteKeyFile};

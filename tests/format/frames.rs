@@ -5,6 +5,7 @@ use podkeep_format::codec::{DecodeError, Defect};
 use podkeep_format::config::Config;
 use podkeep_format::endorsement::Endorsement;
 use podkeep_format::fence::{Fence, Verdict};
+use podkeep_format::frame::Statement;
 use podkeep_format::id::RepositoryId;
 use podkeep_format::keys::{KeySlot, WriteKeyFile};
 use podkeep_format::lease::Lease;

@@ -14,6 +14,7 @@ use std::fs;
 use podkeep_format::author::Revocation;
 use podkeep_format::block::{BlockClass, BlockHeader};
 use podkeep_format::codec::Encoder;
+use podkeep_format::frame::Statement;
 use podkeep_format::id::{AuthorId, ChunkId, LinkGroup, ListId, SnapshotId, TreeId};
 use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::pack::encode_toc;

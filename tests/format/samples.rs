@@ -6,7 +6,7 @@ use podkeep_format::codec::Encoder;
 use podkeep_format::config::Config;
 use podkeep_format::endorsement::Endorsement;
 use podkeep_format::fence::{Fence, Verdict};
-use podkeep_format::frame::SessionKeys;
+use podkeep_format::frame::{SessionKeys, Statement};
 use podkeep_format::id::{
     AuthorId, ChunkId, ChunkIdKey, ChunkKind, HostId, LeaseId, LinkGroup, ListId, PackId,
     RepositoryId, RunId, SegmentId, SnapshotId, TreeId,

@@ -5,6 +5,7 @@ use podkeep_format::codec::{Decoder, Defect, Encoder};
 use podkeep_format::config::Config;
 use podkeep_format::endorsement::Endorsement;
 use podkeep_format::fence::{Fence, Verdict};
+use podkeep_format::frame::Statement;
 use podkeep_format::id::{
     AuthorId, ChunkId, HostId, LeaseId, PackId, RepositoryId, RunId, SegmentId, SnapshotId, TreeId,
 };

@@ -104,11 +104,11 @@ impl FsTraits {
 /// `struct fsxattr` of linux/fs.h.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct FsXattr {
+pub(super) struct FsXattr {
     xflags: u32,
     extsize: u32,
     nextents: u32,
-    projid: u32,
+    pub projid: u32,
     cowextsize: u32,
     pad: [u8; 8],
 }
@@ -123,7 +123,8 @@ const XFLAGS: [(u32, u32); 6] = [
     (0x0000_0200, FS_PROJINHERIT_FL),
 ];
 
-fn fsgetxattr(fd: BorrowedFd<'_>) -> io::Result<FsXattr> {
+/// FS_IOC_FSGETXATTR, for which rustix has no call.
+pub(super) fn fsgetxattr(fd: impl AsFd) -> io::Result<FsXattr> {
     const OPCODE: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<FsXattr>(b'X', 31);
     // SAFETY: FS_IOC_FSGETXATTR writes one `struct fsxattr`, and `FsXattr` has its layout.
     unsafe { rustix::ioctl::ioctl(fd, rustix::ioctl::Getter::<{ OPCODE }, FsXattr>::new()) }

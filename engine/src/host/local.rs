@@ -285,11 +285,7 @@ impl Target for LocalHost {
                 Some(_) => RootKind::Single,
                 None => RootKind::Directory,
             },
-            existing: match request.existing {
-                Existing::Refuse => write::Existing::Refuse,
-                Existing::Merge => write::Existing::Merge,
-                Existing::Replace => write::Existing::Replace,
-            },
+            existing: request.existing,
             swap: Swap::Exchange,
             chunking: request.chunking.clone(),
             threads: request.threads,

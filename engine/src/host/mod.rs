@@ -16,6 +16,7 @@ use podkeep_format::item::Item;
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::Chunking;
+pub use crate::fs::write::Existing;
 use crate::fs::{FsError, TreeScan, TreeWriter};
 use crate::monitor::Finding;
 
@@ -100,17 +101,6 @@ pub trait Source: Send + Sync {
     /// The item's snapshot is published: the states that its scan recorded may be trusted by a
     /// later scan that names this snapshot.
     fn published(&self, request: &ScanRequest, snapshot: SnapshotId) -> Result<(), HostError>;
-}
-
-/// What to do with what is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// Refuse what is not empty.
-    Refuse,
-    /// The snapshot wins for each entry, others stay.
-    Merge,
-    /// Exactly the snapshot; the old content is kept until success.
-    Replace,
 }
 
 /// Where a tree goes.

@@ -375,11 +375,7 @@ impl Volumes {
                 name: name.as_bytes().to_vec(),
             },
             root_kind: RootKind::Directory,
-            existing: match request.existing {
-                Existing::Refuse => write::Existing::Refuse,
-                Existing::Merge => write::Existing::Merge,
-                Existing::Replace => write::Existing::Replace,
-            },
+            existing: request.existing,
             swap: match keeps_its_directory(&fd, &volume.definition) {
                 true => Swap::InPlace,
                 false => Swap::Exchange,

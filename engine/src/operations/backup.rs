@@ -20,11 +20,13 @@ use podkeep_format::seal::{Secret, SessionSeal};
 use podkeep_format::snapshot::{Consistency, Snapshot, SnapshotBody, SnapshotHeader};
 use podkeep_format::tree::Time;
 
+use super::counting::{Counting, truncate};
 use super::near::near_names;
+use super::pump::{Sink, pump};
 use super::{
     BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
 };
-use crate::fs::{ScanOutcome, TreeScan};
+use crate::fs::{FoundChunk, ScanOutcome};
 use crate::host::{HostError, Inventory, ScanRequest, Source, select};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::index::Index;
@@ -35,9 +37,6 @@ use crate::repo::{RepoError, Repository, StoredSnapshot, now, orphans, random, r
 /// Items are published once this many plaintext bytes wait, or this much time passed.
 const GROUP_BYTES: u64 = 4 << 20;
 const GROUP_TIME: Duration = Duration::from_secs(5);
-/// Findings that a snapshot quotes, and the bytes of each.
-const SAMPLES_MAX: usize = 32;
-const SAMPLE_BYTES_MAX: usize = 1024;
 /// How often one item is read anew because its lease was fenced.
 const FENCED_MAX: u32 = 3;
 
@@ -394,10 +393,12 @@ impl Run<'_> {
             }
             definition = Some((id, record.len() as u32));
         }
-        let mut bytes_read = 0;
-        let outcome = match opened.tree {
-            Some(tree) => Some(self.pump(writer, tree, &mut bytes_read)?),
-            None => None,
+        let (outcome, bytes_read) = match opened.tree {
+            Some(tree) => {
+                let (outcome, bytes_read) = pump(tree, writer, self.monitor)?;
+                (Some(outcome), bytes_read)
+            }
+            None => (None, 0),
         };
         writer.end_item()?;
         complete &= outcome.as_ref().is_none_or(|outcome| !outcome.incomplete);
@@ -408,43 +409,6 @@ impl Run<'_> {
             bytes_new: writer.counts().bytes_new - new_before,
             complete,
         })
-    }
-
-    /// Moves a tree's chunks into the repository, batch by batch.
-    fn pump(
-        &self,
-        writer: &mut Writer,
-        mut tree: Box<dyn TreeScan>,
-        bytes_read: &mut u64,
-    ) -> OperationResult<ScanOutcome> {
-        let mut wanted = Vec::new();
-        while let Some(batch) = tree.next().map_err(HostError::from)? {
-            if self.monitor.interrupted() {
-                return Err(OperationError::Interrupted);
-            }
-            wanted.clear();
-            for (index, chunk) in batch.chunks.iter().enumerate() {
-                if !writer.knows(&chunk.id) {
-                    wanted.push(index as u32);
-                }
-            }
-            if !wanted.is_empty() {
-                let bytes = tree.fetch(&wanted).map_err(HostError::from)?;
-                for (index, range) in wanted.iter().zip(bytes.ranges) {
-                    let chunk = batch.chunks[*index as usize];
-                    writer.add(chunk.id, chunk.kind, chunk.class, &bytes.buffer[range])?;
-                }
-            }
-            *bytes_read += batch.bytes_read;
-            for finding in batch.findings {
-                self.monitor.finding(finding);
-            }
-            self.monitor.progress(Progress::Advance {
-                files: batch.files,
-                bytes: batch.bytes_logical,
-            });
-        }
-        Ok(tree.finish().map_err(HostError::from)?)
     }
 
     fn fail_item(&mut self, item: Item, error: &HostError) {
@@ -592,6 +556,17 @@ impl Run<'_> {
     }
 }
 
+/// What the repository does not know yet is stored.
+impl Sink for Writer {
+    fn wants(&mut self, chunk: &FoundChunk) -> bool {
+        !self.knows(&chunk.id)
+    }
+
+    fn take(&mut self, chunk: &FoundChunk, bytes: &[u8]) -> OperationResult<()> {
+        Ok(self.add(chunk.id, chunk.kind, chunk.class, bytes)?)
+    }
+}
+
 /// An item as it was read.
 struct ItemRead {
     definition: Option<(ChunkId, u32)>,
@@ -610,68 +585,5 @@ fn fenced_too_often(item: &Item, id: SnapshotId) -> Finding {
         message: "its lease was taken for ended again and again: the snapshot is not confirmed; \
                   is this machine suspended while it backs up?"
             .into(),
-    }
-}
-
-fn truncate(text: &str) -> String {
-    let mut end = text.len().min(SAMPLE_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
-}
-
-/// Passes everything on, counts warnings and keeps a sample of them for the snapshot.
-struct Counting<'m> {
-    inner: &'m dyn Monitor,
-    seen: std::sync::Mutex<(u64, Vec<String>)>,
-}
-
-impl<'m> Counting<'m> {
-    fn new(inner: &'m dyn Monitor) -> Self {
-        Self {
-            inner,
-            seen: Default::default(),
-        }
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, (u64, Vec<String>)> {
-        self.seen.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn warnings(&self) -> u64 {
-        self.seen().0
-    }
-
-    fn samples(&self) -> usize {
-        self.seen().1.len()
-    }
-
-    fn samples_since(&self, before: usize) -> Vec<String> {
-        self.seen().1.drain(before..).collect()
-    }
-}
-
-impl Monitor for Counting<'_> {
-    fn finding(&self, finding: Finding) {
-        if finding.kind.is_warning() {
-            let mut seen = self.seen();
-            seen.0 += 1;
-            if seen.1.len() < SAMPLES_MAX {
-                seen.1.push(truncate(&format!(
-                    "{}: {}",
-                    finding.object, finding.message
-                )));
-            }
-        }
-        self.inner.finding(finding);
-    }
-
-    fn progress(&self, progress: Progress<'_>) {
-        self.inner.progress(progress);
-    }
-
-    fn interrupted(&self) -> bool {
-        self.inner.interrupted()
     }
 }

@@ -12,12 +12,9 @@ mod twins;
 use std::sync::Arc;
 use std::time::Instant;
 
-use podkeep_format::lease::Purpose;
-
-use super::{CheckOptions, CheckReport, OperationResult};
+use super::{CheckOptions, CheckReport, OperationResult, reading};
 use crate::monitor::{Finding, FindingKind, Monitor};
 use crate::repo::index::Index;
-use crate::repo::lease::HeldLease;
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, orphans};
 
@@ -30,15 +27,12 @@ pub fn check(
 ) -> OperationResult<CheckReport> {
     let started = Instant::now();
     repo.require_full("check what is stored")?;
-    let lease = HeldLease::take(repo, Purpose::Read);
+    let lease = reading::lease(repo, monitor)?;
     let mut check = Check {
         repo,
         monitor,
         report: CheckReport::default(),
     };
-    if let Err(error) = &lease {
-        check.note("the repository", format!("no read lease: {error}"));
-    }
     check.twins()?;
     let index = Arc::new(Index::load(repo, monitor)?);
     let reader = Reader::new(repo, index)?;

@@ -14,12 +14,13 @@ use podkeep_format::id::{ChunkId, ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::tree::{Entry, Node, TreeNode};
 
+use super::pump::{Sink, pump};
 use super::walk::{self, Place};
 use super::{Change, DiffRow, OperationError, OperationResult, SnapSpec, reading, select};
-use crate::fs::FsErrorKind;
+use crate::fs::{FoundChunk, FsErrorKind};
 use crate::host::{HostError, ScanRequest, Source};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
-use crate::repo::reader::Reader;
+use crate::repo::reader::{DirectoryEntries, Reader, TreeNodes, root_entry};
 use crate::repo::{RepoError, RepoResult, Repository, StoredSnapshot};
 
 /// Bytes of new tree nodes of the host's side that are kept: some million changed entries.
@@ -161,33 +162,11 @@ fn read_tree(
     for finding in opened.findings {
         monitor.finding(finding);
     }
-    let Some(mut tree) = opened.tree else {
+    let Some(tree) = opened.tree else {
         return Ok(None);
     };
-    while let Some(batch) = tree.next().map_err(HostError::from)? {
-        if monitor.interrupted() {
-            return Err(OperationError::Interrupted);
-        }
-        let wanted: Vec<u32> = (0u32..)
-            .zip(&batch.chunks)
-            .filter(|(_, chunk)| chunk.kind == ChunkKind::Tree && !nodes.has(&chunk.id))
-            .map(|(index, _)| index)
-            .collect();
-        if !wanted.is_empty() {
-            let bytes = tree.fetch(&wanted).map_err(HostError::from)?;
-            for (index, range) in wanted.iter().zip(bytes.ranges) {
-                nodes.keep(batch.chunks[*index as usize].id, &bytes.buffer[range])?;
-            }
-        }
-        for finding in batch.findings {
-            monitor.finding(finding);
-        }
-        monitor.progress(Progress::Advance {
-            files: batch.files,
-            bytes: batch.bytes_logical,
-        });
-    }
-    Ok(Some(tree.finish().map_err(HostError::from)?.root))
+    let (outcome, _) = pump(tree, nodes, monitor)?;
+    Ok(Some(outcome.root))
 }
 
 /// Tree nodes of one side: stored ones, and fresh ones of a scan.
@@ -205,12 +184,17 @@ impl<'r> Nodes<'r> {
             fresh_bytes: 0,
         }
     }
+}
 
-    fn has(&self, id: &ChunkId) -> bool {
-        self.fresh.contains_key(id) || !self.reader.index().places(id).is_empty()
+/// New tree nodes are kept.
+impl Sink for Nodes<'_> {
+    fn wants(&mut self, chunk: &FoundChunk) -> bool {
+        chunk.kind == ChunkKind::Tree
+            && !self.fresh.contains_key(&chunk.id)
+            && self.reader.index().places(&chunk.id).is_empty()
     }
 
-    fn keep(&mut self, id: ChunkId, bytes: &[u8]) -> OperationResult<()> {
+    fn take(&mut self, chunk: &FoundChunk, bytes: &[u8]) -> OperationResult<()> {
         self.fresh_bytes += bytes.len();
         if self.fresh_bytes > FRESH_BYTES_MAX {
             return Err(OperationError::Refused {
@@ -218,79 +202,23 @@ impl<'r> Nodes<'r> {
                 hint: "back up, and compare the two snapshots".into(),
             });
         }
-        self.fresh.insert(id, bytes.to_vec());
+        self.fresh.insert(chunk.id, bytes.to_vec());
         Ok(())
     }
-
-    fn node(&self, id: TreeId) -> RepoResult<TreeNode> {
-        let damaged = |error| RepoError::Damaged {
-            object: format!("tree {id}"),
-            cause: podkeep_format::codec::DecodeError::to_string(&error),
-        };
-        if let Some(bytes) = self.fresh.get(&id.into()) {
-            return TreeNode::decode(bytes).map_err(damaged);
-        }
-        let chunk = self.reader.chunk(ChunkKind::Tree, id.into())?;
-        TreeNode::decode(chunk.as_ref()).map_err(damaged)
-    }
-
-    fn root(&self, id: TreeId) -> RepoResult<Entry> {
-        match self.node(id)? {
-            TreeNode::Root(entry) => Ok(*entry),
-            _ => Err(misplaced(id)),
-        }
-    }
-
-    fn directory(&self, id: TreeId) -> Entries<'_> {
-        Entries {
-            nodes: self,
-            stack: vec![(id, None)],
-            leaf: Vec::new().into_iter(),
-        }
-    }
 }
 
-fn misplaced(id: TreeId) -> RepoError {
-    RepoError::Damaged {
-        object: format!("tree {id}"),
-        cause: "has a node in the wrong place".into(),
-    }
-}
-
-/// A directory's entries in order, one node in memory at a time.
-struct Entries<'n> {
-    nodes: &'n Nodes<'n>,
-    /// Nodes to visit, the next one last, each with the level that it must have.
-    stack: Vec<(TreeId, Option<u8>)>,
-    leaf: std::vec::IntoIter<Entry>,
-}
-
-impl Iterator for Entries<'_> {
-    type Item = RepoResult<Entry>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(entry) = self.leaf.next() {
-                return Some(Ok(entry));
+impl TreeNodes for Nodes<'_> {
+    fn tree_node(&self, id: TreeId) -> RepoResult<TreeNode> {
+        match self.fresh.get(&id.into()) {
+            Some(bytes) => {
+                TreeNode::decode(bytes).map_err(|e| RepoError::damaged(format!("tree {id}"), e))
             }
-            let (id, must) = self.stack.pop()?;
-            match self.nodes.node(id) {
-                Ok(TreeNode::Leaf(entries)) if must.is_none_or(|level| level == 0) => {
-                    self.leaf = entries.into_iter();
-                }
-                Ok(TreeNode::Branch { level, children })
-                    if must.is_none_or(|must| level == must) =>
-                {
-                    let below = Some(level - 1);
-                    self.stack
-                        .extend(children.into_iter().rev().map(|(_, id)| (id, below)));
-                }
-                Ok(_) => return Some(Err(misplaced(id))),
-                Err(error) => return Some(Err(error)),
-            }
+            None => self.reader.tree_node(id),
         }
     }
 }
+
+type Entries<'n> = Peekable<DirectoryEntries<'n, Nodes<'n>>>;
 
 /// One item on both sides.
 struct Sides<'a> {
@@ -303,7 +231,7 @@ struct Sides<'a> {
 /// A directory that is being compared: its entries on both sides (none where it is missing), and
 /// the length of its path.
 struct Level<'n> {
-    entries: [Option<Peekable<Entries<'n>>>; 2],
+    entries: [Option<Entries<'n>>; 2],
     path_len: usize,
 }
 
@@ -320,7 +248,7 @@ impl<'a> Sides<'a> {
         let mut pair = [None, None];
         for (side, root) in roots.into_iter().enumerate() {
             if let Some(root) = root {
-                match self.nodes[side].root(root) {
+                match root_entry(self.nodes[side], root) {
                     Ok(entry) => pair[side] = Some(entry),
                     Err(error) => {
                         self.lost(side, b"", error, monitor)?;
@@ -373,15 +301,14 @@ impl<'a> Sides<'a> {
             }
         }
         let [before, after] = &mut level.entries;
-        let name = |entries: &mut Option<Peekable<Entries<'_>>>| -> Option<Vec<u8>> {
+        let name = |entries: &mut Option<Entries<'_>>| -> Option<Vec<u8>> {
             match entries.as_mut()?.peek()? {
                 Ok(entry) => Some(entry.name.clone()),
                 Err(_) => None,
             }
         };
-        let take = |entries: &mut Option<Peekable<Entries<'_>>>| -> Option<Entry> {
-            entries.as_mut()?.next()?.ok()
-        };
+        let take =
+            |entries: &mut Option<Entries<'_>>| -> Option<Entry> { entries.as_mut()?.next()?.ok() };
         Ok(match (name(before), name(after)) {
             (None, None) => None,
             (Some(_), None) => Some([take(before), None]),
@@ -429,7 +356,7 @@ impl<'a> Sides<'a> {
             let nodes = self.nodes;
             stack.push(Level {
                 entries: [0, 1].map(|side: usize| {
-                    trees[side].map(|tree| nodes[side].directory(tree).peekable())
+                    trees[side].map(|tree| DirectoryEntries::of(nodes[side], tree).peekable())
                 }),
                 path_len: path.len(),
             });

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod check;
+mod counting;
 pub mod diff;
 pub mod dump;
 pub mod find;
@@ -9,6 +10,7 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod near;
+mod pump;
 mod reading;
 pub mod restore;
 pub mod select;

@@ -7,7 +7,7 @@ const COMPARED_MAX: usize = 256;
 
 /// The candidates that are closest to `name`: a few edits away, or with one inside the other.
 /// Nearest first, at most three.
-pub fn near_names<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn near_names<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Vec<String> {
     let allowed = (name.chars().count() / 3).clamp(1, 4);
     let mut near: Vec<(usize, &str)> = candidates
         .filter_map(|candidate| {
@@ -19,7 +19,9 @@ pub fn near_names<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> 
     near.sort();
     near.dedup();
     near.truncate(NEAR_MAX);
-    near.into_iter().map(|(_, candidate)| candidate).collect()
+    near.into_iter()
+        .map(|(_, candidate)| candidate.to_owned())
+        .collect()
 }
 
 /// Levenshtein's distance, of the first [`COMPARED_MAX`] characters, without case.

@@ -15,19 +15,17 @@ use std::time::Instant;
 
 use podkeep_format::id::{ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
-use podkeep_format::lease::Purpose;
 use podkeep_format::tree::{Entry, Node};
 
 use self::applier::Applier;
 use self::walk::Walk;
+use super::counting::Counting;
 use super::select::{self, Chosen};
-use super::{OperationError, OperationResult, RestoreOptions, RestoreReport};
+use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, reading};
 use crate::host::{HostError, Place, Target, WriteRequest};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
-use crate::repo::index::Index;
-use crate::repo::lease::HeldLease;
 use crate::repo::reader::Reader;
-use crate::repo::{Repository, StoredSnapshot, orphans};
+use crate::repo::{Repository, StoredSnapshot};
 
 /// Restores what `options` selects. Plans all items first and refuses as a whole when anything
 /// is in the way; nothing was changed then.
@@ -46,22 +44,10 @@ pub fn restore(
             hint: "name items of the snapshot (volume:NAME, path:/DIR) or use --all".into(),
         });
     }
-    // A read lease keeps prune from taking packs away meanwhile; a store that cannot be written
-    // is no reason not to restore.
-    let lease = HeldLease::take(repo, Purpose::Read);
-    if let Err(error) = &lease {
-        monitor.finding(note("the repository", format!("no read lease: {error}")));
-    }
+    let _lease = reading::lease(repo, monitor)?;
     let (run, chosen) = select::resolve(repo, &options.snapshot, wanted, monitor)?;
-    let index = Arc::new(Index::load(repo, monitor)?);
-    let reader = Reader::new(repo, index)?;
-    if !reader.index().orphans.is_empty() {
-        orphans::read_all(&reader, repo, monitor)?;
-    }
-    let counting = Counting {
-        inner: monitor,
-        warnings: Default::default(),
-    };
+    let reader = reading::reader(repo, monitor)?;
+    let counting = Counting::new(monitor);
     let items = plan_items(&reader, options, chosen, &counting)?;
     let mut report = RestoreReport {
         incomplete: !run.is_complete() && items.iter().any(|item| !item.whole),
@@ -87,9 +73,8 @@ pub fn restore(
     for (item, request) in requests {
         restore_item(&reader, target, &item, &request, &counting, &mut report)?;
     }
-    report.warnings = counting.warnings.load(std::sync::atomic::Ordering::Relaxed);
+    report.warnings = counting.warnings();
     report.seconds = started.elapsed().as_secs_f64();
-    drop(lease);
     Ok(report)
 }
 
@@ -313,38 +298,4 @@ fn restore_item(
         warnings: 0,
     });
     Ok(())
-}
-
-fn note(object: &str, message: String) -> Finding {
-    Finding {
-        object: object.to_owned(),
-        kind: FindingKind::Note,
-        snapshots: Vec::new(),
-        paths: Vec::new(),
-        message,
-    }
-}
-
-/// Passes everything on and counts warnings.
-struct Counting<'m> {
-    inner: &'m dyn Monitor,
-    warnings: std::sync::atomic::AtomicU64,
-}
-
-impl Monitor for Counting<'_> {
-    fn finding(&self, finding: Finding) {
-        if finding.kind.is_warning() {
-            self.warnings
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        }
-        self.inner.finding(finding);
-    }
-
-    fn progress(&self, progress: Progress<'_>) {
-        self.inner.progress(progress);
-    }
-
-    fn interrupted(&self) -> bool {
-        self.inner.interrupted()
-    }
 }

@@ -203,20 +203,17 @@ fn latest<'r>(
     })
 }
 
-fn named_host<'r>(runs: &'r [Run], host: &str) -> OperationResult<Vec<&'r Run>> {
+/// The runs of the host of this name; an error names others that are near.
+pub fn named_host<'r>(runs: &'r [Run], host: &str) -> OperationResult<Vec<&'r Run>> {
     let found: Vec<&Run> = runs.iter().filter(|run| run.host_name == host).collect();
     if found.is_empty() {
         let names = runs.iter().map(|run| run.host_name.as_str());
         return Err(OperationError::NoMatch {
             what: format!("host {host}"),
-            near: owned(near_names(host, names)),
+            near: near_names(host, names),
         });
     }
     Ok(found)
-}
-
-fn owned(names: Vec<&str>) -> Vec<String> {
-    names.into_iter().map(str::to_owned).collect()
 }
 
 /// The snapshots of `run` that `wanted` names.
@@ -265,7 +262,7 @@ fn near_items(run: &Run, wanted: &Item) -> Vec<String> {
     if near.is_empty() {
         return names.into_iter().take(5).collect();
     }
-    owned(near)
+    near
 }
 
 /// The path of `wanted` below `item`, when both are `path:` items and it lies there.

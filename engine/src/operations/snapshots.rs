@@ -1,8 +1,7 @@
 //! `snapshots`: the runs of a repository, as people list them.
 
-use super::near::near_names;
 use super::select::{self, Run};
-use super::{OperationError, OperationResult, SnapshotRow};
+use super::{OperationResult, SnapshotRow};
 use crate::monitor::Monitor;
 use crate::repo::Repository;
 
@@ -13,21 +12,12 @@ pub fn snapshots(
     host: Option<&str>,
     monitor: &dyn Monitor,
 ) -> OperationResult<Vec<SnapshotRow>> {
-    let rows: Vec<SnapshotRow> = select::runs(repo, monitor)?.iter().map(row).collect();
-    let Some(host) = host else {
-        return Ok(rows);
+    let runs = select::runs(repo, monitor)?;
+    let runs = match host {
+        Some(host) => select::named_host(&runs, host)?,
+        None => runs.iter().collect(),
     };
-    if !rows.iter().any(|row| row.host == host) {
-        let names = rows.iter().map(|row| row.host.as_str());
-        return Err(OperationError::NoMatch {
-            what: format!("host {host}"),
-            near: near_names(host, names)
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
-        });
-    }
-    Ok(rows.into_iter().filter(|row| row.host == host).collect())
+    Ok(runs.into_iter().map(row).collect())
 }
 
 /// A run as it is listed. Its tags, scope and zone stand in each of its items, so that they are

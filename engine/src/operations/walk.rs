@@ -151,7 +151,4 @@ fn near_paths(reader: &Reader, root: TreeId, path: &[u8]) -> Vec<String> {
         .filter_map(|entry| Some(Escaped(&entry.ok()?.name).to_string()))
         .collect();
     near_names(&Escaped(name).to_string(), names.iter().map(String::as_str))
-        .into_iter()
-        .map(str::to_owned)
-        .collect()
 }

@@ -7,12 +7,12 @@ use std::collections::BTreeSet;
 
 use podkeep_format::author::AuthorCertificate;
 use podkeep_format::id::{AuthorId, RepositoryId, SlotId};
-use podkeep_format::keys::{KeySlot, Role, Secrets, WriteKeyFile, slot_id};
+use podkeep_format::keys::{Argon2Params, KeySlot, Role, Secrets, WriteKeyFile, slot_id};
 use podkeep_format::names;
 use podkeep_format::seal::{AuthorKey, Secret};
 use zeroize::Zeroizing;
 
-use super::open::{read_slot, slot_params};
+use super::open::read_slot;
 use super::{RepoError, RepoResult, Repository, name, now, random};
 use crate::store::ObjectStore;
 
@@ -56,7 +56,7 @@ pub fn put_slot(
         repository,
         passphrase,
         label,
-        slot_params(),
+        Argon2Params::DEFAULT,
         random()?,
     )
     .map_err(damaged)?;
@@ -71,8 +71,8 @@ pub fn put_slot(
 }
 
 /// The secrets that decide chunks, for `init --like`.
-pub fn chunk_secrets(repo: &Repository) -> RepoResult<(Secret, Secret)> {
-    Ok((repo.secrets.chunk_id.clone(), repo.secrets.chunker.clone()))
+pub fn chunk_secrets(repo: &Repository) -> (Secret, Secret) {
+    (repo.secrets.chunk_id.clone(), repo.secrets.chunker.clone())
 }
 
 impl Repository {

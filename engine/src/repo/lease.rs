@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use podkeep_format::frame::Statement;
 use podkeep_format::id::LeaseId;
 use podkeep_format::lease::{Lease, Purpose};
 use podkeep_format::names;
@@ -102,10 +103,8 @@ impl Heart {
                 &random()?,
             )
             .map_err(|e| super::RepoError::damaged("the lease", e))?;
-        let object = name(names::lease(self.lease.lease, self.lease.number))?;
-        self.store.put_new(&object, &bytes)?;
-        self.traffic.added(bytes.len());
-        Ok(())
+        let object = names::lease(self.lease.lease, self.lease.number);
+        self.traffic.put(&*self.store, &object, &bytes)
     }
 
     fn advance(&mut self) -> RepoResult<()> {

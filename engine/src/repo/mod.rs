@@ -21,8 +21,8 @@ mod trees;
 pub mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use podkeep_format::config::Config;
 use podkeep_format::id::{AuthorId, ChunkIdKey, HostId, PackId, RepositoryId};
@@ -35,6 +35,7 @@ pub use keys::{Slot, WriteKeyText};
 pub use open::{Credential, InitOptions, OpenOptions};
 pub use snapshots::StoredSnapshot;
 
+use self::catalog::Catalog;
 use crate::chunk::Chunking;
 use crate::store::{ObjectName, ObjectStore};
 
@@ -47,6 +48,8 @@ pub struct Repository {
     chunking: Arc<Chunking>,
     /// Of this repository, 0700; `None` works too, only slower.
     cache: Option<PathBuf>,
+    /// In the cache folder; opened when it is first needed.
+    catalog: OnceLock<Catalog>,
     host: HostId,
     host_name: String,
     traffic: Arc<Traffic>,
@@ -88,8 +91,12 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn added(&self, bytes: usize) {
-        self.added.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Puts a new object and counts its bytes. Nobody else puts an object of such a name: one
+    /// that is there already came from a try whose answer was lost.
+    pub fn put(&self, store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<()> {
+        store.put_new(&name(object)?, bytes)?;
+        self.added.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     pub fn removed(&self, bytes: u64) {
@@ -172,10 +179,7 @@ impl Repository {
 
     /// Puts a new object and counts its bytes.
     pub fn put(&self, object: &str, bytes: &[u8]) -> RepoResult<()> {
-        if self.store.put_new(&name(object)?, bytes)? == crate::store::Put::Created {
-            self.traffic.added(bytes.len());
-        }
-        Ok(())
+        self.traffic.put(self.store(), object, bytes)
     }
 }
 

@@ -5,11 +5,11 @@
 //! nothing to the store.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use podkeep_format::config::Config;
 use podkeep_format::id::{HostId, RepositoryId, SlotId};
-use podkeep_format::keys::{Argon2Params, KeySlot, Role, Secrets, WriteKeyFile};
+use podkeep_format::keys::{KeySlot, Role, Secrets, WriteKeyFile};
 use podkeep_format::names;
 use podkeep_format::seal::{AuthorKey, PrivateKey, Secret};
 use zeroize::Zeroizing;
@@ -65,7 +65,7 @@ impl Repository {
         let (chunk_id, chunker) = match options.like {
             Some(like) => {
                 like.require_full("share the chunk keys of a repository")?;
-                keys::chunk_secrets(like)?
+                keys::chunk_secrets(like)
             }
             None => (Secret(random()?), Secret(random()?)),
         };
@@ -175,6 +175,7 @@ impl Repository {
             vault: Arc::new(vault),
             secrets,
             cache,
+            catalog: OnceLock::new(),
             host: options.host,
             host_name: options.host_name.clone(),
             traffic: Arc::new(Traffic::default()),
@@ -318,9 +319,4 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         .open(&temp)?
         .write_all(bytes)?;
     std::fs::rename(&temp, path)
-}
-
-/// Strength of new slots: about 0.1 s on a small server.
-pub fn slot_params() -> Argon2Params {
-    Argon2Params::DEFAULT
 }

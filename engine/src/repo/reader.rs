@@ -15,7 +15,7 @@ use podkeep_format::segment::{BlockPlace, Place};
 
 use super::blocks::{self, OpenBlock};
 use super::index::Index;
-pub use super::trees::{DirectoryEntries, Pieces};
+pub use super::trees::{DirectoryEntries, Pieces, TreeNodes, root_entry};
 use super::{RepoError, RepoResult, Repository, Vault, name};
 use crate::store::{ObjectName, ObjectStore, StoreErrorKind};
 

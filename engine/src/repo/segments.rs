@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use podkeep_format::id::{AuthorId, SegmentId};
 use podkeep_format::names;
-use podkeep_format::segment::{SEGMENT_BYTES_MAX, Segment, open_segment};
+use podkeep_format::segment::{SEGMENT_BYTES_MAX, Segment, open_segment, seal_segment};
 
-use super::{RepoError, RepoResult, Vault, name};
+use super::{RepoError, RepoResult, Traffic, Vault, name, random};
 use crate::store::ObjectStore;
 
 /// A segment's body, wherever it lies.
@@ -69,8 +69,29 @@ pub fn load(
     adopt(vault, cache, id, author, body)
 }
 
+/// Seals a body of this author's, stores it and makes it ready for look-ups.
+pub fn store(
+    store: &dyn ObjectStore,
+    traffic: &Traffic,
+    vault: &Vault,
+    cache: Option<&Path>,
+    body: Vec<u8>,
+) -> RepoResult<LoadedSegment> {
+    let bytes = seal_segment(
+        vault.repository,
+        &vault.index,
+        &vault.author,
+        &random()?,
+        body.clone(),
+    )
+    .map_err(|e| RepoError::damaged("an index segment", e))?;
+    let id = SegmentId(*blake3::hash(&bytes).as_bytes());
+    traffic.put(store, &names::segment(id), &bytes)?;
+    adopt(vault, cache, id, vault.author.id(), body)
+}
+
 /// Makes a verified body ready for look-ups, through the cache where there is one.
-pub fn adopt(
+fn adopt(
     vault: &Vault,
     cache: Option<&Path>,
     id: SegmentId,

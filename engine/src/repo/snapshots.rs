@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use podkeep_format::author::{AuthorCertificate, Revocation};
 use podkeep_format::endorsement::Endorsement;
 use podkeep_format::fence::Verdict;
+use podkeep_format::frame::{ObjectKind, Statement};
 use podkeep_format::id::{AuthorId, LeaseId, RunId, SegmentId, SnapshotId};
 use podkeep_format::item::Item;
 use podkeep_format::names;
@@ -20,9 +21,6 @@ use super::segments::LoadedSegment;
 use super::{RepoError, RepoResult, Repository, name};
 use crate::monitor::{Finding, FindingKind, Monitor};
 use crate::store::StoreErrorKind;
-
-/// Bytes of a snapshot, run record or any signed statement.
-const OBJECT_BYTES_MAX: u64 = 16 << 20;
 
 /// A published snapshot of one item.
 #[derive(Clone, Debug)]
@@ -36,22 +34,22 @@ pub struct StoredSnapshot {
 }
 
 impl Repository {
-    pub(super) fn catalog(&self) -> Catalog {
-        Catalog::open(self.cache_folder())
+    fn catalog(&self) -> &Catalog {
+        let open = || Catalog::open(self.cache_folder());
+        self.catalog.get_or_init(open)
     }
 
     /// All snapshots that can be read, by time. One that cannot be read is a finding.
     pub fn snapshots(&self, monitor: &dyn Monitor) -> RepoResult<Vec<StoredSnapshot>> {
-        let catalog = self.catalog();
         let ids = self.snapshot_ids()?;
-        catalog.retain("snapshots", &|text| {
+        self.catalog().retain("snapshots", &|text| {
             super::listed::snapshot(text).is_some_and(|id| ids.contains(&id))
         });
         let authors = self.authors(monitor)?;
         let verdicts = self.verdicts(monitor)?;
         let mut snapshots = Vec::new();
         for id in ids {
-            let read = self.read_snapshot(&catalog, id).and_then(|sealed| {
+            let read = self.read_snapshot(id).and_then(|sealed| {
                 let author = sealed.header.author;
                 if author != self.config().owner && !authors.contains_key(&author) {
                     return Err(RepoError::Damaged {
@@ -72,7 +70,7 @@ impl Repository {
             match read {
                 Ok((header, body)) => {
                     let confirmed = match verdicts.get(&header.lease) {
-                        Some(verdict) => verdict.contains(&id),
+                        Some(verdict) => verdict.counts(&id),
                         None => true,
                     };
                     snapshots.push(StoredSnapshot {
@@ -105,7 +103,7 @@ impl Repository {
             .collect())
     }
 
-    fn read_snapshot(&self, catalog: &Catalog, id: SnapshotId) -> RepoResult<SealedSnapshot> {
+    fn read_snapshot(&self, id: SnapshotId) -> RepoResult<SealedSnapshot> {
         let object = names::snapshot(id, false);
         let parse = |bytes: &[u8]| {
             if *blake3::hash(bytes).as_bytes() != id.0 {
@@ -117,7 +115,7 @@ impl Repository {
             SealedSnapshot::read(bytes, self.id(), &self.vault().index)
                 .map_err(|e| RepoError::damaged(&object, e))
         };
-        if let Some(bytes) = catalog.object(&object)
+        if let Some(bytes) = self.catalog().object(&object)
             && let Ok(sealed) = parse(&bytes)
         {
             return Ok(sealed);
@@ -126,12 +124,12 @@ impl Repository {
         for copy in [object.clone(), names::snapshot(id, true)] {
             let read = self
                 .store()
-                .get(&name(&copy)?, OBJECT_BYTES_MAX)
+                .get(&name(&copy)?, ObjectKind::Snapshot.bytes_max() as u64)
                 .map_err(RepoError::from)
                 .and_then(|bytes| parse(&bytes).map(|sealed| (bytes, sealed)));
             match read {
                 Ok((bytes, sealed)) => {
-                    catalog.keep(&object, &bytes);
+                    self.catalog().keep(&object, &bytes);
                     return Ok(sealed);
                 }
                 Err(error) => {
@@ -181,14 +179,13 @@ impl Repository {
     /// All run records that can be read. Needs a full key.
     pub fn runs(&self, monitor: &dyn Monitor) -> RepoResult<BTreeMap<RunId, RunRecord>> {
         self.require_full("read run records")?;
-        let catalog = self.catalog();
         let mut runs = BTreeMap::new();
         let listed = self.store().list("runs")?;
         for meta in &listed {
             let Some(id) = super::listed::run(meta.name.as_str()) else {
                 continue;
             };
-            match self.read_run(&catalog, id) {
+            match self.read_run(id) {
                 Ok(record) => drop(runs.insert(id, record)),
                 Err(error) if super::reader::is_fatal(&error) => return Err(error),
                 Err(error) => monitor.finding(Finding {
@@ -200,13 +197,13 @@ impl Repository {
                 }),
             }
         }
-        catalog.retain("runs", &|text| {
+        self.catalog().retain("runs", &|text| {
             listed.iter().any(|meta| meta.name.as_str() == text)
         });
         Ok(runs)
     }
 
-    fn read_run(&self, catalog: &Catalog, id: RunId) -> RepoResult<RunRecord> {
+    fn read_run(&self, id: RunId) -> RepoResult<RunRecord> {
         let object = names::run(id);
         let damaged = |e| RepoError::damaged(&object, e);
         let open = |bytes: &[u8]| -> RepoResult<RunRecord> {
@@ -224,21 +221,22 @@ impl Repository {
             }
             Ok(record)
         };
-        if let Some(bytes) = catalog.object(&object)
+        if let Some(bytes) = self.catalog().object(&object)
             && let Ok(record) = open(&bytes)
         {
             return Ok(record);
         }
-        let bytes = self.store().get(&name(&object)?, OBJECT_BYTES_MAX)?;
+        let bytes_max = ObjectKind::Run.bytes_max() as u64;
+        let bytes = self.store().get(&name(&object)?, bytes_max)?;
         let record = open(&bytes)?;
-        catalog.keep(&object, &bytes);
+        self.catalog().keep(&object, &bytes);
         Ok(record)
     }
 
     /// Authors with a valid certificate, with their labels.
     pub fn authors(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<AuthorId, String>> {
         let mut authors = HashMap::new();
-        for (object, bytes) in self.statements("authors", monitor)? {
+        for (object, bytes) in self.statements("authors", ObjectKind::Author, monitor)? {
             let decoded = AuthorCertificate::decode(&bytes, self.id(), self.config().owner);
             match decoded {
                 Ok(certificate) => drop(authors.insert(certificate.author, certificate.label)),
@@ -251,7 +249,7 @@ impl Repository {
     /// Authors whose key the owner has taken back.
     pub fn revoked(&self, monitor: &dyn Monitor) -> RepoResult<HashSet<AuthorId>> {
         let mut revoked = HashSet::new();
-        for (object, bytes) in self.statements("revocations", monitor)? {
+        for (object, bytes) in self.statements("revocations", ObjectKind::Revocation, monitor)? {
             match Revocation::decode(&bytes, self.id(), self.config().owner) {
                 Ok(list) => revoked.extend(list.authors),
                 Err(error) => monitor.finding(unreadable(&object, &error)),
@@ -263,7 +261,7 @@ impl Repository {
     /// Segments that a full-key holder has checked by decoding what they name.
     pub fn endorsed(&self, monitor: &dyn Monitor) -> RepoResult<HashSet<SegmentId>> {
         let mut endorsed = HashSet::new();
-        for (object, bytes) in self.statements("endorsements", monitor)? {
+        for (object, bytes) in self.statements("endorsements", ObjectKind::Endorsement, monitor)? {
             match Endorsement::open(&bytes, self.id(), &self.vault().index) {
                 Ok(list) if list.author == self.config().owner => endorsed.extend(list.segments),
                 Ok(_) => {}
@@ -274,15 +272,15 @@ impl Repository {
     }
 
     /// What the verdicts on fenced leases let count. Only the owner's verdicts are heard.
-    fn verdicts(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<LeaseId, Vec<SnapshotId>>> {
+    fn verdicts(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<LeaseId, Verdict>> {
         let mut verdicts = HashMap::new();
-        for (object, bytes) in self.statements("fences", monitor)? {
+        for (object, bytes) in self.statements("fences", ObjectKind::Verdict, monitor)? {
             if !object.ends_with(".verdict") {
                 continue;
             }
             match Verdict::open(&bytes, self.id(), &self.vault().index) {
                 Ok(verdict) if verdict.author == self.config().owner => {
-                    verdicts.insert(verdict.lease, verdict.snapshots);
+                    verdicts.insert(verdict.lease, verdict);
                 }
                 Ok(_) => {}
                 Err(error) => monitor.finding(unreadable(&object, &error)),
@@ -291,15 +289,17 @@ impl Repository {
         Ok(verdicts)
     }
 
-    /// Name and bytes of every object of a folder of small signed statements.
+    /// Name and bytes of every object of a folder of signed statements, of which those of `kind`
+    /// are the largest.
     fn statements(
         &self,
         folder: &str,
+        kind: ObjectKind,
         monitor: &dyn Monitor,
     ) -> RepoResult<Vec<(String, Vec<u8>)>> {
         let mut statements = Vec::new();
         for meta in self.store().list(folder)? {
-            match self.store().get(&meta.name, OBJECT_BYTES_MAX) {
+            match self.store().get(&meta.name, kind.bytes_max() as u64) {
                 Ok(bytes) => statements.push((meta.name.to_string(), bytes)),
                 Err(error) if error.kind == StoreErrorKind::Unreachable => {
                     return Err(error.into());

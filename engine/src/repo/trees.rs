@@ -6,28 +6,35 @@ use podkeep_format::tree::{Content, Entry, LEVELS_MAX, ListNode, Node, Piece, Tr
 use super::reader::Reader;
 use super::{RepoError, RepoResult};
 
-impl Reader {
+/// Where the nodes of trees come from.
+pub trait TreeNodes {
+    fn tree_node(&self, id: TreeId) -> RepoResult<TreeNode>;
+}
+
+impl TreeNodes for Reader {
     fn tree_node(&self, id: TreeId) -> RepoResult<TreeNode> {
         let chunk = self.chunk(ChunkKind::Tree, id.into())?;
         TreeNode::decode(chunk.as_ref()).map_err(|e| RepoError::damaged(format!("tree {id}"), e))
     }
+}
 
+/// The attributes of an item's root.
+pub fn root_entry(nodes: &impl TreeNodes, id: TreeId) -> RepoResult<Entry> {
+    match nodes.tree_node(id)? {
+        TreeNode::Root(entry) => Ok(*entry),
+        _ => Err(wrong(id, "is not the root of an item")),
+    }
+}
+
+impl Reader {
     /// The attributes of an item's root.
     pub fn root(&self, id: TreeId) -> RepoResult<Entry> {
-        match self.tree_node(id)? {
-            TreeNode::Root(entry) => Ok(*entry),
-            _ => Err(wrong(id, "is not the root of an item")),
-        }
+        root_entry(self, id)
     }
 
-    /// The entries of a directory in order of their names, one node in memory at a time.
+    /// The entries of a directory.
     pub fn directory(&self, id: TreeId) -> DirectoryEntries<'_> {
-        DirectoryEntries {
-            reader: self,
-            stack: vec![(id, None)],
-            leaf: Vec::new().into_iter(),
-            lost: false,
-        }
+        DirectoryEntries::of(self, id)
     }
 
     /// The entry at `path` (components separated by `/`; empty: the root).
@@ -91,24 +98,26 @@ fn wrong(id: TreeId, cause: &str) -> RepoError {
     }
 }
 
-/// Yields a directory's entries. After an error it goes on with the next node, so that one
-/// damaged node costs only its own entries.
-pub struct DirectoryEntries<'r> {
-    reader: &'r Reader,
+/// Yields a directory's entries in order of their names, one node in memory at a time. After an
+/// error it goes on with the next node, so that one damaged node costs only its own entries.
+pub struct DirectoryEntries<'n, N = Reader> {
+    nodes: &'n N,
     /// Nodes to visit, the next one last, each with the level that it must have.
     stack: Vec<(TreeId, Option<u8>)>,
     leaf: std::vec::IntoIter<Entry>,
-    lost: bool,
 }
 
-impl DirectoryEntries<'_> {
-    /// Whether a node was lost on the way.
-    pub fn lost(&self) -> bool {
-        self.lost
+impl<'n, N: TreeNodes> DirectoryEntries<'n, N> {
+    pub fn of(nodes: &'n N, id: TreeId) -> Self {
+        Self {
+            nodes,
+            stack: vec![(id, None)],
+            leaf: Vec::new().into_iter(),
+        }
     }
 }
 
-impl Iterator for DirectoryEntries<'_> {
+impl<N: TreeNodes> Iterator for DirectoryEntries<'_, N> {
     type Item = RepoResult<Entry>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -117,7 +126,7 @@ impl Iterator for DirectoryEntries<'_> {
                 return Some(Ok(entry));
             }
             let (id, must) = self.stack.pop()?;
-            match self.reader.tree_node(id) {
+            match self.nodes.tree_node(id) {
                 Ok(TreeNode::Leaf(entries)) if must.is_none_or(|level| level == 0) => {
                     self.leaf = entries.into_iter();
                 }
@@ -128,14 +137,8 @@ impl Iterator for DirectoryEntries<'_> {
                     self.stack
                         .extend(children.into_iter().rev().map(|(_, id)| (id, below)));
                 }
-                Ok(_) => {
-                    self.lost = true;
-                    return Some(Err(wrong(id, "has a node in the wrong place")));
-                }
-                Err(error) => {
-                    self.lost = true;
-                    return Some(Err(error));
-                }
+                Ok(_) => return Some(Err(wrong(id, "has a node in the wrong place"))),
+                Err(error) => return Some(Err(error)),
             }
         }
     }

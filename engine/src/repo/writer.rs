@@ -13,14 +13,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use podkeep_format::block::{BlockClass, PayloadBuilder};
-use podkeep_format::id::{ChunkId, ChunkKind, LeaseId, PackId, SegmentId};
+use podkeep_format::id::{ChunkId, ChunkKind, LeaseId, PackId};
 use podkeep_format::names;
 use podkeep_format::pack::{FinishedPack, PackBuilder, PackHeader, TocChunk};
 use podkeep_format::seal::{Secret, SessionSeal};
-use podkeep_format::segment::{SegmentBuilder, seal_segment};
+use podkeep_format::segment::SegmentBuilder;
 
 use super::index::Index;
-use super::{RepoError, RepoResult, Repository, Traffic, Vault, blocks, name, random, segments};
+use super::{RepoError, RepoResult, Repository, Traffic, Vault, blocks, random, segments};
 use crate::store::ObjectStore;
 
 /// Open packs of all classes together; the fullest is closed when they hold more.
@@ -322,7 +322,7 @@ impl State {
         let FinishedPack { id, bytes, blocks } = pack
             .finish(&self.vault.author, &self.vault.index)
             .map_err(|e| RepoError::damaged("a pack", e))?;
-        self.put(names::pack(id), &bytes)?;
+        self.traffic.put(&*self.store, &names::pack(id), &bytes)?;
         drop(bytes);
         let mut segment = lock(&self.segment);
         if segment.builder.is_empty() {
@@ -351,36 +351,17 @@ impl State {
                 std::mem::take(&mut open.ids),
             )
         };
-        let body = builder.finish();
-        let vault = &self.vault;
-        let bytes = seal_segment(
-            vault.repository,
-            &vault.index,
-            &vault.author,
-            &random()?,
-            body.clone(),
-        )
-        .map_err(|e| RepoError::damaged("an index segment", e))?;
-        let id = SegmentId(*blake3::hash(&bytes).as_bytes());
-        self.put(names::segment(id), &bytes)?;
-        let loaded = segments::adopt(
-            vault,
+        self.index.add_own(segments::store(
+            &*self.store,
+            &self.traffic,
+            &self.vault,
             self.segments_folder.as_deref(),
-            id,
-            vault.author.id(),
-            body,
-        )?;
-        self.index.add_own(loaded);
+            builder.finish(),
+        )?);
         let mut in_run = lock(&self.in_run);
         for id in ids {
             in_run.remove(&id);
         }
-        Ok(())
-    }
-
-    fn put(&self, object: String, bytes: &[u8]) -> RepoResult<()> {
-        self.store.put_new(&name(object)?, bytes)?;
-        self.traffic.added(bytes.len());
         Ok(())
     }
 }
@@ -410,25 +391,12 @@ pub fn adopt_orphans(
     for (id, blocks) in packs {
         builder.push(*id, blocks);
     }
-    let body = builder.finish();
-    let vault = repo.vault();
-    let bytes = seal_segment(
-        vault.repository,
-        &vault.index,
-        &vault.author,
-        &random()?,
-        body.clone(),
-    )
-    .map_err(|e| RepoError::damaged("an index segment", e))?;
-    let id = SegmentId(*blake3::hash(&bytes).as_bytes());
-    repo.put(&names::segment(id), &bytes)?;
-    let folder = repo.segments_folder();
-    index.add_own(segments::adopt(
-        vault,
-        folder.as_deref(),
-        id,
-        vault.author.id(),
-        body,
+    index.add_own(segments::store(
+        repo.store(),
+        &repo.traffic,
+        repo.vault(),
+        repo.segments_folder().as_deref(),
+        builder.finish(),
     )?);
     Ok(())
 }

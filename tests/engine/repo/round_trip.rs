@@ -2,10 +2,18 @@
 
 use std::sync::Arc;
 
+use podkeep_engine::monitor::Collect;
 use podkeep_engine::repo::{Credential, InitOptions, RepoError, Repository};
 use podkeep_engine::store::ObjectStore;
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_engine::store::recording::{Op, Recording};
+use podkeep_format::endorsement::{Endorsement, endorsement_id};
+use podkeep_format::frame::{SessionKeys, Statement};
+use podkeep_format::id::{RunId, SegmentId, SnapshotId};
+use podkeep_format::names;
+use podkeep_format::run::RunRecord;
+use podkeep_format::seal::{Secret, SessionSeal};
+use podkeep_format::tree::Time;
 
 use super::memory_host::MemoryHost;
 use super::{
@@ -58,6 +66,64 @@ fn stored_bytes_are_counted_to_the_last_one() {
     let report = back_up(&repo, &MemoryHost::with(&web, &some_files(1)), &[&web]).unwrap();
     let after: u64 = store.list("").unwrap().iter().map(|m| m.size).sum();
     assert_eq!(report.bytes_added, after - before);
+}
+
+#[test]
+fn what_the_format_lets_be_large_is_read_back() {
+    let (_, repo) = prepared();
+    let vault = repo.vault();
+    let author = repo.author();
+    // 22 MB of ids, a third of what either object may have.
+    let ids = (0..700_000u32).map(|n| {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        id
+    });
+    let endorsement = Endorsement {
+        author: author.id(),
+        segments: ids.clone().map(SegmentId).collect(),
+        time: Time::default(),
+    };
+    let bytes = endorsement
+        .seal(repo.id(), &vault.index, author, &[1; 32])
+        .unwrap();
+    let object = names::endorsement(endorsement_id(&bytes));
+    repo.put(&object, &bytes).unwrap();
+    let record = RunRecord {
+        run: RunId([1; RunId::LEN]),
+        author: author.id(),
+        host: repo.host(),
+        host_name: repo.host_name().to_owned(),
+        snapshots: ids.map(SnapshotId).collect(),
+        items_failed: Vec::new(),
+        scope_all: false,
+        tags: Vec::new(),
+        started: Time::default(),
+        finished: Time::default(),
+        zone_minutes: 0,
+        complete: true,
+        bytes_read: 0,
+        bytes_logical: 0,
+        bytes_added: 0,
+        files: 0,
+    };
+    let session = Secret([2; 32]);
+    let seal = SessionSeal::seal(&session, &vault.public, repo.id(), author.id(), &[3; 32]);
+    let keys = SessionKeys {
+        repository: repo.id(),
+        author,
+        session: &session,
+        seal: &seal.unwrap(),
+        salt: [4; 32],
+    };
+    repo.put(&names::run(record.run), &record.seal(&keys).unwrap())
+        .unwrap();
+
+    let monitor = Collect::default();
+    assert_eq!(repo.endorsed(&monitor).unwrap().len(), 700_000);
+    assert!(repo.runs(&monitor).unwrap().remove(&record.run) == Some(record));
+    let findings = monitor.findings.into_inner().unwrap();
+    assert!(findings.is_empty(), "{findings:?}");
 }
 
 #[test]

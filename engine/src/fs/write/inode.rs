@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::IFlags;
 use rustix::io::Errno;
-use rustix::ioctl::{Getter, Setter, opcode};
+
+use crate::fs::attributes::{FsXattr, KEPT_INODE_FLAGS, fsgetxattr};
 
 /// FS_CASEFOLD_FL: names of the directory do not differ by case. Only on an empty directory.
 const CASEFOLD: IFlags = IFlags::from_bits_retain(0x4000_0000);
@@ -20,20 +21,16 @@ pub(super) const LAYOUT: IFlags = IFlags::NOCOW
     .union(NOT_COMPRESSED);
 /// Must be set on a directory before it has entries.
 pub(super) const EMPTY_DIRECTORY: IFlags = CASEFOLD;
-/// What people set; the other bits belong to the file system.
-pub(super) const KEPT: IFlags = LOCKS
+/// What people set: all that a snapshot keeps, and what a place may have given besides. The other
+/// bits belong to the file system.
+pub(super) const KEPT: IFlags = IFlags::from_bits_retain(KEPT_INODE_FLAGS)
     .union(LAYOUT)
     .union(EMPTY_DIRECTORY)
-    .union(IFlags::SYNC)
-    .union(IFlags::DIRSYNC)
-    .union(IFlags::NODUMP)
-    .union(IFlags::NOATIME)
     .union(IFlags::JOURNALING)
     .union(IFlags::NOTAIL)
     .union(IFlags::TOPDIR)
     .union(IFlags::SECURE_REMOVAL)
-    .union(IFlags::UNRM)
-    .union(IFlags::PROJECT_INHERIT);
+    .union(IFlags::UNRM);
 
 /// The kept flags that are set; none where the file system has no such thing.
 pub(super) fn flags(fd: impl AsFd) -> IFlags {
@@ -101,42 +98,21 @@ pub(super) fn unlock(fd: &OwnedFd) {
     }
 }
 
-/// `struct fsxattr` of linux/fs.h.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct FsXattr {
-    xflags: u32,
-    extsize: u32,
-    nextents: u32,
-    projid: u32,
-    cowextsize: u32,
-    pad: [u8; 8],
-}
-
-/// FS_IOC_FSGETXATTR.
-const GET: rustix::ioctl::Opcode = opcode::read::<FsXattr>(b'X', 31);
-/// FS_IOC_FSSETXATTR.
-const SET: rustix::ioctl::Opcode = opcode::write::<FsXattr>(b'X', 32);
-
-// rustix has no call for project ids.
-fn get_extended(fd: impl AsFd) -> Result<FsXattr, Errno> {
-    // SAFETY: FS_IOC_FSGETXATTR fills a `struct fsxattr`, which FsXattr mirrors.
-    unsafe { rustix::ioctl::ioctl(fd, Getter::<GET, FsXattr>::new()) }
-}
-
-fn set_extended(fd: impl AsFd, value: FsXattr) -> Result<(), Errno> {
-    // SAFETY: FS_IOC_FSSETXATTR reads a `struct fsxattr`, which FsXattr mirrors.
-    unsafe { rustix::ioctl::ioctl(fd, Setter::<SET, FsXattr>::new(value)) }
+/// FS_IOC_FSSETXATTR, for which rustix has no call.
+fn fssetxattr(fd: impl AsFd, value: FsXattr) -> Result<(), Errno> {
+    const OPCODE: rustix::ioctl::Opcode = rustix::ioctl::opcode::write::<FsXattr>(b'X', 32);
+    // SAFETY: FS_IOC_FSSETXATTR reads one `struct fsxattr`, and `FsXattr` has its layout.
+    unsafe { rustix::ioctl::ioctl(fd, rustix::ioctl::Setter::<{ OPCODE }, FsXattr>::new(value)) }
 }
 
 /// The project quota id; 0 where there is none.
 pub(super) fn project(fd: impl AsFd) -> u32 {
-    get_extended(fd).map(|value| value.projid).unwrap_or(0)
+    fsgetxattr(fd).map(|value| value.projid).unwrap_or(0)
 }
 
 pub(super) fn set_project(fd: impl AsFd, project: u32) -> Result<(), Errno> {
     let fd = fd.as_fd();
-    let mut value = match get_extended(fd) {
+    let mut value = match fsgetxattr(fd) {
         Ok(value) => value,
         Err(_) if project == 0 => return Ok(()),
         Err(errno) => return Err(errno),
@@ -145,5 +121,5 @@ pub(super) fn set_project(fd: impl AsFd, project: u32) -> Result<(), Errno> {
         return Ok(());
     }
     value.projid = project;
-    set_extended(fd, value)
+    fssetxattr(fd, value)
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use podkeep_format::block::HEADER_BYTES;
-use podkeep_format::endorsement::Endorsement;
-use podkeep_format::id::{ChunkId, EndorsementId, PackId};
+use podkeep_format::endorsement::{Endorsement, endorsement_id};
+use podkeep_format::frame::Statement;
+use podkeep_format::id::{ChunkId, PackId};
 use podkeep_format::names;
 use podkeep_format::pack::PACK_BYTES_MAX;
 use podkeep_format::segment::{BlockPlace, Place};
@@ -150,14 +151,9 @@ impl Check<'_> {
                 self.repo.author(),
                 &random()?,
             )
-            .map_err(|e| RepoError::Damaged {
-                object: "the endorsement".into(),
-                cause: e.to_string(),
-            })?;
-        self.repo.put(
-            &names::endorsement(EndorsementId(*blake3::hash(&bytes).as_bytes())),
-            &bytes,
-        )?;
+            .map_err(|e| RepoError::damaged("the endorsement", e))?;
+        self.repo
+            .put(&names::endorsement(endorsement_id(&bytes)), &bytes)?;
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Everything that a snapshot needs: every tree and list node is read, every content chunk must
 //! have a place that is there. What is damaged is named by snapshot and path.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use podkeep_format::id::{ChunkId, ChunkKind, PackId, TreeId};
 use podkeep_format::tree::{Content, Entry, Node, Piece, XattrValue};
@@ -22,7 +22,6 @@ impl Check<'_> {
             reader,
             bad,
             clean: HashSet::new(),
-            known: HashMap::new(),
             loose: HashSet::new(),
         };
         for snapshot in self.repo.snapshots(self.monitor)? {
@@ -103,8 +102,6 @@ struct Reach<'r> {
     bad: &'r BadPlaces,
     /// Directories below which nothing is damaged.
     clean: HashSet<TreeId>,
-    /// Packs: whether they are there.
-    known: HashMap<PackId, bool>,
     /// Packs that are needed and known only by their own tables of contents.
     loose: HashSet<PackId>,
 }
@@ -218,11 +215,7 @@ impl<'r> Reach<'r> {
         };
         for place in &places {
             let pack = place.block.pack;
-            let there = *self
-                .known
-                .entry(pack)
-                .or_insert_with(|| index.is_live(&pack));
-            if there && !self.bad.contains(place) {
+            if index.is_live(&pack) && !self.bad.contains(place) {
                 if index.orphans.contains(&pack) {
                     self.loose.insert(pack);
                 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use podkeep_format::config::Config;
-use podkeep_format::id::{SegmentId, SlotId, SnapshotId};
-use podkeep_format::keys::KeySlot;
+use podkeep_format::id::{SegmentId, SnapshotId};
+use podkeep_format::keys::{KeySlot, slot_id};
 use podkeep_format::names;
 
 use super::Check;
@@ -33,7 +33,7 @@ impl Check<'_> {
         }
         for id in slots {
             self.pair(names::key(id, false), names::key(id, true), &|bytes| {
-                if blake3::hash(bytes).as_bytes()[..SlotId::LEN] != id.0 {
+                if slot_id(bytes) != id {
                     return Err("its bytes do not hash to its name".into());
                 }
                 KeySlot::read(bytes).map(drop).map_err(|e| e.to_string())
