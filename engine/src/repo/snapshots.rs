@@ -1,17 +1,18 @@
 //! Item snapshots and run records: listing, reading, publishing, and which of them count.
 //!
 //! A snapshot exists twice; either copy is enough. It counts when its author is the owner or
-//! certified by the owner, and when no verdict on its lease leaves it out ("Commit" in the
-//! protocol).
+//! certified by the owner, and when its lease was not fenced, or the verdict on the lease names
+//! it ("Commit" in the protocol). While a fenced lease has no verdict that can be read, none of
+//! its snapshots counts: what they need may be about to go.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use podkeep_format::author::{AuthorCertificate, Revocation};
 use podkeep_format::endorsement::Endorsement;
-use podkeep_format::fence::Verdict;
+use podkeep_format::fence::{Fence, Verdict};
 use podkeep_format::id::{AuthorId, LeaseId, RunId, SegmentId, SnapshotId};
 use podkeep_format::item::Item;
-use podkeep_format::names;
+use podkeep_format::names::{self, Name};
 use podkeep_format::run::{RunRecord, SealedRun};
 use podkeep_format::snapshot::{SealedSnapshot, SnapshotBody, SnapshotHeader};
 
@@ -31,7 +32,7 @@ pub struct StoredSnapshot {
     pub header: SnapshotHeader,
     /// `None` with a write key, which cannot read it.
     pub body: Option<SnapshotBody>,
-    /// `false`: its lease was fenced and the verdict does not name it.
+    /// `false`: its lease was fenced, and no verdict names it (yet).
     pub confirmed: bool,
 }
 
@@ -48,7 +49,7 @@ impl Repository {
             super::listed::snapshot(text).is_some_and(|id| ids.contains(&id))
         });
         let authors = self.authors(monitor)?;
-        let verdicts = self.verdicts(monitor)?;
+        let fenced = self.fenced(monitor)?;
         let mut snapshots = Vec::new();
         for id in ids {
             let read = self.read_snapshot(&catalog, id).and_then(|sealed| {
@@ -71,9 +72,10 @@ impl Repository {
             });
             match read {
                 Ok((header, body)) => {
-                    let confirmed = match verdicts.get(&header.lease) {
-                        Some(verdict) => verdict.contains(&id),
+                    let confirmed = match fenced.get(&header.lease) {
                         None => true,
+                        Some(None) => false,
+                        Some(Some(verdict)) => verdict.counts(&id),
                     };
                     snapshots.push(StoredSnapshot {
                         id,
@@ -173,9 +175,17 @@ impl Repository {
         Ok(id)
     }
 
-    /// Whether somebody fenced this lease.
+    /// Whether the owner fenced this lease.
     pub fn is_fenced(&self, lease: LeaseId) -> RepoResult<bool> {
-        Ok(self.store().size(&name(names::fence(lease))?)?.is_some())
+        match self
+            .store()
+            .get(&name(names::fence(lease))?, OBJECT_BYTES_MAX)
+        {
+            Ok(bytes) => Ok(self.fence_holds(lease, &bytes)),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind == StoreErrorKind::Unreachable => Err(error.into()),
+            Err(_) => Ok(true),
+        }
     }
 
     /// All run records that can be read. Needs a full key.
@@ -273,22 +283,52 @@ impl Repository {
         Ok(endorsed)
     }
 
-    /// What the verdicts on fenced leases let count. Only the owner's verdicts are heard.
-    fn verdicts(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<LeaseId, Vec<SnapshotId>>> {
-        let mut verdicts = HashMap::new();
-        for (object, bytes) in self.statements("fences", monitor)? {
-            if !object.ends_with(".verdict") {
-                continue;
-            }
-            match Verdict::open(&bytes, self.id(), &self.vault().index) {
-                Ok(verdict) if verdict.author == self.config().owner => {
-                    verdicts.insert(verdict.lease, verdict.snapshots);
+    /// The fenced leases, each with its verdict where there is one that can be read. Only the
+    /// owner's count; a damaged fence is one all the same, a damaged verdict is none.
+    fn fenced(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<LeaseId, Option<Verdict>>> {
+        let mut fenced: HashMap<LeaseId, Option<Verdict>> = HashMap::new();
+        for meta in self.store().list("fences")? {
+            let (lease, is_verdict) = match Name::parse(meta.name.as_str()) {
+                Some(Name::Fence(lease)) => (lease, false),
+                Some(Name::Verdict(lease)) => (lease, true),
+                _ => continue,
+            };
+            let verdict = match self.store().get(&meta.name, OBJECT_BYTES_MAX) {
+                Ok(bytes) if is_verdict => {
+                    Verdict::open(&bytes, self.id(), &self.vault().index).map_err(|e| e.to_string())
+                }
+                Ok(bytes) => {
+                    if self.fence_holds(lease, &bytes) {
+                        fenced.entry(lease).or_insert(None);
+                    }
+                    continue;
+                }
+                Err(error) if error.kind == StoreErrorKind::Unreachable => {
+                    return Err(error.into());
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match verdict {
+                Ok(verdict) if verdict.author == self.config().owner && verdict.lease == lease => {
+                    fenced.insert(lease, Some(verdict));
                 }
                 Ok(_) => {}
-                Err(error) => monitor.finding(unreadable(&object, &error)),
+                Err(cause) => {
+                    fenced.entry(lease).or_insert(None);
+                    monitor.finding(unreadable(meta.name.as_str(), &cause));
+                }
             }
         }
-        Ok(verdicts)
+        Ok(fenced)
+    }
+
+    /// Whether these bytes, found as the fence of `lease`, fence it.
+    fn fence_holds(&self, lease: LeaseId, bytes: &[u8]) -> bool {
+        match Fence::open(bytes, self.id(), &self.vault().index) {
+            Ok(fence) => fence.author == self.config().owner && fence.lease == lease,
+            // Whose it was cannot be told: to publish anew costs less than a lost chunk.
+            Err(_) => true,
+        }
     }
 
     /// Name and bytes of every object of a folder of small signed statements.

@@ -3,7 +3,10 @@
 mod crash;
 mod damage;
 mod memory_host;
+mod model;
+mod prune;
 mod round_trip;
+mod schedule;
 mod writers;
 
 use std::path::PathBuf;
