@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod fences;
 mod memory_host;
 mod model;
 mod prune;
