@@ -267,8 +267,10 @@ impl Run<'_> {
         let index = Arc::new(Index::load(repo, self.monitor)?);
         orphans::adopt_own(repo, &index, self.monitor)?;
         let latest = repo.own_latest(self.monitor)?;
-        let states_hold =
-            index.tombstones.is_empty() && index.missing.is_empty() && index.damaged.is_empty();
+        let states_hold = index.tombstones.is_empty()
+            && index.missing.is_empty()
+            && index.short.is_empty()
+            && index.damaged.is_empty();
         let writer = Writer::new(repo, index, lease.id(), self.threads())?;
         Ok(Session {
             lease,

@@ -167,10 +167,17 @@ impl Repository {
     /// Puts a sealed snapshot: the commit point of its item.
     pub fn publish_snapshot(&self, bytes: &[u8]) -> RepoResult<SnapshotId> {
         let id = SnapshotId(*blake3::hash(bytes).as_bytes());
-        self.put(&names::snapshot(id, false), bytes)?;
-        // The twin is for damage that comes later: without it the snapshot stands all the same,
-        // and check makes it again.
+        let first = self.put(&names::snapshot(id, false), bytes);
+        if let Err(RepoError::Store(error)) = &first
+            && error.kind != StoreErrorKind::Short
+        {
+            return Err(error.clone().into());
+        }
+        // The twin is for damage that comes later, or came already: where the store kept only a
+        // part of the first copy, the second one publishes. One copy stands without the other,
+        // and check makes that again.
         self.put(&names::snapshot(id, true), bytes)?;
+        first?;
         self.catalog().keep(&names::snapshot(id, false), bytes);
         Ok(id)
     }

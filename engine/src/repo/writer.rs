@@ -4,8 +4,8 @@
 //! them, fill packs and store them. What is in flight is bounded, and so is what open packs hold
 //! together: memory does not grow with what is stored.
 //!
-//! Order (I-1): a block is in a pack; the pack is durable before a segment names it; the segment
-//! is durable before a snapshot that needs it is put. A crash between any two leaves packs or
+//! Order (I-1): a block is in a pack; the pack is durable, and was seen to be whole, before a
+//! segment names it; the segment likewise before a snapshot that needs it is put. A crash between any two leaves packs or
 //! segments that nothing needs, never a snapshot that lacks something.
 
 use std::collections::HashSet;
@@ -20,8 +20,10 @@ use podkeep_format::seal::{Secret, SessionSeal};
 use podkeep_format::segment::{SegmentBuilder, seal_segment};
 
 use super::index::Index;
-use super::{RepoError, RepoResult, Repository, Traffic, Vault, blocks, name, random, segments};
-use crate::store::ObjectStore;
+use super::{
+    RepoError, RepoResult, Repository, Traffic, Vault, blocks, put_whole, random, segments,
+};
+use crate::store::{ObjectStore, Put};
 
 /// Open packs of all classes together; the fullest is closed when they hold more.
 const OPEN_PACKS_BYTES_MAX: usize = 40 << 20;
@@ -379,8 +381,9 @@ impl State {
     }
 
     fn put(&self, object: String, bytes: &[u8]) -> RepoResult<()> {
-        self.store.put_new(&name(object)?, bytes)?;
-        self.traffic.added(bytes.len());
+        if put_whole(&*self.store, &object, bytes)? == Put::Created {
+            self.traffic.added(bytes.len());
+        }
         Ok(())
     }
 }
