@@ -225,30 +225,38 @@ impl Repository {
 
     fn read_run(&self, catalog: &Catalog, id: RunId) -> RepoResult<RunRecord> {
         let object = names::run(id);
-        let damaged = |e| RepoError::damaged(&object, e);
-        let open = |bytes: &[u8]| -> RepoResult<RunRecord> {
-            let sealed = SealedRun::read(bytes, self.id()).map_err(damaged)?;
-            let private = self.vault().private.as_ref();
-            let private = private.ok_or(RepoError::KeyInsufficient {
-                action: "read run records",
-            })?;
-            let record = sealed.open(private).map_err(damaged)?;
-            if record.run != id {
-                return Err(RepoError::Damaged {
-                    object: object.clone(),
-                    cause: "it is of another run".into(),
-                });
-            }
-            Ok(record)
-        };
         if let Some(bytes) = catalog.object(&object)
-            && let Ok(record) = open(&bytes)
+            && let Ok(record) = self.open_run(id, &bytes)
         {
             return Ok(record);
         }
         let bytes = self.store().get(&name(&object)?, OBJECT_BYTES_MAX)?;
-        let record = open(&bytes)?;
+        let record = self.open_run(id, &bytes)?;
         catalog.keep(&object, &bytes);
+        Ok(record)
+    }
+
+    /// A run record as the store has it, whatever the local catalog kept. Needs a full key.
+    pub fn stored_run(&self, id: RunId) -> RepoResult<RunRecord> {
+        let bytes = self.store().get(&name(names::run(id))?, OBJECT_BYTES_MAX)?;
+        self.open_run(id, &bytes)
+    }
+
+    fn open_run(&self, id: RunId, bytes: &[u8]) -> RepoResult<RunRecord> {
+        let object = names::run(id);
+        let damaged = |e| RepoError::damaged(&object, e);
+        let sealed = SealedRun::read(bytes, self.id()).map_err(damaged)?;
+        let private = self.vault().private.as_ref();
+        let private = private.ok_or(RepoError::KeyInsufficient {
+            action: "read run records",
+        })?;
+        let record = sealed.open(private).map_err(damaged)?;
+        if record.run != id {
+            return Err(RepoError::Damaged {
+                object,
+                cause: "it is of another run".into(),
+            });
+        }
         Ok(record)
     }
 

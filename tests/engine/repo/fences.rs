@@ -229,7 +229,8 @@ fn fence_each(suspending: &Suspending<Arc<MemoryStore>>, elsewhere: Repository, 
     });
 }
 
-fn fence(repo: &Repository, lease: LeaseId) {
+/// Puts a fence, and no verdict.
+pub fn fence(repo: &Repository, lease: LeaseId) {
     let fence = Fence {
         lease,
         prune: LeaseId([7; 16]),
