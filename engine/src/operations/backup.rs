@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use podkeep_format::block::BlockClass;
 use podkeep_format::frame::SessionKeys;
-use podkeep_format::id::{ChunkId, ChunkKind, RunId, SnapshotId};
+use podkeep_format::id::{ChunkId, ChunkKind, RunId};
 use podkeep_format::item::{Escaped, Item};
 use podkeep_format::lease::Purpose;
 use podkeep_format::names;
@@ -266,8 +266,10 @@ impl Run<'_> {
         let index = Arc::new(Index::load(repo, self.monitor)?);
         orphans::adopt_own(repo, &index, self.monitor)?;
         let latest = repo.own_latest(self.monitor)?;
-        let states_hold =
-            index.tombstones.is_empty() && index.missing.is_empty() && index.damaged.is_empty();
+        let states_hold = index.tombstones.is_empty()
+            && index.missing.is_empty()
+            && index.short.is_empty()
+            && index.damaged.is_empty();
         let writer = Writer::new(repo, index, lease.id(), self.threads())?;
         Ok(Session {
             lease,
@@ -456,12 +458,14 @@ impl Run<'_> {
             published.push((item, id));
         }
         if self.repo.is_fenced(session.lease.id())? {
-            for (item, id) in published.into_iter().rev() {
+            for (item, _) in published.into_iter().rev() {
                 let fenced = item.job.fenced + 1;
                 if fenced > FENCED_MAX {
-                    self.monitor.finding(fenced_too_often(&item.job.item, id));
+                    self.monitor
+                        .finding(fenced_too_often(&item.job.item, self.id));
                     self.done.push(BackupItem {
                         complete: false,
+                        failure: Some(FENCED_TOO_OFTEN.into()),
                         ..item.report
                     });
                 } else {
@@ -576,14 +580,16 @@ struct ItemRead {
     complete: bool,
 }
 
-fn fenced_too_often(item: &Item, id: SnapshotId) -> Finding {
+/// Why there is no snapshot that counts, in the words of the finding and of the run record.
+const FENCED_TOO_OFTEN: &str = "its lease was taken for ended again and again, so that what was \
+    stored of it does not count; is this machine suspended while it backs up?";
+
+fn fenced_too_often(item: &Item, run: RunId) -> Finding {
     Finding {
         object: item.to_string(),
-        kind: FindingKind::Damaged,
-        snapshots: vec![id.to_hex()],
+        kind: FindingKind::Unreadable,
+        snapshots: vec![run.to_hex()],
         paths: Vec::new(),
-        message: "its lease was taken for ended again and again: the snapshot is not confirmed; \
-                  is this machine suspended while it backs up?"
-            .into(),
+        message: FENCED_TOO_OFTEN.into(),
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Two questions, which must not be mixed up. "Known" asks whether a writer may leave a chunk
 //! out: only segments of authors that count for this writer, only packs that were listed after
-//! the lease was put and that nobody tombstoned ("Known" in the protocol). "Places" asks where a
-//! reader may find a chunk: every segment counts, since the reader checks the hash of what it
-//! gets and tries the next place.
+//! the lease was put, at their full size, and that nobody tombstoned ("Known" in the protocol).
+//! "Places" asks where a reader may find a chunk: every segment counts, since the reader checks
+//! the hash of what it gets and tries the next place.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 
+use podkeep_format::block::HEADER_BYTES;
 use podkeep_format::id::{AuthorId, ChunkId, PackId, SegmentId};
 use podkeep_format::segment::Place;
 
@@ -24,6 +25,9 @@ pub struct Index {
     live: RwLock<HashSet<PackId>>,
     /// Chunks of orphan packs, and of packs that are not in a segment yet.
     loose: RwLock<HashMap<ChunkId, Vec<Place>>>,
+    /// Packs that were listed with fewer bytes than a segment says: what lies in them is stored
+    /// anew, and may still be read as far as it goes.
+    pub short: BTreeSet<PackId>,
     /// Packs that a segment names and that were not listed.
     pub missing: BTreeSet<PackId>,
     /// Packs that were listed and that no segment names.
@@ -57,10 +61,13 @@ impl Index {
             tombstones.extend(super::listed::tombstone(meta.name.as_str()));
         }
         let listed = store.list("index")?;
-        let mut live = HashSet::new();
+        let mut sizes = HashMap::new();
         for meta in store.list("packs")? {
-            live.extend(super::listed::pack(meta.name.as_str()));
+            let pack = super::listed::pack(meta.name.as_str());
+            sizes.extend(pack.map(|pack| (pack, meta.size)));
         }
+        let mut live: HashSet<PackId> = sizes.keys().copied().collect();
+        let mut short = BTreeSet::new();
         let cache = repo.segments_folder();
         let mut loaded = Vec::new();
         let mut damaged = Vec::new();
@@ -73,6 +80,16 @@ impl Index {
                 Ok(segment) => {
                     named.extend(segment.segment.packs());
                     let trusted = trust.covers(&segment);
+                    // Nobody else's claims make a writer store known chunks anew.
+                    if trusted {
+                        short.extend(segment.segment.blocks().filter_map(|block| {
+                            let end = u64::from(block.position)
+                                + HEADER_BYTES as u64
+                                + u64::from(block.sealed_len);
+                            let cut = sizes.get(&block.pack).is_some_and(|size| *size < end);
+                            cut.then_some(block.pack)
+                        }));
+                    }
                     loaded.push(Arc::new(Standing {
                         loaded: segment,
                         trusted,
@@ -102,6 +119,7 @@ impl Index {
             segments: RwLock::new(loaded),
             live: RwLock::new(live),
             loose: RwLock::new(HashMap::new()),
+            short,
             missing,
             orphans,
             damaged,
@@ -120,7 +138,8 @@ impl Index {
                 s.loaded
                     .segment
                     .places(id)
-                    .any(|place| live.contains(&place.block.pack))
+                    .map(|place| place.block.pack)
+                    .any(|pack| live.contains(&pack) && !self.short.contains(&pack))
             })
     }
 

@@ -37,7 +37,7 @@ pub use snapshots::StoredSnapshot;
 
 use self::catalog::Catalog;
 use crate::chunk::Chunking;
-use crate::store::{ObjectName, ObjectStore};
+use crate::store::{Medium, ObjectName, ObjectStore, Put, StoreError, StoreErrorKind};
 
 /// An open repository: a store, the keys to it, and a cache folder.
 pub struct Repository {
@@ -91,10 +91,10 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Puts a new object and counts its bytes. Nobody else puts an object of such a name: one
+    /// Puts a new object as [`put_whole`] does, and counts its bytes. Nobody else puts an object of such a name: one
     /// that is there already came from a try whose answer was lost.
     pub fn put(&self, store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<()> {
-        store.put_new(&name(object)?, bytes)?;
+        put_whole(store, object, bytes)?;
         self.added.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -177,10 +177,39 @@ impl Repository {
         self.cache.as_ref().map(|cache| cache.join("index"))
     }
 
-    /// Puts a new object and counts its bytes.
+    /// Puts a new object as [`put_whole`] does, and counts its bytes.
     pub fn put(&self, object: &str, bytes: &[u8]) -> RepoResult<()> {
         self.traffic.put(self.store(), object, bytes)
     }
+}
+
+/// Puts a new object and makes sure that the store holds all of it before anything can name it:
+/// a store that reports success and keeps a part is [`StoreErrorKind::Short`]. Where a file system
+/// of another machine stands between ([`Medium::Linearizable`] is not what the store says), the
+/// bytes are read back and compared, too.
+///
+/// What is short stays: nobody names it, and a writer deletes nothing.
+pub fn put_whole(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<Put> {
+    let object = name(object)?;
+    let put = store.put_new(&object, bytes)?;
+    let cause = match store.size(&object)? {
+        None => "the store said that it is stored, and does not have it".to_owned(),
+        Some(size) if size != bytes.len() as u64 => {
+            let len = bytes.len();
+            format!("the store said that it is stored, and holds {size} of its {len} bytes")
+        }
+        Some(_) if store.medium() == Medium::Linearizable => return Ok(put),
+        Some(size) => match store.get(&object, size)? == bytes {
+            true => return Ok(put),
+            false => "the store said that it is stored, and holds other bytes".to_owned(),
+        },
+    };
+    Err(RepoError::Store(StoreError {
+        action: "write",
+        object: format!("{}/{object}", store.place()),
+        kind: StoreErrorKind::Short,
+        cause,
+    }))
 }
 
 /// Names come from `podkeep_format::names`, so that a refusal is a bug, never bad input.

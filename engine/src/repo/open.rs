@@ -15,7 +15,8 @@ use podkeep_format::seal::{AuthorKey, PrivateKey, Secret};
 use zeroize::Zeroizing;
 
 use super::{
-    RepoError, RepoResult, Repository, Traffic, Vault, keys, name, now, random, reserve, snapshots,
+    RepoError, RepoResult, Repository, Traffic, Vault, keys, name, now, put_whole, random, reserve,
+    snapshots,
 };
 use crate::chunk::{ChunkSizes, Chunker, Chunking};
 use crate::store::{Medium, ObjectStore, StoreErrorKind};
@@ -113,7 +114,7 @@ impl Repository {
         reserve::fill(store, options.reserve_bytes)?;
         let bytes = config.encode(&owner);
         for second in [true, false] {
-            store.put_new(&name(names::config(second))?, &bytes)?;
+            put_whole(store, &names::config(second), &bytes)?;
         }
         Ok(config.repository)
     }

@@ -3,7 +3,7 @@
 
 use podkeep_format::names;
 
-use super::{RepoError, RepoResult, Repository, name};
+use super::{RepoError, RepoResult, Repository, put_whole};
 use crate::store::ObjectStore;
 
 /// The reserve lies in pieces, so that it can be written and released in bounded memory.
@@ -22,7 +22,7 @@ pub fn fill(store: &dyn ObjectStore, bytes: u64) -> RepoResult<()> {
             .update(&u64::to_le_bytes(piece))
             .finalize_xof()
             .fill(&mut filler);
-        store.put_new(&name(names::reserve(piece))?, &filler)?;
+        put_whole(store, &names::reserve(piece), &filler)?;
         piece += 1;
         left -= len;
     }

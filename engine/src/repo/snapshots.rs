@@ -1,18 +1,19 @@
 //! Item snapshots and run records: listing, reading, publishing, and which of them count.
 //!
 //! A snapshot exists twice; either copy is enough. It counts when its author is the owner or
-//! certified by the owner, and when no verdict on its lease leaves it out ("Commit" in the
-//! protocol).
+//! certified by the owner, and when its lease was not fenced, or the verdict on the lease names
+//! it ("Commit" in the protocol). While a fenced lease has no verdict that can be read, none of
+//! its snapshots counts: what they need may be about to go.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use podkeep_format::author::{AuthorCertificate, Revocation};
 use podkeep_format::endorsement::Endorsement;
-use podkeep_format::fence::Verdict;
+use podkeep_format::fence::{Fence, Verdict};
 use podkeep_format::frame::{ObjectKind, Statement};
 use podkeep_format::id::{AuthorId, LeaseId, RunId, SegmentId, SnapshotId};
 use podkeep_format::item::Item;
-use podkeep_format::names;
+use podkeep_format::names::{self, Name};
 use podkeep_format::run::{RunRecord, SealedRun};
 use podkeep_format::snapshot::{SealedSnapshot, SnapshotBody, SnapshotHeader};
 
@@ -29,7 +30,7 @@ pub struct StoredSnapshot {
     pub header: SnapshotHeader,
     /// `None` with a write key, which cannot read it.
     pub body: Option<SnapshotBody>,
-    /// `false`: its lease was fenced and the verdict does not name it.
+    /// `false`: its lease was fenced, and no verdict names it (yet).
     pub confirmed: bool,
 }
 
@@ -46,7 +47,7 @@ impl Repository {
             super::listed::snapshot(text).is_some_and(|id| ids.contains(&id))
         });
         let authors = self.authors(monitor)?;
-        let verdicts = self.verdicts(monitor)?;
+        let fenced = self.fenced(monitor)?;
         let mut snapshots = Vec::new();
         for id in ids {
             let read = self.read_snapshot(id).and_then(|sealed| {
@@ -69,9 +70,10 @@ impl Repository {
             });
             match read {
                 Ok((header, body)) => {
-                    let confirmed = match verdicts.get(&header.lease) {
-                        Some(verdict) => verdict.counts(&id),
+                    let confirmed = match fenced.get(&header.lease) {
                         None => true,
+                        Some(None) => false,
+                        Some(Some(verdict)) => verdict.counts(&id),
                     };
                     snapshots.push(StoredSnapshot {
                         id,
@@ -163,17 +165,32 @@ impl Repository {
     /// Puts a sealed snapshot: the commit point of its item.
     pub fn publish_snapshot(&self, bytes: &[u8]) -> RepoResult<SnapshotId> {
         let id = SnapshotId(*blake3::hash(bytes).as_bytes());
-        self.put(&names::snapshot(id, false), bytes)?;
-        // The twin is for damage that comes later: without it the snapshot stands all the same,
-        // and check makes it again.
+        let first = self.put(&names::snapshot(id, false), bytes);
+        if let Err(RepoError::Store(error)) = &first
+            && error.kind != StoreErrorKind::Short
+        {
+            return Err(error.clone().into());
+        }
+        // The twin is for damage that comes later, or came already: where the store kept only a
+        // part of the first copy, the second one publishes. One copy stands without the other,
+        // and check makes that again.
         self.put(&names::snapshot(id, true), bytes)?;
+        first?;
         self.catalog().keep(&names::snapshot(id, false), bytes);
         Ok(id)
     }
 
-    /// Whether somebody fenced this lease.
+    /// Whether the owner fenced this lease.
     pub fn is_fenced(&self, lease: LeaseId) -> RepoResult<bool> {
-        Ok(self.store().size(&name(names::fence(lease))?)?.is_some())
+        match self.store().get(
+            &name(names::fence(lease))?,
+            ObjectKind::Fence.bytes_max() as u64,
+        ) {
+            Ok(bytes) => Ok(self.fence_holds(lease, &bytes)),
+            Err(error) if error.kind == StoreErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind == StoreErrorKind::Unreachable => Err(error.into()),
+            Err(_) => Ok(true),
+        }
     }
 
     /// All run records that can be read. Needs a full key.
@@ -205,31 +222,42 @@ impl Repository {
 
     fn read_run(&self, id: RunId) -> RepoResult<RunRecord> {
         let object = names::run(id);
-        let damaged = |e| RepoError::damaged(&object, e);
-        let open = |bytes: &[u8]| -> RepoResult<RunRecord> {
-            let sealed = SealedRun::read(bytes, self.id()).map_err(damaged)?;
-            let private = self.vault().private.as_ref();
-            let private = private.ok_or(RepoError::KeyInsufficient {
-                action: "read run records",
-            })?;
-            let record = sealed.open(private).map_err(damaged)?;
-            if record.run != id {
-                return Err(RepoError::Damaged {
-                    object: object.clone(),
-                    cause: "it is of another run".into(),
-                });
-            }
-            Ok(record)
-        };
         if let Some(bytes) = self.catalog().object(&object)
-            && let Ok(record) = open(&bytes)
+            && let Ok(record) = self.open_run(id, &bytes)
         {
             return Ok(record);
         }
-        let bytes_max = ObjectKind::Run.bytes_max() as u64;
-        let bytes = self.store().get(&name(&object)?, bytes_max)?;
-        let record = open(&bytes)?;
+        let bytes = self
+            .store()
+            .get(&name(&object)?, ObjectKind::Run.bytes_max() as u64)?;
+        let record = self.open_run(id, &bytes)?;
         self.catalog().keep(&object, &bytes);
+        Ok(record)
+    }
+
+    /// A run record as the store has it, whatever the local catalog kept. Needs a full key.
+    pub fn stored_run(&self, id: RunId) -> RepoResult<RunRecord> {
+        let bytes = self
+            .store()
+            .get(&name(names::run(id))?, ObjectKind::Run.bytes_max() as u64)?;
+        self.open_run(id, &bytes)
+    }
+
+    fn open_run(&self, id: RunId, bytes: &[u8]) -> RepoResult<RunRecord> {
+        let object = names::run(id);
+        let damaged = |e| RepoError::damaged(&object, e);
+        let sealed = SealedRun::read(bytes, self.id()).map_err(damaged)?;
+        let private = self.vault().private.as_ref();
+        let private = private.ok_or(RepoError::KeyInsufficient {
+            action: "read run records",
+        })?;
+        let record = sealed.open(private).map_err(damaged)?;
+        if record.run != id {
+            return Err(RepoError::Damaged {
+                object,
+                cause: "it is of another run".into(),
+            });
+        }
         Ok(record)
     }
 
@@ -271,22 +299,57 @@ impl Repository {
         Ok(endorsed)
     }
 
-    /// What the verdicts on fenced leases let count. Only the owner's verdicts are heard.
-    fn verdicts(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<LeaseId, Verdict>> {
-        let mut verdicts = HashMap::new();
-        for (object, bytes) in self.statements("fences", ObjectKind::Verdict, monitor)? {
-            if !object.ends_with(".verdict") {
-                continue;
-            }
-            match Verdict::open(&bytes, self.id(), &self.vault().index) {
-                Ok(verdict) if verdict.author == self.config().owner => {
-                    verdicts.insert(verdict.lease, verdict);
+    /// The fenced leases, each with its verdict where there is one that can be read. Only the
+    /// owner's count; a damaged fence is one all the same, a damaged verdict is none.
+    fn fenced(&self, monitor: &dyn Monitor) -> RepoResult<HashMap<LeaseId, Option<Verdict>>> {
+        let mut fenced: HashMap<LeaseId, Option<Verdict>> = HashMap::new();
+        for meta in self.store().list("fences")? {
+            let (lease, is_verdict) = match Name::parse(meta.name.as_str()) {
+                Some(Name::Fence(lease)) => (lease, false),
+                Some(Name::Verdict(lease)) => (lease, true),
+                _ => continue,
+            };
+            let kind = if is_verdict {
+                ObjectKind::Verdict
+            } else {
+                ObjectKind::Fence
+            };
+            let verdict = match self.store().get(&meta.name, kind.bytes_max() as u64) {
+                Ok(bytes) if is_verdict => {
+                    Verdict::open(&bytes, self.id(), &self.vault().index).map_err(|e| e.to_string())
+                }
+                Ok(bytes) => {
+                    if self.fence_holds(lease, &bytes) {
+                        fenced.entry(lease).or_insert(None);
+                    }
+                    continue;
+                }
+                Err(error) if error.kind == StoreErrorKind::Unreachable => {
+                    return Err(error.into());
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            match verdict {
+                Ok(verdict) if verdict.author == self.config().owner && verdict.lease == lease => {
+                    fenced.insert(lease, Some(verdict));
                 }
                 Ok(_) => {}
-                Err(error) => monitor.finding(unreadable(&object, &error)),
+                Err(cause) => {
+                    fenced.entry(lease).or_insert(None);
+                    monitor.finding(unreadable(meta.name.as_str(), &cause));
+                }
             }
         }
-        Ok(verdicts)
+        Ok(fenced)
+    }
+
+    /// Whether these bytes, found as the fence of `lease`, fence it.
+    fn fence_holds(&self, lease: LeaseId, bytes: &[u8]) -> bool {
+        match Fence::open(bytes, self.id(), &self.vault().index) {
+            Ok(fence) => fence.author == self.config().owner && fence.lease == lease,
+            // Whose it was cannot be told: to publish anew costs less than a lost chunk.
+            Err(_) => true,
+        }
     }
 
     /// Name and bytes of every object of a folder of signed statements, of which those of `kind`

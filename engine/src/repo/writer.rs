@@ -4,8 +4,8 @@
 //! them, fill packs and store them. What is in flight is bounded, and so is what open packs hold
 //! together: memory does not grow with what is stored.
 //!
-//! Order (I-1): a block is in a pack; the pack is durable before a segment names it; the segment
-//! is durable before a snapshot that needs it is put. A crash between any two leaves packs or
+//! Order (I-1): a block is in a pack; the pack is durable, and was seen to be whole, before a
+//! segment names it; the segment likewise before a snapshot that needs it is put. A crash between any two leaves packs or
 //! segments that nothing needs, never a snapshot that lacks something.
 
 use std::collections::HashSet;

@@ -1,19 +1,40 @@
 //! Every kind of object damaged in every way: found or healed, named, and nothing wrong restored.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
-use podkeep_engine::monitor::FindingKind;
+use podkeep_engine::monitor::{Collect, FindingKind};
+use podkeep_engine::operations::{
+    CheckOptions, OperationError, SnapSpec, SnapWhich, check, ls, snapshots,
+};
+use podkeep_engine::repo::lease::HeldLease;
+use podkeep_engine::repo::{Repository, now, random};
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_engine::store::{ObjectName, ObjectStore};
+use podkeep_format::endorsement::{Endorsement, endorsement_id};
+use podkeep_format::fence::Verdict;
+use podkeep_format::frame::Statement;
+use podkeep_format::id::{PackId, SegmentId};
+use podkeep_format::lease::Purpose;
+use podkeep_format::names;
+use podkeep_format::tombstone::Tombstone;
 
 use super::memory_host::MemoryHost;
-use super::{back_up, bring_back, check_all, copy, full, init, item, open, open_with, some_files};
+use super::schedule::Stage;
+use super::{
+    back_up, bring_back, bring_back_watched, check_all, copy, full, init, item, noise, open,
+    open_with, some_files,
+};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum How {
     Flip,
     Truncate,
     Remove,
+    Empty,
+    /// Other bytes, as many.
+    Garbage,
 }
 
 fn prepared() -> Arc<MemoryStore> {
@@ -33,6 +54,8 @@ fn hurt(store: &MemoryStore, object: &ObjectName, how: How) {
         })),
         How::Truncate => assert!(store.damage(object, |bytes| bytes.truncate(bytes.len() / 2))),
         How::Remove => assert!(store.delete(object).unwrap()),
+        How::Empty => assert!(store.damage(object, Vec::clear)),
+        How::Garbage => assert!(store.damage(object, |bytes| *bytes = noise(77, bytes.len()))),
     }
 }
 
@@ -143,4 +166,152 @@ fn e_11_a_backup_stores_anew_what_a_lost_pack_held() {
         assert!(restored == some_files(1), "{object}");
         assert_eq!(report.warnings, 0, "{object}");
     }
+}
+
+/// Longer than any of these takes, and short of what anybody would call a hang.
+const HANGS: Duration = Duration::from_secs(60);
+
+/// What a command says of a damaged repository: its error and its findings, as text.
+type Command = fn(&Repository) -> Vec<String>;
+
+fn texts(error: Option<OperationError>, monitor: Collect) -> Vec<String> {
+    let findings = monitor.findings.into_inner().unwrap().into_iter();
+    let lines = findings.map(|f| format!("{}: {}", f.object, f.message));
+    lines.chain(error.map(|e| e.to_string())).collect()
+}
+
+fn restores(repo: &Repository) -> Vec<String> {
+    let monitor = Collect::default();
+    let error = bring_back_watched(repo, &item("/srv/web"), &monitor).err();
+    texts(error, monitor)
+}
+
+fn checks(repo: &Repository) -> Vec<String> {
+    let monitor = Collect::default();
+    let options = CheckOptions {
+        read_data_percent: Some(100),
+        ..CheckOptions::default()
+    };
+    texts(check::check(repo, &options, &monitor).err(), monitor)
+}
+
+fn lists(repo: &Repository) -> Vec<String> {
+    let monitor = Collect::default();
+    let spec = SnapSpec {
+        which: SnapWhich::Latest(0),
+        host: None,
+    };
+    let listed = snapshots::snapshots(repo, None, &monitor).and_then(|_| {
+        ls::ls(
+            repo,
+            &spec,
+            None,
+            &mut |_| ControlFlow::Continue(()),
+            &monitor,
+        )
+    });
+    texts(listed.err(), monitor)
+}
+
+/// One of each kind that a backup does not leave behind.
+fn put_other_kinds(repo: &Repository) {
+    repo.export_write_key("web1").unwrap();
+    let lease = HeldLease::take(repo, Purpose::Write).unwrap();
+    // Its owner is killed: nothing gives it back.
+    let id = lease.id();
+    std::mem::forget(lease);
+    let (index, author) = (&repo.vault().index, repo.author());
+    let (salt, time) = (random().unwrap(), now());
+    let verdict = Verdict {
+        lease: id,
+        prune: id,
+        author: author.id(),
+        snapshots: Vec::new(),
+        time,
+    };
+    super::fences::fence(repo, id);
+    let bytes = verdict.seal(repo.id(), index, author, &salt).unwrap();
+    repo.put(&names::verdict(id), &bytes).unwrap();
+    let pack = PackId([1; 32]);
+    let tombstone = Tombstone {
+        pack,
+        prune: id,
+        author: author.id(),
+        time,
+    };
+    let bytes = tombstone.seal(repo.id(), index, author, &salt).unwrap();
+    repo.put(&names::tombstone(pack), &bytes).unwrap();
+    let endorsement = Endorsement {
+        author: author.id(),
+        segments: vec![SegmentId([1; 32])],
+        time,
+    };
+    let bytes = endorsement.seal(repo.id(), index, author, &salt).unwrap();
+    repo.put(&names::endorsement(endorsement_id(&bytes)), &bytes)
+        .unwrap();
+}
+
+/// E-29: a damaged object made a restore of another program wait for ever. Whatever is damaged,
+/// in whatever way, `restore`, `check` and listing end; and where something cannot be done any
+/// more, what they say names the object, or what is lost of the item.
+#[test]
+fn e_29_no_damage_makes_a_command_hang() {
+    let intact = prepared();
+    put_other_kinds(&open(intact.clone()));
+    let stage = Stage::new(copy(&*intact), &[]);
+    let repo = Arc::new(open(Arc::new(stage.gate(0))));
+    let commands: [(&str, Command); 3] = [("restore", restores), ("check", checks), ("ls", lists)];
+    let mut damaged = 0;
+    for object in objects(&intact, "") {
+        // Both copies at once: damage to one is healed, and has its own test.
+        let twin = ObjectName::parse(&format!("{object}.2"));
+        if object.as_str().ends_with(".2") || object.as_str().starts_with("reserve/") {
+            continue;
+        }
+        for how in [
+            How::Flip,
+            How::Truncate,
+            How::Remove,
+            How::Empty,
+            How::Garbage,
+        ] {
+            let store = copy(&*intact);
+            hurt(&store, &object, how);
+            if let Some(twin) = twin.as_ref().filter(|t| store.size(t).unwrap().is_some()) {
+                hurt(&store, twin, how);
+            }
+            for (name, command) in commands {
+                stage.set_store(copy(&store));
+                let what = format!("{name} with {how:?} {object}");
+                let (tell, told) = std::sync::mpsc::channel();
+                let repo = Arc::clone(&repo);
+                std::thread::spawn(move || tell.send(command(&repo)));
+                let texts = told
+                    .recv_timeout(HANGS)
+                    .unwrap_or_else(|e| panic!("{what} does not end: {e}"));
+                let folder = object.as_str().split_once('/').map(|(folder, _)| folder);
+                let must_tell = match folder {
+                    // A lease, a tombstone and a fence hold whatever their bytes are.
+                    Some("leases" | "tombstones") => false,
+                    Some("fences") => object.as_str().ends_with(".verdict") && how != How::Remove,
+                    Some("authors" | "endorsements") => how != How::Remove,
+                    // What the packs hold stands in for a segment: only check says so.
+                    Some("index") => name == "check" && how != How::Remove,
+                    // Without its record a run is one that was cut off.
+                    Some("runs") => how != How::Remove,
+                    // One that is gone in both copies cannot be told from a forgotten one.
+                    Some("snapshots") => how != How::Remove,
+                    Some("packs") => name == "check",
+                    // An open repository does not read its config and keys again.
+                    _ => name == "check" && how != How::Remove,
+                };
+                let file = object.as_str().rsplit('/').next().unwrap();
+                let named = texts.iter().any(|text| text.contains(file));
+                let lost = texts.iter().any(|text| text.contains("/srv/web"));
+                assert!(!must_tell || named || lost, "{what}: {texts:?}");
+                damaged += 1;
+            }
+        }
+    }
+    assert!(damaged > 60, "{damaged}");
 }

@@ -2,8 +2,13 @@
 
 mod crash;
 mod damage;
+mod fences;
 mod memory_host;
+mod model;
+mod prune;
 mod round_trip;
+mod schedule;
+mod short;
 mod writers;
 
 use std::path::PathBuf;
@@ -85,6 +90,16 @@ fn bring_back(
     repo: &Repository,
     wanted: &Item,
 ) -> OperationResult<(Files, RestoreReport, Vec<Finding>)> {
+    let monitor = Collect::default();
+    let (files, report) = bring_back_watched(repo, wanted, &monitor)?;
+    Ok((files, report, monitor.findings.into_inner().unwrap()))
+}
+
+fn bring_back_watched(
+    repo: &Repository,
+    wanted: &Item,
+    monitor: &Collect,
+) -> OperationResult<(Files, RestoreReport)> {
     let host = MemoryHost::default();
     let options = RestoreOptions {
         snapshot: SnapSpec {
@@ -105,10 +120,8 @@ fn bring_back(
         dry_run: false,
         threads: 2,
     };
-    let monitor = Collect::default();
-    let report = restore::restore(repo, &host, &options, &monitor)?;
-    let findings = monitor.findings.into_inner().unwrap();
-    Ok((host.take_restored("/restored"), report, findings))
+    let report = restore::restore(repo, &host, &options, monitor)?;
+    Ok((host.take_restored("/restored"), report))
 }
 
 fn check_all(repo: &Repository) -> OperationResult<(CheckReport, Vec<Finding>)> {

@@ -42,7 +42,25 @@ impl Check<'_> {
                 files: body.files,
                 bytes: body.bytes_logical,
             });
-            if damage.count > 0 {
+            if !snapshot.confirmed {
+                // Prune may have taken what it needs, and rightly: no damage, but to be known.
+                self.monitor.finding(Finding {
+                    object: snapshot.header.item.to_string(),
+                    kind: FindingKind::Note,
+                    snapshots: vec![snapshot.header.run.to_hex()],
+                    paths: damage.paths,
+                    message: match damage.count {
+                        0 => {
+                            "not confirmed: its lease was fenced; all that it needs is there".into()
+                        }
+                        count => format!(
+                            "not confirmed: its lease was fenced, and {count} entries of it are \
+                             gone: {}",
+                            damage.cause
+                        ),
+                    },
+                });
+            } else if damage.count > 0 {
                 self.report.damaged += 1;
                 self.monitor.finding(Finding {
                     object: snapshot.header.item.to_string(),

@@ -1,4 +1,4 @@
-//! What exists twice: config, key slots, snapshots.
+//! What exists twice: config, key slots, snapshots; and run records, which do not.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use podkeep_format::names;
 use super::Check;
 use crate::operations::OperationResult;
 use crate::repo::listed;
+use crate::repo::reader::is_fatal;
 use crate::repo::{RepoResult, name};
 use crate::store::StoreErrorKind;
 
@@ -42,6 +43,19 @@ impl Check<'_> {
         for id in self.repo.snapshot_ids()? {
             self.report.snapshots += 1;
             self.snapshot(id)?;
+        }
+        for meta in self.repo.store().list("runs")? {
+            if let Some(id) = listed::run(meta.name.as_str())
+                && let Err(error) = self.repo.stored_run(id)
+            {
+                if is_fatal(&error) {
+                    return Err(error.into());
+                }
+                self.damage(
+                    meta.name,
+                    format!("{error}; its items can be restored all the same"),
+                );
+            }
         }
         Ok(())
     }
