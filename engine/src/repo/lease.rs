@@ -103,8 +103,12 @@ impl Heart {
                 &random()?,
             )
             .map_err(|e| super::RepoError::damaged("the lease", e))?;
-        let object = names::lease(self.lease.lease, self.lease.number);
-        self.traffic.put(&*self.store, &object, &bytes)
+        let object = name(names::lease(self.lease.lease, self.lease.number))?;
+        // Not looked for afterwards: an observer may take it away at once, and the fence check at
+        // commit tells.
+        self.store.put_new(&object, &bytes)?;
+        self.traffic.added(bytes.len());
+        Ok(())
     }
 
     fn advance(&mut self) -> RepoResult<()> {

@@ -91,11 +91,15 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Puts a new object as [`put_whole`] does, and counts its bytes. Nobody else puts an object of such a name: one
-    /// that is there already came from a try whose answer was lost.
+    pub fn added(&self, bytes: usize) {
+        self.added.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Puts a new object as [`put_whole`] does, and counts its bytes. Nobody else puts an object
+    /// of such a name: one that is there already came from a try whose answer was lost.
     pub fn put(&self, store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<()> {
         put_whole(store, object, bytes)?;
-        self.added.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.added(bytes.len());
         Ok(())
     }
 
