@@ -13,7 +13,7 @@ use podkeep_format::id::LeaseId;
 use podkeep_format::lease::{Lease, Purpose};
 use podkeep_format::names;
 
-use super::{RepoResult, Repository, Traffic, Vault, name, random, system};
+use super::{RepoResult, Repository, Traffic, Vault, name, put_under_lease, random, system};
 use crate::store::{ObjectStore, StoreError};
 
 /// Seconds between two heartbeats.
@@ -102,8 +102,9 @@ impl Heart {
                 &random()?,
             )
             .map_err(|e| super::RepoError::damaged("the lease", e))?;
-        let object = name(names::lease(self.lease.lease, self.lease.number))?;
-        self.store.put_new(&object, &bytes)?;
+        // A lease that the store did not keep protects nothing.
+        let object = names::lease(self.lease.lease, self.lease.number);
+        put_under_lease(&*self.store, self.lease.lease, &object, &bytes)?;
         self.traffic.added(bytes.len());
         Ok(())
     }

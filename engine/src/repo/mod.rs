@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use podkeep_format::config::Config;
-use podkeep_format::id::{AuthorId, ChunkIdKey, HostId, PackId, RepositoryId};
+use podkeep_format::id::{AuthorId, ChunkIdKey, HostId, LeaseId, PackId, RepositoryId};
 use podkeep_format::pack::PackHeader;
 use podkeep_format::seal::{AuthorKey, ObjectKey, PrivateKey, PublicKey, Secret};
 
@@ -206,6 +206,27 @@ pub fn put_whole(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoRes
         kind: StoreErrorKind::Short,
         cause,
     }))
+}
+
+/// [`put_whole`] for what prune may sweep once it took `lease` for ended. Of a fenced lease it is
+/// no failing store when an object is gone again: who finds the fence at commit does all anew.
+pub fn put_under_lease(
+    store: &dyn ObjectStore,
+    lease: LeaseId,
+    object: &str,
+    bytes: &[u8],
+) -> RepoResult<Put> {
+    match put_whole(store, object, bytes) {
+        Err(RepoError::Store(error))
+            if error.kind == StoreErrorKind::Short
+                && store
+                    .size(&name(podkeep_format::names::fence(lease))?)?
+                    .is_some() =>
+        {
+            Ok(Put::Created)
+        }
+        result => result,
+    }
 }
 
 /// Names come from `podkeep_format::names`, so that a refusal is a bug, never bad input.

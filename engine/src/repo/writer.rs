@@ -21,7 +21,7 @@ use podkeep_format::segment::{SegmentBuilder, seal_segment};
 
 use super::index::Index;
 use super::{
-    RepoError, RepoResult, Repository, Traffic, Vault, blocks, put_whole, random, segments,
+    RepoError, RepoResult, Repository, Traffic, Vault, blocks, put_under_lease, random, segments,
 };
 use crate::store::{ObjectStore, Put};
 
@@ -381,7 +381,7 @@ impl State {
     }
 
     fn put(&self, object: String, bytes: &[u8]) -> RepoResult<()> {
-        if put_whole(&*self.store, &object, bytes)? == Put::Created {
+        if put_under_lease(&*self.store, self.lease, &object, bytes)? == Put::Created {
             self.traffic.added(bytes.len());
         }
         Ok(())

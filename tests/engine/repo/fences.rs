@@ -180,7 +180,9 @@ fn e_04_a_backup_suspended_while_prune_runs_never_publishes_what_lacks_chunks() 
             let (done, elsewhere) = (Arc::clone(&done), Arc::clone(&elsewhere));
             move |number, _, _| {
                 if number == at {
+                    // The first one fences the lease, the second one takes its packs, too.
                     *done.lock().unwrap() = prune(&elsewhere);
+                    prune(&elsewhere);
                 }
             }
         });
@@ -189,7 +191,7 @@ fn e_04_a_backup_suspended_while_prune_runs_never_publishes_what_lacks_chunks() 
         if at > operations {
             break;
         }
-        let what = format!("a prune before operation {at} of {operations}");
+        let what = format!("two prunes before operation {at} of {operations}");
         let done = done.lock().unwrap().clone();
         pruned_away += usize::from(done.packs_deleted > 0);
         let leases = suspending.inner.count(Op::PutNew, "leases/");
