@@ -40,12 +40,15 @@ pub fn check(
     for (segment, cause) in &reader.index().damaged {
         check.report_segment(*segment, cause, loose > 0);
     }
-    check.pack_sizes(&reader)?;
+    let missing = check.pack_sizes(&reader)?;
     let bad = match options.read_data_percent {
         Some(percent) => check.read_packs(&reader, percent)?,
         None => Default::default(),
     };
+    let damaged_before = check.report.damaged;
     check.reach(&reader, &bad)?;
+    let something_is_lost = check.report.damaged > damaged_before;
+    check.report_missing(missing, something_is_lost);
     if options.endorse {
         check.endorse(&reader)?;
     }

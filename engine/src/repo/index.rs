@@ -18,6 +18,10 @@ use super::snapshots::Trust;
 use super::{RepoError, RepoResult, Repository};
 use crate::monitor::{Finding, FindingKind, Monitor};
 
+/// How often everything is listed when segments are replaced meanwhile. Prune replaces each of
+/// them once, and then no more.
+const LISTINGS_MAX: u32 = 4;
+
 /// The index as one run sees it.
 pub struct Index {
     segments: RwLock<Vec<Arc<Standing>>>,
@@ -53,7 +57,27 @@ struct Standing {
 impl Index {
     /// Lists tombstones, then segments, then packs, and loads the segments. Segments that cannot
     /// be read are remembered in [`damaged`](Self::damaged), not fatal: their packs are orphans.
+    ///
+    /// A segment that is gone before it is read was replaced by prune, so that everything is
+    /// listed again: without what it named, a writer would store all of that anew.
     pub fn load(repo: &Repository, monitor: &dyn Monitor) -> RepoResult<Self> {
+        for _ in 1..LISTINGS_MAX {
+            if let Some(index) = Self::load_listed(repo, monitor, false)? {
+                return Ok(index);
+            }
+        }
+        let index = Self::load_listed(repo, monitor, true)?;
+        index.ok_or_else(|| RepoError::System {
+            cause: "the index changes faster than it is read".into(),
+        })
+    }
+
+    /// `None`: a listed segment is gone, and `last` does not say to do without it.
+    fn load_listed(
+        repo: &Repository,
+        monitor: &dyn Monitor,
+        last: bool,
+    ) -> RepoResult<Option<Self>> {
         let store = repo.store();
         let trust = Trust::load(repo, monitor)?;
         let mut tombstones = BTreeSet::new();
@@ -98,6 +122,11 @@ impl Index {
                 Err(RepoError::Store(e)) if e.kind == crate::store::StoreErrorKind::Unreachable => {
                     return Err(e.into());
                 }
+                Err(RepoError::Store(e))
+                    if e.kind == crate::store::StoreErrorKind::NotFound && !last =>
+                {
+                    return Ok(None);
+                }
                 Err(error) => {
                     monitor.finding(Finding {
                         object: meta.name.to_string(),
@@ -115,7 +144,7 @@ impl Index {
         for pack in &tombstones {
             live.remove(pack);
         }
-        Ok(Self {
+        Ok(Some(Self {
             segments: RwLock::new(loaded),
             live: RwLock::new(live),
             loose: RwLock::new(HashMap::new()),
@@ -124,7 +153,7 @@ impl Index {
             orphans,
             damaged,
             tombstones,
-        })
+        }))
     }
 
     /// Whether a writer may leave this chunk out.

@@ -34,28 +34,15 @@ struct Heart {
     traffic: Arc<Traffic>,
     vault: Arc<Vault>,
     lease: Lease,
+    /// Of the newest heartbeat that was stored.
+    bytes: u64,
 }
 
 impl HeldLease {
     /// Puts the first heartbeat, durably, and starts the others.
     pub fn take(repo: &Repository, purpose: Purpose) -> RepoResult<Self> {
         let id = LeaseId(random()?);
-        let mut heart = Heart {
-            store: repo.store_arc(),
-            traffic: repo.traffic(),
-            vault: repo.vault_arc(),
-            lease: Lease {
-                lease: id,
-                number: 0,
-                purpose,
-                author: repo.author().id(),
-                host: repo.host(),
-                host_name: repo.host_name().to_owned(),
-                heartbeat_secs: HEARTBEAT_SECS,
-                lease_secs: LEASE_SECS,
-                time: super::now(),
-            },
-        };
+        let mut heart = Heart::new(repo, id, purpose);
         heart.beat()?;
         let (stop, stopped) = bounded(1);
         let heart = std::thread::Builder::new()
@@ -93,7 +80,27 @@ impl Drop for HeldLease {
 }
 
 impl Heart {
-    fn beat(&self) -> RepoResult<()> {
+    fn new(repo: &Repository, id: LeaseId, purpose: Purpose) -> Self {
+        Self {
+            store: repo.store_arc(),
+            traffic: repo.traffic(),
+            vault: repo.vault_arc(),
+            lease: Lease {
+                lease: id,
+                number: 0,
+                purpose,
+                author: repo.author().id(),
+                host: repo.host(),
+                host_name: repo.host_name().to_owned(),
+                heartbeat_secs: HEARTBEAT_SECS,
+                lease_secs: LEASE_SECS,
+                time: super::now(),
+            },
+            bytes: 0,
+        }
+    }
+
+    fn beat(&mut self) -> RepoResult<()> {
         let bytes = self
             .lease
             .seal(
@@ -103,20 +110,23 @@ impl Heart {
                 &random()?,
             )
             .map_err(|e| super::RepoError::damaged("the lease", e))?;
-        let object = name(names::lease(self.lease.lease, self.lease.number))?;
-        // Not looked for afterwards: an observer may take it away at once, and the fence check at
-        // commit tells.
-        self.store.put_new(&object, &bytes)?;
-        self.traffic.added(bytes.len());
+        // A lease that the store did not keep protects nothing.
+        let object = names::lease(self.lease.lease, self.lease.number);
+        let lease = Some(self.lease.lease);
+        self.traffic.put(&*self.store, lease, &object, &bytes)?;
+        self.bytes = bytes.len() as u64;
         Ok(())
     }
 
     fn advance(&mut self) -> RepoResult<()> {
+        let old_bytes = self.bytes;
         self.lease.number += 1;
         self.lease.time = super::now();
         self.beat()?;
         let old = name(names::lease(self.lease.lease, self.lease.number - 1))?;
-        self.store.delete(&old)?;
+        if self.store.delete(&old)? {
+            self.traffic.removed(old_bytes);
+        }
         Ok(())
     }
 
@@ -130,5 +140,45 @@ impl Heart {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use podkeep_format::id::HostId;
+
+    use super::*;
+    use crate::repo::{Credential, InitOptions, OpenOptions};
+    use crate::store::memory::MemoryStore;
+
+    /// A run of hours was reported to have stored a lease for each minute of it: heartbeats were
+    /// counted when they were put, and not when they were deleted.
+    #[test]
+    fn heartbeats_that_are_gone_are_no_growth() {
+        let store = Arc::new(MemoryStore::new());
+        let options = InitOptions {
+            like: None,
+            reserve_bytes: 0,
+            label: String::new(),
+        };
+        Repository::init(&*store, b"passphrase", &options).unwrap();
+        let credential = Credential::Passphrase(b"passphrase".to_vec().into());
+        let options = OpenOptions {
+            cache: None,
+            host: HostId([1; 16]),
+            host_name: "host".into(),
+        };
+        let repo = Repository::open(store.clone(), &credential, &options).unwrap();
+        let mut heart = Heart::new(&repo, LeaseId([1; 16]), Purpose::Write);
+        heart.beat().unwrap();
+        for _ in 0..5 {
+            heart.advance().unwrap();
+            let there = store.list("leases").unwrap();
+            assert_eq!(there.len(), 1, "only the newest one");
+            assert_eq!(repo.traffic().growth(), there[0].size);
+        }
+        heart.remove().unwrap();
+        assert_eq!(repo.traffic().growth(), 0);
+        assert!(store.list("leases").unwrap().is_empty());
     }
 }

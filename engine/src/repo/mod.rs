@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use podkeep_format::config::Config;
-use podkeep_format::id::{AuthorId, ChunkIdKey, HostId, PackId, RepositoryId};
+use podkeep_format::id::{AuthorId, ChunkIdKey, HostId, LeaseId, PackId, RepositoryId};
 use podkeep_format::pack::PackHeader;
 use podkeep_format::seal::{AuthorKey, ObjectKey, PrivateKey, PublicKey, Secret};
 
@@ -91,15 +91,21 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn added(&self, bytes: usize) {
-        self.added.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Puts a new object as [`put_whole`] does, and counts its bytes. Nobody else puts an object
-    /// of such a name: one that is there already came from a try whose answer was lost.
-    pub fn put(&self, store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<()> {
-        put_whole(store, object, bytes)?;
-        self.added(bytes.len());
+    /// Puts a new object as [`put_whole`] does, or where `lease` holds what it is for as
+    /// [`put_under_lease`], and counts its bytes. Nobody else puts an object of such a name: one
+    /// that is there already came from a try whose answer was lost.
+    pub fn put(
+        &self,
+        store: &dyn ObjectStore,
+        lease: Option<LeaseId>,
+        object: &str,
+        bytes: &[u8],
+    ) -> RepoResult<()> {
+        match lease {
+            Some(lease) => put_under_lease(store, lease, object, bytes)?,
+            None => put_whole(store, object, bytes)?,
+        };
+        self.added.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -183,7 +189,7 @@ impl Repository {
 
     /// Puts a new object as [`put_whole`] does, and counts its bytes.
     pub fn put(&self, object: &str, bytes: &[u8]) -> RepoResult<()> {
-        self.traffic.put(self.store(), object, bytes)
+        self.traffic.put(self.store(), None, object, bytes)
     }
 }
 
@@ -214,6 +220,27 @@ pub fn put_whole(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoRes
         kind: StoreErrorKind::Short,
         cause,
     }))
+}
+
+/// [`put_whole`] for what prune may sweep once it took `lease` for ended. Of a fenced lease it is
+/// no failing store when an object is gone again: who finds the fence at commit does all anew.
+pub fn put_under_lease(
+    store: &dyn ObjectStore,
+    lease: LeaseId,
+    object: &str,
+    bytes: &[u8],
+) -> RepoResult<Put> {
+    match put_whole(store, object, bytes) {
+        Err(RepoError::Store(error))
+            if error.kind == StoreErrorKind::Short
+                && store
+                    .size(&name(podkeep_format::names::fence(lease))?)?
+                    .is_some() =>
+        {
+            Ok(Put::Created)
+        }
+        result => result,
+    }
 }
 
 /// Names come from `podkeep_format::names`, so that a refusal is a bug, never bad input.

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use podkeep_format::id::{AuthorId, SegmentId};
+use podkeep_format::id::{AuthorId, LeaseId, SegmentId};
 use podkeep_format::names;
 use podkeep_format::segment::{SEGMENT_BYTES_MAX, Segment, open_segment, seal_segment};
 
@@ -69,9 +69,11 @@ pub fn load(
     adopt(vault, cache, id, author, body)
 }
 
-/// Seals a body of this author's, stores it and makes it ready for look-ups.
+/// Seals a body of this author's, stores it and makes it ready for look-ups. `lease`: as for
+/// [`Traffic::put`].
 pub fn store(
     store: &dyn ObjectStore,
+    lease: Option<LeaseId>,
     traffic: &Traffic,
     vault: &Vault,
     cache: Option<&Path>,
@@ -86,7 +88,7 @@ pub fn store(
     )
     .map_err(|e| RepoError::damaged("an index segment", e))?;
     let id = SegmentId(*blake3::hash(&bytes).as_bytes());
-    traffic.put(store, &names::segment(id), &bytes)?;
+    traffic.put(store, lease, &names::segment(id), &bytes)?;
     adopt(vault, cache, id, vault.author.id(), body)
 }
 

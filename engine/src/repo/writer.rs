@@ -322,7 +322,9 @@ impl State {
         let FinishedPack { id, bytes, blocks } = pack
             .finish(&self.vault.author, &self.vault.index)
             .map_err(|e| RepoError::damaged("a pack", e))?;
-        self.traffic.put(&*self.store, &names::pack(id), &bytes)?;
+        let lease = Some(self.lease);
+        self.traffic
+            .put(&*self.store, lease, &names::pack(id), &bytes)?;
         drop(bytes);
         let mut segment = lock(&self.segment);
         if segment.builder.is_empty() {
@@ -353,6 +355,7 @@ impl State {
         };
         self.index.add_own(segments::store(
             &*self.store,
+            Some(self.lease),
             &self.traffic,
             &self.vault,
             self.segments_folder.as_deref(),
@@ -393,6 +396,7 @@ pub fn adopt_orphans(
     }
     index.add_own(segments::store(
         repo.store(),
+        None,
         &repo.traffic,
         repo.vault(),
         repo.segments_folder().as_deref(),

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use podkeep_engine::monitor::{Collect, FindingKind};
 use podkeep_engine::operations::{BackupItem, BackupReport};
-use podkeep_engine::repo::{Repository, StoredSnapshot, name};
+use podkeep_engine::repo::index::Index;
+use podkeep_engine::repo::writer::adopt_orphans;
+use podkeep_engine::repo::{Repository, StoredSnapshot, listed, name, orphans};
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_engine::store::recording::{Op, Recording};
 use podkeep_engine::store::{Medium, ObjectMeta, ObjectName, ObjectStore, Put, StoreResult};
@@ -181,7 +183,9 @@ fn e_04_a_backup_suspended_while_prune_runs_never_publishes_what_lacks_chunks() 
             let (done, elsewhere) = (Arc::clone(&done), Arc::clone(&elsewhere));
             move |number, _, _| {
                 if number == at {
+                    // The first one fences the lease, the second one takes its packs, too.
                     *done.lock().unwrap() = prune(&elsewhere);
+                    prune(&elsewhere);
                 }
             }
         });
@@ -190,7 +194,7 @@ fn e_04_a_backup_suspended_while_prune_runs_never_publishes_what_lacks_chunks() 
         if at > operations {
             break;
         }
-        let what = format!("a prune before operation {at} of {operations}");
+        let what = format!("two prunes before operation {at} of {operations}");
         let done = done.lock().unwrap().clone();
         pruned_away += usize::from(done.packs_deleted > 0);
         let leases = suspending.inner.count(Op::PutNew, "leases/");
@@ -376,4 +380,42 @@ fn a_snapshot_of_a_fenced_lease_counts_only_once_a_verdict_names_it() {
     let object = name(names::verdict(lease)).unwrap();
     assert!(store.damage(&object, |bytes| bytes.truncate(9)));
     assert_eq!(confirmed(&repo), [false, true]);
+}
+
+/// A segment that prune replaces between a writer's listing and its reading would else cost the
+/// writer all chunks that it named.
+#[test]
+fn a_segment_that_is_replaced_while_the_index_is_loaded_is_missed_by_nobody() {
+    let store = Arc::new(MemoryStore::new());
+    init(&*store);
+    let elsewhere = open(store.clone());
+    let web = item("/srv/web");
+    let host = MemoryHost::with(&web, &new_files());
+    back_up(&elsewhere, &host, &[&web]).unwrap();
+    let suspending = Arc::new(Suspending::new(store.clone()));
+    // With another author's key, so that it adopts no pack that no segment names.
+    let key = elsewhere.export_write_key("web1").unwrap().text;
+    let writer = podkeep_engine::repo::Credential::WriteKey(key);
+    let repo = super::open_with(suspending.clone(), &writer, None, 2).unwrap();
+    let mut replaced = false;
+    suspending.at_each(move |_, op, object| {
+        if op != Op::Get || replaced {
+            return;
+        }
+        if let Some(old) = listed::segment(object) {
+            replaced = true;
+            let index = Index::load(&elsewhere, &Collect::default()).unwrap();
+            let packs = elsewhere.store().list("packs").unwrap();
+            let packs = packs.iter().map(|meta| {
+                let pack = listed::pack(meta.name.as_str()).unwrap();
+                (pack, orphans::contents(&elsewhere, pack).unwrap())
+            });
+            adopt_orphans(&elsewhere, &index, &packs.collect::<Vec<_>>()).unwrap();
+            let old = name(names::segment(old)).unwrap();
+            assert!(elsewhere.store().delete(&old).unwrap());
+        }
+    });
+    let report = back_up(&repo, &host, &[&web]).unwrap();
+    assert!(report.complete);
+    assert_eq!(report.chunks_new, 0);
 }

@@ -166,6 +166,7 @@ fn e_10_an_object_that_the_store_cut_short_is_noticed_before_anything_names_it()
         ("snapshots/", Keeps::FirstHalf, Medium::Linearizable),
         ("snapshots/", Keeps::Ends, Medium::Linearizable),
         ("runs/", Keeps::FirstHalf, Medium::Linearizable),
+        ("leases/", Keeps::Nothing, Medium::Linearizable),
     ] {
         for nth in 1.. {
             let what = format!("{keeps:?} of number {nth} of {prefix}");

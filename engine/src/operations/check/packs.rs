@@ -23,8 +23,9 @@ use crate::store::{ObjectStore, StoreErrorKind};
 pub(super) type BadPlaces = HashSet<Place>;
 
 impl Check<'_> {
-    /// Counts packs and names those that are missing or too short.
-    pub(super) fn pack_sizes(&mut self, reader: &Reader) -> OperationResult<()> {
+    /// Counts packs and names those that are too short; returns those that segments name and
+    /// that are missing.
+    pub(super) fn pack_sizes(&mut self, reader: &Reader) -> OperationResult<Vec<PackId>> {
         let sizes: HashMap<PackId, u64> = self
             .repo
             .store()
@@ -43,9 +44,10 @@ impl Check<'_> {
             chunks += 1;
         });
         self.report.chunks = chunks;
+        let mut missing = Vec::new();
         for (pack, end) in ends {
             match sizes.get(&pack) {
-                None => self.damage(names::pack(pack), "it is missing".into()),
+                None => missing.push(pack),
                 Some(size) if *size < end => self.damage(
                     names::pack(pack),
                     format!("it is cut short: {size} bytes, at least {end} are needed"),
@@ -53,7 +55,23 @@ impl Check<'_> {
                 Some(_) => {}
             }
         }
-        Ok(())
+        Ok(missing)
+    }
+
+    /// Prune deletes packs before it replaces the segments that name them, and a writer that was
+    /// taken for dead names packs that are gone: a missing pack is damage only where something
+    /// that counts is lost.
+    pub(super) fn report_missing(&mut self, packs: Vec<PackId>, something_is_lost: bool) {
+        for pack in packs {
+            if something_is_lost {
+                self.damage(names::pack(pack), "it is missing".into());
+            } else {
+                self.note(
+                    names::pack(pack),
+                    "it is missing, and no snapshot needs it".into(),
+                );
+            }
+        }
     }
 
     /// Reads `percent` of the packs whole; returns the places that are bad.
