@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -194,6 +195,10 @@ pub struct Backup {
     /// Read and compare, store nothing
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Wait this long for an item that another run works on (30s, 10m, 2h)
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, hide_default_value = true)]
+    pub wait: Duration,
 }
 
 #[derive(Args, Debug)]
@@ -280,6 +285,10 @@ pub struct Restore {
     /// Say what would be done, change nothing
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Wait this long for an item that another run works on (30s, 10m, 2h)
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, hide_default_value = true)]
+    pub wait: Duration,
 }
 
 #[derive(Args, Debug)]
@@ -393,6 +402,24 @@ impl Command {
     }
 }
 
+/// What people write for a duration: a whole number and `s`, `m`, `h` or `d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "it is a number with a unit: 30s, 10m, 2h, 1d".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number = &text[..text.len() - 1];
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    let number: Option<u64> = is_number.then(|| number.parse().ok()).flatten();
+    let seconds = number.and_then(|number| number.checked_mul(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,5 +451,33 @@ mod tests {
         assert_eq!(share(&["podkeep", "check", "--read-data=7"]), Some(Some(7)));
         assert!(share(&["podkeep", "check", "--read-data", "7"]).is_none());
         assert!(share(&["podkeep", "check", "--read-data=101"]).is_none());
+    }
+
+    #[test]
+    fn durations_that_people_write() {
+        for (text, seconds) in [
+            ("0s", 0),
+            ("30s", 30),
+            ("10m", 600),
+            ("2h", 7200),
+            ("1d", 86_400),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in [
+            "",
+            "s",
+            "10",
+            "1.5h",
+            "-1s",
+            "+1s",
+            "1w",
+            "10 m",
+            "1\u{b5}",
+            "99999999999999999999s",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(duration(&format!("{}d", u64::MAX)).is_err());
     }
 }

@@ -238,7 +238,9 @@ fn host(error: HostError) -> Failure {
             let hint = hint.clone();
             Failure::new("refused", Exit::Failed, error).hint(hint)
         }
-        HostError::Busy { .. } => Failure::new("busy", Exit::Busy, error),
+        HostError::Busy { .. } => {
+            Failure::new("busy", Exit::Busy, error).hint("`--wait 10m` waits for it")
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -222,8 +224,38 @@ fn an_item_that_another_run_works_on_is_exit_11() {
     held.lock().expect("it is free");
     let lines = desk.json(&["backup", &item], 11);
     assert_eq!(last(&lines)["code"], "busy");
+    let lines = desk.json(&["backup", &item, "--wait", "1s"], 11);
+    assert_eq!(last(&lines)["code"], "busy");
+
+    // Who waits gets the item once it is free, and still hears Ctrl-C before.
+    let mut waiting = desk
+        .command(&["backup", &item, "--wait", "10m"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let leases = desk.path("repository/leases");
+    let is_at_work = || listing(&leases).iter().any(|(path, _)| path.is_file());
+    while !is_at_work() {
+        assert!(waiting.try_wait().expect("its state").is_none(), "it waits");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let process = rustix::process::Pid::from_child(&waiting);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).expect("a signal");
+    assert_eq!(waiting.wait().expect("it ends").code(), Some(130));
+
+    let mut waiting = desk
+        .command(&["backup", &item, "--wait", "10m"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    while !is_at_work() {
+        assert!(waiting.try_wait().expect("its state").is_none(), "it waits");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     drop(held);
-    desk.ok(&["backup", &item]);
+    assert_eq!(waiting.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]

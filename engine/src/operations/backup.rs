@@ -22,6 +22,7 @@ use podkeep_format::tree::Time;
 
 use super::counting::{Counting, truncate};
 use super::near::near_names;
+use super::patience::patiently;
 use super::pump::{Sink, pump};
 use super::{
     BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
@@ -380,7 +381,9 @@ impl Run<'_> {
     }
 
     fn scan(&self, writer: &mut Writer, request: &ScanRequest) -> OperationResult<ItemRead> {
-        let opened = self.source.open(request)?;
+        let opened = patiently(self.options.wait, self.monitor, || {
+            self.source.open(request)
+        })?;
         let mut complete = true;
         for finding in opened.findings {
             complete &= !finding.kind.is_incomplete() && finding.kind != FindingKind::Volume;

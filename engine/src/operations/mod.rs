@@ -10,6 +10,7 @@ pub mod init;
 pub mod key;
 pub mod ls;
 pub mod near;
+mod patience;
 mod pump;
 mod reading;
 pub mod restore;
@@ -19,6 +20,7 @@ pub mod stats;
 mod walk;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use podkeep_format::id::{RunId, SnapshotId, TreeId};
 use podkeep_format::item::Item;
@@ -92,6 +94,8 @@ pub struct BackupOptions {
     pub zone_minutes: i16,
     /// Where file states lie; `None` reads everything anew.
     pub states: Option<PathBuf>,
+    /// How long to wait for an item that another run works on.
+    pub wait: Duration,
 }
 
 /// One item of a finished backup.
@@ -228,6 +232,8 @@ pub struct RestoreOptions {
     pub dry_run: bool,
     /// 0: one for each core.
     pub threads: usize,
+    /// As for a backup.
+    pub wait: Duration,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ mod fetch;
 mod walk;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use podkeep_format::id::{ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
@@ -20,6 +20,7 @@ use podkeep_format::tree::{Entry, Node};
 use self::applier::Applier;
 use self::walk::Walk;
 use super::counting::Counting;
+use super::patience::patiently;
 use super::select::{self, Chosen};
 use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, reading};
 use crate::host::{HostError, Place, Target, WriteRequest};
@@ -71,7 +72,15 @@ pub fn restore(
         });
     }
     for (item, request) in requests {
-        restore_item(&reader, target, &item, &request, &counting, &mut report)?;
+        restore_item(
+            &reader,
+            target,
+            &item,
+            &request,
+            options.wait,
+            &counting,
+            &mut report,
+        )?;
     }
     report.warnings = counting.warnings();
     report.seconds = started.elapsed().as_secs_f64();
@@ -130,7 +139,7 @@ fn plan_items(
                 Ok(Some(found)) => entry = Some(found),
                 Ok(None) => {
                     return Err(OperationError::NoMatch {
-                        what: format!("{}:/{}", header.item, podkeep_format::item::Escaped(&path)),
+                        what: header.item.at(&path),
                         near: Vec::new(),
                     });
                 }
@@ -255,6 +264,7 @@ fn restore_item(
     target: &dyn Target,
     planned: &PlannedItem,
     request: &WriteRequest,
+    wait: Duration,
     monitor: &dyn Monitor,
     report: &mut RestoreReport,
 ) -> OperationResult<()> {
@@ -270,7 +280,7 @@ fn restore_item(
         });
         return Ok(());
     };
-    let mut writer = target.open(request)?;
+    let mut writer = patiently(wait, monitor, || target.open(request))?;
     std::thread::scope(|scope| {
         let applier = Applier::start(scope, &mut *writer);
         Walk::new(

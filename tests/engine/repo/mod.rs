@@ -13,6 +13,7 @@ mod writers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use podkeep_engine::host::Existing;
 use podkeep_engine::monitor::{Collect, Finding};
@@ -119,6 +120,7 @@ fn bring_back_watched(
         existing: Existing::Refuse,
         dry_run: false,
         threads: 2,
+        wait: Duration::ZERO,
     };
     let report = restore::restore(repo, &host, &options, monitor)?;
     Ok((host.take_restored("/restored"), report))

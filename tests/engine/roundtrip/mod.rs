@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use podkeep_engine::host::Existing;
 use podkeep_engine::host::local::LocalHost;
@@ -107,6 +108,7 @@ impl Bench {
             existing,
             dry_run: false,
             threads: 2,
+            wait: Duration::ZERO,
         };
         let monitor = Collect::default();
         let report = restore::restore(&self.repo, &self.host, &options, &monitor)?;

@@ -69,8 +69,8 @@ impl Applier {
         Ok(findings)
     }
 
-    /// As [`TreeWriter::present`], once all batches are done: no finding is waiting after
-    /// [`wait`](Self::wait).
+    /// As [`TreeWriter::present`]. Only after [`wait`](Self::wait), which takes what the batches
+    /// found.
     pub fn present(&mut self, queries: Vec<PresentQuery>) -> Result<Vec<Vec<bool>>, FsError> {
         self.send(Request::Present(queries))?;
         match self.answers.recv() {
