@@ -5,9 +5,10 @@
 #
 # DAY1 and DAY2 are two states of one tree. Each tool backs up the first, backs it up again unchanged,
 # backs up the second, restores that and checks its repository with all data. Repository and target
-# lie on a fresh ext4 on a loop device for each tool and round. Tools take turns, and the table has
-# medians over the rounds (3 unless told). Needs root, restic in PATH (it is left out otherwise), GNU
-# time, zstd, and a release build. Compare columns, not runs: a machine's speed drifts.
+# lie on a fresh ext4 on a loop device for each tool and round; what is written is synced, by the tool
+# or after it, within its time. Tools take turns, and the table has medians over the rounds (3 unless
+# told). Needs root, restic in PATH (it is left out otherwise), GNU time, zstd, and a release build.
+# Compare columns, not runs: a machine's speed drifts.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
 day1=$(realpath "$1") day2=$(realpath "$2") rounds=${3:-3}
@@ -62,7 +63,7 @@ run_restic() {
     before=$(stored); show "$day2"
     timed restic day restic backup "$work/data"
     note restic day_bytes $(($(stored) - before))
-    timed restic restore restic restore latest --target "$work/disk/target"
+    timed restic restore sh -c 'restic restore latest --target "$1" && sync -f "$1"' sh "$work/disk/target"
     timed restic check restic check --read-data
 }
 run_tar() {
