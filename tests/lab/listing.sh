@@ -25,11 +25,12 @@ facts() {
         print "same $first{$inode} $path\0"'
     find . -type f -size +64k -printf '%S %p\0' | perl -0 -ne 'print "sparse $2" if /^(\S+) (.*)$/s && $1 < 0.9'
     find . -type f -print0 | xargs -0r sha256sum -z
-    # getfattr quotes odd bytes of names by itself and closes each entry with an empty line. Its order
-    # of attributes is the file system's own, so each is a fact.
+    # getfattr quotes odd bytes of names by itself and closes each entry with an empty line. The order of
+    # attributes is the file system's own, so each is a fact; newer versions print no ./ before a path.
     find . -print0 | xargs -0r getfattr -h -d -m - -e hex | perl -00 -ne '
         chomp;
         my ($path, @attributes) = split /\n/;
+        $path =~ s,^# file: (\./)?,,;
         print "attribute $path $_\0" for @attributes'
     find . \( -type f -o -type d \) -print0 | xargs -0r lsattr -d 2>/dev/null | perl -ne '
         my ($flags, $path) = /^(\S+) (.*)$/ or next;
