@@ -26,7 +26,7 @@ podkeep on real Podman hosts
   builds     podkeep itself, optimised, in ${CARGO_TARGET_DIR:-target/}, about 1 GB
   caches     root file systems of Podman hosts in $PODKEEP_LAB_CACHE, about 2 GB
   uses       /var/tmp for hosts and repository, about 4 GB, removed again
-  takes      on two cores about 9 minutes the first time, then 2
+  takes      on two cores about 10 minutes the first time, then 4
 INTRO
 install_packages "${missing[@]}"
 
