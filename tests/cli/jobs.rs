@@ -228,32 +228,25 @@ fn an_item_that_another_run_works_on_is_exit_11() {
     assert_eq!(last(&lines)["code"], "busy");
 
     // Who waits gets the item once it is free, and still hears Ctrl-C before.
-    let mut waiting = desk
-        .command(&["backup", &item, "--wait", "10m"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary runs");
     let leases = desk.path("repository/leases");
-    let is_at_work = || listing(&leases).iter().any(|(path, _)| path.is_file());
-    while !is_at_work() {
-        assert!(waiting.try_wait().expect("its state").is_none(), "it waits");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let start_to_wait = || {
+        let mut waiting = desk
+            .command(&["backup", &item, "--wait", "10m"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary runs");
+        while !listing(&leases).iter().any(|(path, _)| path.is_file()) {
+            assert!(waiting.try_wait().expect("its state").is_none(), "it waits");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        waiting
+    };
+    let mut waiting = start_to_wait();
     let process = rustix::process::Pid::from_child(&waiting);
     rustix::process::kill_process(process, rustix::process::Signal::INT).expect("a signal");
     assert_eq!(waiting.wait().expect("it ends").code(), Some(130));
-
-    let mut waiting = desk
-        .command(&["backup", &item, "--wait", "10m"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary runs");
-    while !is_at_work() {
-        assert!(waiting.try_wait().expect("its state").is_none(), "it waits");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let mut waiting = start_to_wait();
     drop(held);
     assert_eq!(waiting.wait().expect("it ends").code(), Some(0));
 }
