@@ -196,9 +196,8 @@ pub struct Backup {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Wait this long for an item that another run works on (30s, 10m, 2h)
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, hide_default_value = true)]
-    pub wait: Duration,
+    #[command(flatten)]
+    pub patience: Patience,
 }
 
 #[derive(Args, Debug)]
@@ -286,9 +285,8 @@ pub struct Restore {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Wait this long for an item that another run works on (30s, 10m, 2h)
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, hide_default_value = true)]
-    pub wait: Duration,
+    #[command(flatten)]
+    pub patience: Patience,
 }
 
 #[derive(Args, Debug)]
@@ -400,6 +398,14 @@ impl Command {
             Self::Man(_) => "man",
         }
     }
+}
+
+/// With items that another run works on.
+#[derive(Args, Debug)]
+pub struct Patience {
+    /// Wait this long for an item that another run works on (30s, 10m, 2h)
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, hide_default_value = true)]
+    pub wait: Duration,
 }
 
 /// What people write for a duration: a whole number and `s`, `m`, `h` or `d`.

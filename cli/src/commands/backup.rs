@@ -41,7 +41,7 @@ pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
         tags: arguments.tag.clone(),
         dry_run: arguments.dry_run,
         threads: 0,
-        wait: arguments.wait,
+        wait: arguments.patience.wait,
         zone_minutes: zone_minutes(),
         states: repository
             .cache_folder()

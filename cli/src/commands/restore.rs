@@ -35,7 +35,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
         },
         dry_run: arguments.dry_run,
         threads: 0,
-        wait: arguments.wait,
+        wait: arguments.patience.wait,
     };
     let reporter = context.reporter();
     let repository = context.open(&reporter)?;
