@@ -37,7 +37,7 @@ pub use snapshots::StoredSnapshot;
 
 use self::catalog::Catalog;
 use crate::chunk::Chunking;
-use crate::store::{Medium, ObjectName, ObjectStore, Put, StoreError, StoreErrorKind};
+use crate::store::{Medium, ObjectName, ObjectStore, StoreError, StoreErrorKind};
 
 /// An open repository: a store, the keys to it, and a cache folder.
 pub struct Repository {
@@ -199,18 +199,18 @@ impl Repository {
 /// bytes are read back and compared, too.
 ///
 /// What is short stays: nobody names it, and a writer deletes nothing.
-pub fn put_whole(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<Put> {
+pub fn put_whole(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<()> {
     let object = name(object)?;
-    let put = store.put_new(&object, bytes)?;
+    store.put_new(&object, bytes)?;
     let cause = match store.size(&object)? {
         None => "the store said that it is stored, and does not have it".to_owned(),
         Some(size) if size != bytes.len() as u64 => {
             let len = bytes.len();
             format!("the store said that it is stored, and holds {size} of its {len} bytes")
         }
-        Some(_) if store.medium() == Medium::Linearizable => return Ok(put),
+        Some(_) if store.medium() == Medium::Linearizable => return Ok(()),
         Some(size) => match store.get(&object, size)? == bytes {
-            true => return Ok(put),
+            true => return Ok(()),
             false => "the store said that it is stored, and holds other bytes".to_owned(),
         },
     };
@@ -224,12 +224,12 @@ pub fn put_whole(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoRes
 
 /// [`put_whole`] for what prune may sweep once it took `lease` for ended. Of a fenced lease it is
 /// no failing store when an object is gone again: who finds the fence at commit does all anew.
-pub fn put_under_lease(
+fn put_under_lease(
     store: &dyn ObjectStore,
     lease: LeaseId,
     object: &str,
     bytes: &[u8],
-) -> RepoResult<Put> {
+) -> RepoResult<()> {
     match put_whole(store, object, bytes) {
         Err(RepoError::Store(error))
             if error.kind == StoreErrorKind::Short
@@ -237,7 +237,7 @@ pub fn put_under_lease(
                     .size(&name(podkeep_format::names::fence(lease))?)?
                     .is_some() =>
         {
-            Ok(Put::Created)
+            Ok(())
         }
         result => result,
     }

@@ -227,20 +227,22 @@ impl Repository {
         {
             return Ok(record);
         }
-        let bytes = self
-            .store()
-            .get(&name(&object)?, ObjectKind::Run.bytes_max() as u64)?;
-        let record = self.open_run(id, &bytes)?;
+        let (bytes, record) = self.fetch_run(id)?;
         self.catalog().keep(&object, &bytes);
         Ok(record)
     }
 
     /// A run record as the store has it, whatever the local catalog kept. Needs a full key.
     pub fn stored_run(&self, id: RunId) -> RepoResult<RunRecord> {
+        Ok(self.fetch_run(id)?.1)
+    }
+
+    fn fetch_run(&self, id: RunId) -> RepoResult<(Vec<u8>, RunRecord)> {
         let bytes = self
             .store()
             .get(&name(names::run(id))?, ObjectKind::Run.bytes_max() as u64)?;
-        self.open_run(id, &bytes)
+        let record = self.open_run(id, &bytes)?;
+        Ok((bytes, record))
     }
 
     fn open_run(&self, id: RunId, bytes: &[u8]) -> RepoResult<RunRecord> {

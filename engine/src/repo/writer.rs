@@ -5,8 +5,8 @@
 //! together: memory does not grow with what is stored.
 //!
 //! Order (I-1): a block is in a pack; the pack is durable, and was seen to be whole, before a
-//! segment names it; the segment likewise before a snapshot that needs it is put. A crash between any two leaves packs or
-//! segments that nothing needs, never a snapshot that lacks something.
+//! segment names it; the segment likewise before a snapshot that needs it is put. A crash between
+//! any two leaves packs or segments that nothing needs, never a snapshot that lacks something.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
