@@ -126,7 +126,7 @@ fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec
     if items.is_empty() {
         return Err(OperationError::Refused {
             message: "nothing to back up: --exclude-item leaves nothing of the selection".into(),
-            hint: "`podkeep backup --dry-run` shows what is selected".into(),
+            hint: "--dry-run without --exclude-item shows what is selected".into(),
         });
     }
     Ok(items)
