@@ -1,13 +1,16 @@
 //! Endorsements ("Endorsements" in the specification): the owner has decoded every block of
-//! these segments and found the ids right, so that all authors may deduplicate against them.
+//! these segments and found the ids right, and has rebuilt the layers of these records, so that
+//! all authors may deduplicate against them.
 
 use crate::codec::{DecodeError, Decoder, Encoder};
 use crate::frame::{ObjectKind, Statement, decode_ids, decode_time, encode_time};
-use crate::id::{AuthorId, EndorsementId, SegmentId};
+use crate::id::{AuthorId, EndorsementId, LayerRecordId, SegmentId};
 use crate::tree::Time;
 
 /// Segments of one endorsement.
 pub const ENDORSED_SEGMENTS_MAX: u64 = 1 << 20;
+/// Layer records of one endorsement.
+pub const ENDORSED_LAYERS_MAX: u64 = 1 << 18;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endorsement {
@@ -15,6 +18,8 @@ pub struct Endorsement {
     pub author: AuthorId,
     /// Strictly ascending.
     pub segments: Vec<SegmentId>,
+    /// Strictly ascending.
+    pub layers: Vec<LayerRecordId>,
     pub time: Time,
 }
 
@@ -32,6 +37,10 @@ impl Statement for Endorsement {
         for id in &self.segments {
             out.raw(&id.0);
         }
+        out.varint(self.layers.len() as u64);
+        for id in &self.layers {
+            out.raw(&id.0);
+        }
         out.finish()
     }
 
@@ -43,6 +52,10 @@ impl Statement for Endorsement {
             segments: decode_ids(&mut input, "segments", ENDORSED_SEGMENTS_MAX, true)?
                 .into_iter()
                 .map(SegmentId)
+                .collect(),
+            layers: decode_ids(&mut input, "layer records", ENDORSED_LAYERS_MAX, true)?
+                .into_iter()
+                .map(LayerRecordId)
                 .collect(),
         };
         input.end()?;

@@ -35,10 +35,11 @@ pub enum ObjectKind {
     Fence = b'F',
     Verdict = b'V',
     Endorsement = b'E',
+    LayerRecord = b'D',
 }
 
 impl ObjectKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Config,
         Self::KeySlot,
         Self::Author,
@@ -50,6 +51,7 @@ impl ObjectKind {
         Self::Fence,
         Self::Verdict,
         Self::Endorsement,
+        Self::LayerRecord,
     ];
 
     /// What errors call such an object.
@@ -66,6 +68,7 @@ impl ObjectKind {
             Self::Fence => "fence",
             Self::Verdict => "verdict",
             Self::Endorsement => "endorsement",
+            Self::LayerRecord => "layer record",
         }
     }
 
@@ -76,7 +79,7 @@ impl ObjectKind {
             Self::Tombstone | Self::Fence => 4 << 10,
             Self::Revocation => 1 << 20,
             Self::Snapshot => 4 << 20,
-            Self::Run | Self::Verdict | Self::Endorsement => 64 << 20,
+            Self::Run | Self::Verdict | Self::Endorsement | Self::LayerRecord => 64 << 20,
         }
     }
 
@@ -94,6 +97,7 @@ impl ObjectKind {
             Self::Fence => Domain::Fence,
             Self::Verdict => Domain::Verdict,
             Self::Endorsement => Domain::Endorsement,
+            Self::LayerRecord => Domain::LayerRecord,
         }
     }
 

@@ -108,6 +108,16 @@ id!(
     /// BLAKE3 of an endorsement's bytes, unkeyed.
     EndorsementId, 32);
 id!(
+    /// sha256 of a layer's uncompressed tar (OCI image-spec, config.md).
+    DiffId, 32);
+id!(
+    /// Keyed BLAKE3 of a [`DiffId`]: a store that reads the name of a layer record cannot tell
+    /// which layer it is of.
+    LayerKey, 32);
+id!(
+    /// BLAKE3 of a layer record's bytes, unkeyed.
+    LayerRecordId, 32);
+id!(
     /// Hardlinks of one file in one item: keyed hash of the item and the lowest member path.
     LinkGroup, 16);
 
@@ -123,10 +133,18 @@ pub enum ChunkKind {
     List = 3,
     /// A definition (of a volume, container, ...).
     Record = 4,
+    /// How a layer's tar is made of streams.
+    Recipe = 5,
 }
 
 impl ChunkKind {
-    pub const ALL: [Self; 4] = [Self::Data, Self::Tree, Self::List, Self::Record];
+    pub const ALL: [Self; 5] = [
+        Self::Data,
+        Self::Tree,
+        Self::List,
+        Self::Record,
+        Self::Recipe,
+    ];
 
     pub fn from_u8(value: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == value)
@@ -148,9 +166,10 @@ impl From<ListId> for ChunkId {
 /// Keys the ids of chunks: one subkey for each [`ChunkKind`].
 #[derive(Clone)]
 pub struct ChunkIdKey {
-    subkeys: [[u8; 32]; 4],
+    subkeys: [[u8; 32]; 5],
     link: [u8; 32],
     name: [u8; 32],
+    layer: [u8; 32],
 }
 
 impl ChunkIdKey {
@@ -163,9 +182,11 @@ impl ChunkIdKey {
                 derive(b"podkeep chunk id: tree"),
                 derive(b"podkeep chunk id: list"),
                 derive(b"podkeep chunk id: record"),
+                derive(b"podkeep chunk id: recipe"),
             ],
             link: derive(b"podkeep link group"),
             name: derive(b"podkeep tree split"),
+            layer: derive(b"podkeep layer"),
         }
     }
 
@@ -191,6 +212,11 @@ impl ChunkIdKey {
         head.copy_from_slice(&blake3::keyed_hash(&self.name, name).as_bytes()[..8]);
         u64::from_le_bytes(head)
     }
+
+    /// What layer records call the layer with this DiffID.
+    pub fn layer_key(&self, layer: &DiffId) -> LayerKey {
+        LayerKey(*blake3::keyed_hash(&self.layer, &layer.0).as_bytes())
+    }
 }
 
 impl Drop for ChunkIdKey {
@@ -199,5 +225,6 @@ impl Drop for ChunkIdKey {
         self.subkeys.zeroize();
         self.link.zeroize();
         self.name.zeroize();
+        self.layer.zeroize();
     }
 }

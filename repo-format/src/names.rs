@@ -1,9 +1,10 @@
 //! The names of objects in a store ("Names" in the specification), from ids and back.
 //!
-//! `layers/` and `parity/` are reserved for layer records and parity.
+//! `parity/` is reserved for parity.
 
 use crate::id::{
-    AuthorId, EndorsementId, LeaseId, PackId, RunId, SegmentId, SlotId, SnapshotId, unhex,
+    AuthorId, EndorsementId, LayerKey, LayerRecordId, LeaseId, PackId, RunId, SegmentId, SlotId,
+    SnapshotId, unhex,
 };
 
 /// The folders that listings begin with; each ends in `/`.
@@ -30,13 +31,21 @@ pub const NUMBER_MAX: u64 = 9_999_999_999_999_999;
 /// An object's name, parsed. Names that are none of these are not podkeep's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Name {
-    Config { second: bool },
-    Key { slot: SlotId, second: bool },
+    Config {
+        second: bool,
+    },
+    Key {
+        slot: SlotId,
+        second: bool,
+    },
     Author(AuthorId),
     Revocation(u64),
     Pack(PackId),
     Segment(SegmentId),
-    Snapshot { id: SnapshotId, second: bool },
+    Snapshot {
+        id: SnapshotId,
+        second: bool,
+    },
     Run(RunId),
     Lease(LeaseId, u64),
     Tombstone(PackId),
@@ -44,6 +53,10 @@ pub enum Name {
     Verdict(LeaseId),
     Endorsement(EndorsementId),
     Reserve(u64),
+    Layer {
+        layer: LayerKey,
+        record: LayerRecordId,
+    },
 }
 
 /// `second`: the other copy of what exists twice.
@@ -114,6 +127,10 @@ pub fn reserve(number: u64) -> String {
     format!("{RESERVE}{number:016}")
 }
 
+pub fn layer(layer: LayerKey, record: LayerRecordId) -> String {
+    format!("{LAYERS}{layer}.{record}")
+}
+
 fn with_copy(mut name: String, second: bool) -> String {
     if second {
         name.push_str(".2");
@@ -158,6 +175,13 @@ impl Name {
             },
             "endorsements" => unhex(rest).map(|id| Self::Endorsement(EndorsementId(id))),
             "reserve" => number(rest).map(Self::Reserve),
+            "layers" => {
+                let (layer, record) = rest.split_once('.')?;
+                Some(Self::Layer {
+                    layer: LayerKey(unhex(layer)?),
+                    record: LayerRecordId(unhex(record)?),
+                })
+            }
             _ => None,
         }
     }
@@ -179,6 +203,7 @@ impl Name {
             Self::Verdict(id) => verdict(id),
             Self::Endorsement(id) => endorsement(id),
             Self::Reserve(number) => reserve(number),
+            Self::Layer { layer: key, record } => layer(key, record),
         }
     }
 }

@@ -5,13 +5,17 @@
 //! is too large for one node is split where a keyed hash of the *name* says so, so that adding
 //! one name changes one leaf. Long contents are split likewise, by chunk id.
 
+pub(crate) mod content;
 mod lists;
 
+pub use content::{Content, Piece};
 pub use lists::{ContentBuilder, ListNode};
+
+use content::{INLINE, LIST, PIECES, RECIPE, decode_content, encode_content};
 
 use crate::block::PAYLOAD_BYTES_MAX;
 use crate::codec::{DecodeError, Decoder, Defect, Encoder};
-use crate::id::{ChunkId, ChunkIdKey, ChunkKind, LinkGroup, ListId, TreeId};
+use crate::id::{ChunkId, ChunkIdKey, ChunkKind, LinkGroup, TreeId};
 
 /// Bytes of one name. Linux's NAME_MAX.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -72,33 +76,6 @@ pub enum XattrValue {
     Chunk { id: ChunkId, len: u32 },
 }
 
-/// A part of a content: a chunk, or a run of zeros (whether allocated or not).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
-    Chunk { id: ChunkId, len: u32 },
-    Zero { len: u64 },
-}
-
-impl Piece {
-    pub fn bytes(&self) -> u64 {
-        match self {
-            Self::Chunk { len, .. } => u64::from(*len),
-            Self::Zero { len } => *len,
-        }
-    }
-}
-
-/// What a file holds, canonical whatever its allocation on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// 0 to [`INLINE_BYTES_MAX`] bytes.
-    Inline(Vec<u8>),
-    /// 1 to [`PIECES_INLINE_MAX`] pieces; two zero runs never follow each other.
-    Pieces(Vec<Piece>),
-    /// A list node of `level` (0: its body holds pieces, else lists of `level - 1`).
-    List { id: ListId, level: u8 },
-}
-
 /// What stands under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
@@ -106,9 +83,10 @@ pub enum Node {
         size: u64,
         content: Content,
         /// Ascending, not touching, whole [`HOLE_GRAIN`]s (the last may end at `size`):
-        /// (offset, length). Only metadata: the content has zeros there.
+        /// (offset, length). Only metadata: the content has zeros there. None with a recipe.
         holes: Vec<(u64, u64)>,
         /// The file changed while it was read: the content is what was there at some moments.
+        /// Never with a recipe.
         unstable: bool,
     },
     Directory {
@@ -132,18 +110,7 @@ pub enum Node {
 impl Node {
     fn tag(&self) -> u8 {
         match self {
-            Self::File {
-                content: Content::Inline(_),
-                ..
-            } => 1,
-            Self::File {
-                content: Content::Pieces(_),
-                ..
-            } => 2,
-            Self::File {
-                content: Content::List { .. },
-                ..
-            } => 3,
+            Self::File { content, .. } => content.tag(),
             Self::Directory { .. } => 4,
             Self::Symlink { .. } => 5,
             Self::CharDevice { .. } => 6,
@@ -253,18 +220,7 @@ impl Entry {
                 holes,
                 ..
             } => {
-                match content {
-                    Content::Inline(bytes) => {
-                        out.bytes(bytes);
-                    }
-                    Content::Pieces(pieces) => {
-                        out.varint(*size);
-                        encode_pieces(pieces, out);
-                    }
-                    Content::List { id, level } => {
-                        out.varint(*size).u8(*level).raw(&id.0);
-                    }
-                }
+                encode_content(*size, content, out);
                 if !holes.is_empty() {
                     out.varint(holes.len() as u64);
                     let mut end = 0;
@@ -299,10 +255,10 @@ impl Entry {
         }
         let tag = input.u8()?;
         let flags = input.u8()?;
-        let file_flags = if (1..=3).contains(&tag) {
-            FLAG_HOLES | FLAG_UNSTABLE
-        } else {
-            0
+        // A recipe has neither: its tar was never a file, and was compared with its DiffID.
+        let file_flags = match tag {
+            INLINE | PIECES | LIST => FLAG_HOLES | FLAG_UNSTABLE,
+            _ => 0,
         };
         let link_flag = if tag == 4 { 0 } else { FLAG_LINK };
         let known = FLAG_INODE_FLAGS | FLAG_PROJECT | FLAG_XATTRS | link_flag | file_flags;
@@ -344,7 +300,7 @@ impl Entry {
             None
         };
         let node = match tag {
-            1..=3 => {
+            INLINE | PIECES | LIST | RECIPE => {
                 let (size, content) = decode_content(input, tag)?;
                 let holes = if flags & FLAG_HOLES != 0 {
                     decode_holes(input, size)?
@@ -438,35 +394,6 @@ fn decode_xattrs(input: &mut Decoder<'_>) -> Result<Vec<Xattr>, DecodeError> {
     Ok(xattrs)
 }
 
-fn decode_content(input: &mut Decoder<'_>, tag: u8) -> Result<(u64, Content), DecodeError> {
-    if tag == 1 {
-        let bytes = input.bytes("inline content", INLINE_BYTES_MAX)?.to_vec();
-        return Ok((bytes.len() as u64, Content::Inline(bytes)));
-    }
-    let size = input.bounded("file size", i64::MAX as u64)?;
-    if size == 0 {
-        return input.fail(Defect::NotCanonical("file size"));
-    }
-    if tag == 3 {
-        let level = input.u8()?;
-        if level > LEVELS_MAX {
-            return input.fail(Defect::TooLarge("content level"));
-        }
-        return Ok((
-            size,
-            Content::List {
-                id: ListId(input.array()?),
-                level,
-            },
-        ));
-    }
-    let pieces = decode_pieces(input, PIECES_INLINE_MAX)?;
-    if pieces_bytes(&pieces) != Some(size) {
-        return input.fail(Defect::NotCanonical("file size"));
-    }
-    Ok((size, Content::Pieces(pieces)))
-}
-
 fn decode_holes(input: &mut Decoder<'_>, size: u64) -> Result<Vec<(u64, u64)>, DecodeError> {
     let count = input.bounded("holes", HOLES_MAX as u64)?;
     if count == 0 {
@@ -490,50 +417,6 @@ fn decode_holes(input: &mut Decoder<'_>, size: u64) -> Result<Vec<(u64, u64)>, D
         holes.push((offset, len));
     }
     Ok(holes)
-}
-
-fn pieces_bytes(pieces: &[Piece]) -> Option<u64> {
-    pieces
-        .iter()
-        .try_fold(0u64, |sum, piece| sum.checked_add(piece.bytes()))
-}
-
-fn encode_pieces(pieces: &[Piece], out: &mut Encoder) {
-    out.varint(pieces.len() as u64);
-    for piece in pieces {
-        match piece {
-            // A chunk is never empty, so that 0 is free to announce a run of zeros.
-            Piece::Chunk { id, len } => out.varint(u64::from(*len)).raw(&id.0),
-            Piece::Zero { len } => out.u8(0).varint(*len),
-        };
-    }
-}
-
-fn decode_pieces(input: &mut Decoder<'_>, max: usize) -> Result<Vec<Piece>, DecodeError> {
-    let count = input.bounded("pieces", max as u64)? as usize;
-    if count == 0 {
-        return input.fail(Defect::NotCanonical("pieces"));
-    }
-    let mut pieces: Vec<Piece> = Vec::new();
-    for _ in 0..count {
-        let len = input.bounded("chunk length", u64::from(PIECE_BYTES_MAX))?;
-        if len > 0 {
-            pieces.push(Piece::Chunk {
-                id: ChunkId(input.array()?),
-                len: len as u32,
-            });
-        } else {
-            let len = input.bounded("zero run", i64::MAX as u64)?;
-            if len == 0 || matches!(pieces.last(), Some(Piece::Zero { .. })) {
-                return input.fail(Defect::NotCanonical("zero run"));
-            }
-            pieces.push(Piece::Zero { len });
-        }
-    }
-    if pieces_bytes(&pieces).is_none_or(|bytes| bytes > i64::MAX as u64) {
-        return input.fail(Defect::TooLarge("content size"));
-    }
-    Ok(pieces)
 }
 
 /// The body of a tree node (a chunk of kind `Tree`).

@@ -11,9 +11,11 @@ use podkeep_format::frame::Statement;
 use podkeep_format::id::{AuthorId, ChunkId};
 use podkeep_format::item::{Item, unescape};
 use podkeep_format::keys::{KeySlot, WriteKeyFile};
+use podkeep_format::layer::LayerRecord;
 use podkeep_format::lease::Lease;
 use podkeep_format::names::Name;
 use podkeep_format::pack::{PackHeader, PackTail, decode_toc, encode_toc};
+use podkeep_format::recipe::{Recipe, RunsDecoder, RunsEncoder};
 use podkeep_format::run::RunRecord;
 use podkeep_format::seal::SessionSeal;
 use podkeep_format::segment::Segment;
@@ -56,6 +58,9 @@ pub const DECODERS: &[(&str, Recode)] = &[
             Ok(())
         })
     }),
+    ("layer-record", |b| {
+        Ok(LayerRecord::decode_body(AUTHOR, b)?.encode_body())
+    }),
     (
         "lease",
         |b| Ok(Lease::decode_body(AUTHOR, b)?.encode_body()),
@@ -82,11 +87,33 @@ pub const DECODERS: &[(&str, Recode)] = &[
         }
         Ok(payload.finish().0)
     }),
+    ("recipe", |b| Ok(Recipe::decode(b)?.encode())),
     ("revocation", |b| {
         Ok(Revocation::decode_body(b)?.encode_body())
     }),
     ("run", |b| {
         Ok(RunRecord::decode_body(AUTHOR, b)?.encode_body())
+    }),
+    ("runs", |b| {
+        // The sizes of the streams stand in the recipe; here, in front.
+        whole("layer runs", b, |input, out| {
+            let literals = input.bounded("literals", 1 << 62)?;
+            let payloads = input.bounded("payloads", 1 << 62)?;
+            out.varint(literals).varint(payloads);
+            let mut runs = RunsDecoder::new(literals, payloads);
+            let (mut again, mut encoded) = (RunsEncoder::new(), Vec::new());
+            // Wherever the bytes are parted, the runs are the same.
+            for part in input.take_rest().chunks(3) {
+                runs.push(part, &mut |run| {
+                    again.literals(run.literals, &mut encoded);
+                    again.payloads(run.payloads);
+                })?;
+            }
+            runs.finish()?;
+            again.finish(&mut encoded);
+            out.raw(&encoded);
+            Ok(())
+        })
     }),
     ("segment", |b| {
         // Its records do not say in which kind of chunk they lie, so it cannot be built again;
@@ -188,6 +215,7 @@ pub fn read_framed(bytes: &[u8]) {
     let _ = Fence::open(&framed, repository, &index);
     let _ = Verdict::open(&framed, repository, &index);
     let _ = Endorsement::open(&framed, repository, &index);
+    let _ = LayerRecord::open(&framed, repository, &index);
     let _ = podkeep_format::snapshot::SealedSnapshot::read(&framed, repository, &index);
     let _ = podkeep_format::run::SealedRun::read(&framed, repository);
     let _ = podkeep_format::pack::open_toc(repository, &index, bytes);

@@ -8,6 +8,7 @@ use podkeep_format::fence::{Fence, Verdict};
 use podkeep_format::frame::Statement;
 use podkeep_format::id::RepositoryId;
 use podkeep_format::keys::{KeySlot, WriteKeyFile};
+use podkeep_format::layer::LayerRecord;
 use podkeep_format::lease::Lease;
 use podkeep_format::pack::open_toc;
 use podkeep_format::run::SealedRun;
@@ -48,6 +49,7 @@ pub fn read(
         "fence" => format!("{:?}", Fence::open(bytes, repository, index)?),
         "verdict" => format!("{:?}", Verdict::open(bytes, repository, index)?),
         "endorsement" => format!("{:?}", Endorsement::open(bytes, repository, index)?),
+        "layer-record" => format!("{:?}", LayerRecord::open(bytes, repository, index)?),
         "pack" => format!("{:?}", open_toc(repository, index, bytes)?),
         "segment" => format!("{:?}", open_segment(repository, index, bytes.to_vec())?),
         other => panic!("there is no object named {other}"),

@@ -17,7 +17,9 @@ use podkeep_format::codec::Encoder;
 use podkeep_format::frame::Statement;
 use podkeep_format::id::{AuthorId, ChunkId, LinkGroup, ListId, SnapshotId, TreeId};
 use podkeep_format::item::{Item, ItemKind};
+use podkeep_format::layer::LayerRecord;
 use podkeep_format::pack::encode_toc;
+use podkeep_format::recipe::{Recipe, Stream};
 use podkeep_format::seal::SessionSeal;
 use podkeep_format::snapshot::IdRange;
 use podkeep_format::tree::{Content, Entry, ListNode, Node, Piece, TreeNode, Xattr, XattrValue};
@@ -86,6 +88,7 @@ fn patched(name: &str, at: usize, with: &[u8]) -> Vec<u8> {
 fn cases() -> Vec<Case> {
     let mut cases = tree_cases();
     cases.extend(content_cases());
+    cases.extend(layer_cases());
     cases.extend(pack_cases());
     cases.extend(record_cases());
     cases.extend(snapshot_cases());
@@ -123,6 +126,12 @@ fn tree_cases() -> Vec<Case> {
         bytes.extend_from_slice(rest);
         bytes
     };
+    let recipe_flagged = |flags: u8| {
+        let mut bytes = flagged(flags, &[5]);
+        bytes[2] = 10;
+        bytes.extend_from_slice(&[1; 32]);
+        bytes
+    };
     let mut reversed = entries.clone();
     reversed.reverse();
     let branch = |level, names: &[&[u8]]| {
@@ -144,11 +153,13 @@ fn tree_cases() -> Vec<Case> {
         ("entry", "long-name", named(&[b'x'; 256])),
         ("entry", "unknown-type", {
             let mut bytes = named(b"a");
-            bytes[2] = 10;
+            bytes[2] = 11;
             bytes
         }),
         ("entry", "unknown-flag", flagged(64, &[])),
         ("entry", "hole-flag-on-a-fifo", flagged(16, &[])),
+        ("entry", "recipe-with-holes", recipe_flagged(16)),
+        ("entry", "recipe-that-is-unstable", recipe_flagged(32)),
         ("entry", "zero-inode-flags", flagged(1, &[0; 4])),
         ("entry", "zero-project", flagged(2, &[0; 4])),
         ("entry", "no-xattrs", flagged(4, &[0])),
@@ -359,6 +370,90 @@ fn content_cases() -> Vec<Case> {
     ]
 }
 
+fn layer_cases() -> Vec<Case> {
+    let recipe = |change: &dyn Fn(&mut Recipe)| {
+        let mut recipe = samples::recipe();
+        change(&mut recipe);
+        recipe.encode()
+    };
+    let record = |change: &dyn Fn(&mut LayerRecord)| {
+        let mut record = samples::layer_record();
+        change(&mut record);
+        record.encode_body()
+    };
+    let runs = |literals, payloads, numbers: &[u64]| {
+        encoded(|out| {
+            out.varint(literals).varint(payloads);
+            for number in numbers {
+                out.varint(*number);
+            }
+        })
+    };
+    vec![
+        ("recipe", "recipe-of-a-recipe", {
+            recipe(&|r| {
+                r.literals.content = Content::Recipe {
+                    id: ChunkId([1; 32]),
+                };
+            })
+        }),
+        ("recipe", "size-of-streams", recipe(&|r| r.size += 1)),
+        (
+            "recipe",
+            "size-over-any-file",
+            recipe(&|r| r.size = u64::MAX),
+        ),
+        (
+            "recipe",
+            "no-runs",
+            recipe(&|r| r.runs.content = Content::Inline(Vec::new())),
+        ),
+        ("recipe", "more-runs-than-bytes", {
+            recipe(&|r| {
+                r.runs = Stream {
+                    size: r.size + 3,
+                    content: r.payloads.content.clone(),
+                };
+            })
+        }),
+        ("runs", "no-literals-in-the-middle", {
+            runs(10, 10, &[5, 5, 0, 5, 5, 0])
+        }),
+        ("runs", "no-payload-in-the-middle", {
+            runs(10, 10, &[5, 0, 5, 10])
+        }),
+        ("runs", "a-run-of-nothing", runs(10, 0, &[0, 0, 10, 0])),
+        ("runs", "over-the-literals", runs(10, 10, &[11, 10])),
+        ("runs", "over-the-payloads", runs(10, 10, &[10, 11])),
+        ("runs", "behind-the-streams", runs(10, 10, &[10, 10, 0])),
+        ("runs", "less-than-the-streams", runs(10, 10, &[5, 5])),
+        ("runs", "half-a-run", runs(10, 0, &[10])),
+        (
+            "runs",
+            "longer-form-of-a-number",
+            encoded(|out| {
+                out.varint(10).varint(0).raw(&[0x8a, 0, 0]);
+            }),
+        ),
+        ("layer-record", "not-sorted", {
+            record(&|r| r.chunks.reverse())
+        }),
+        ("layer-record", "without-its-recipe", {
+            record(&|r| r.recipe = ChunkId([7; 32]))
+        }),
+        (
+            "layer-record",
+            "size-over-any-file",
+            record(&|r| r.size = u64::MAX),
+        ),
+        ("layer-record", "trailing", {
+            let mut bytes = samples::layer_record().encode_body();
+            bytes.push(0);
+            bytes
+        }),
+    ]
+}
+
 fn pack_cases() -> Vec<Case> {
     let header = BlockHeader {
         class: BlockClass::Small,
@@ -494,6 +589,8 @@ fn record_cases() -> Vec<Case> {
     };
     let mut endorsement = samples::endorsement();
     endorsement.segments.reverse();
+    let mut endorsed_layers = samples::endorsement();
+    endorsed_layers.layers.reverse();
     let mut verdict = samples::verdict();
     verdict.snapshots.push(SnapshotId([0; 32]));
     let item = |kind, name: &[u8]| encoded(|out| Item::new(kind, name).encode(out));
@@ -548,6 +645,11 @@ fn record_cases() -> Vec<Case> {
         ),
         ("config", "settle-tag", patched("config", 80, &[2])),
         ("endorsement", "not-sorted", endorsement.encode_body()),
+        (
+            "endorsement",
+            "layers-not-sorted",
+            endorsed_layers.encode_body(),
+        ),
         ("verdict", "not-sorted", verdict.encode_body()),
         ("fence", "nanoseconds", {
             let mut fence = samples::fence();

@@ -1,7 +1,8 @@
 //! Names of objects.
 
 use podkeep_format::id::{
-    AuthorId, EndorsementId, LeaseId, PackId, RunId, SegmentId, SlotId, SnapshotId,
+    AuthorId, EndorsementId, LayerKey, LayerRecordId, LeaseId, PackId, RunId, SegmentId, SlotId,
+    SnapshotId,
 };
 use podkeep_format::names::{self, NUMBER_MAX, Name};
 
@@ -61,6 +62,13 @@ fn names_are_what_the_specification_says() {
             format!("endorsements/{a}"),
         ),
         (Name::Reserve(0), "reserve/0000000000000000".to_owned()),
+        (
+            Name::Layer {
+                layer: LayerKey([0xab; 32]),
+                record: LayerRecordId([0xab; 32]),
+            },
+            format!("layers/{a}.{a}"),
+        ),
     ];
     for (name, text) in cases {
         assert_eq!(name.to_text(), text);
@@ -95,6 +103,9 @@ fn other_names_are_not_podkeeps() {
         format!("leases/{b}/1"),
         format!("fences/{b}.verdict.verdict"),
         format!("layers/{a}"),
+        format!("layers/{a}.{b}"),
+        format!("layers/{a}.{a}.2"),
+        format!("layers/{a}/{a}"),
         format!("index/{a}.tmp"),
     ] {
         assert_eq!(Name::parse(&foreign), None, "{foreign}");

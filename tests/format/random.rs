@@ -77,8 +77,9 @@ fn pieces(max: usize) -> impl Strategy<Value = Vec<Piece>> {
     })
 }
 
-fn file() -> impl Strategy<Value = Node> {
-    let content = prop_oneof![
+/// A content as a stream of a recipe may have it, and its size.
+pub fn content() -> impl Strategy<Value = (u64, Content)> {
+    prop_oneof![
         vec(any::<u8>(), 0..=INLINE_BYTES_MAX)
             .prop_map(|bytes| (bytes.len() as u64, Content::Inline(bytes))),
         pieces(20).prop_map(|pieces| {
@@ -92,8 +93,21 @@ fn file() -> impl Strategy<Value = Node> {
                 level
             }
         )),
-    ];
-    (content, vec((1..9u64, 1..9u64), 0..5), any::<bool>()).prop_map(
+    ]
+}
+
+fn file() -> BoxedStrategy<Node> {
+    let layer = (any::<[u8; 32]>(), 0..=i64::MAX as u64).prop_map(|(id, size)| Node::File {
+        size,
+        content: Content::Recipe { id: ChunkId(id) },
+        holes: Vec::new(),
+        unstable: false,
+    });
+    prop_oneof![4 => plain_file(), 1 => layer].boxed()
+}
+
+fn plain_file() -> impl Strategy<Value = Node> {
+    (content(), vec((1..9u64, 1..9u64), 0..5), any::<bool>()).prop_map(
         |((size, content), gaps, unstable)| {
             let mut holes = Vec::new();
             let mut end = 0;

@@ -8,13 +8,15 @@ use podkeep_format::endorsement::Endorsement;
 use podkeep_format::fence::{Fence, Verdict};
 use podkeep_format::frame::{SessionKeys, Statement};
 use podkeep_format::id::{
-    AuthorId, ChunkId, ChunkIdKey, ChunkKind, HostId, LeaseId, LinkGroup, ListId, PackId,
-    RepositoryId, RunId, SegmentId, SnapshotId, TreeId,
+    AuthorId, ChunkId, ChunkIdKey, ChunkKind, DiffId, HostId, LayerRecordId, LeaseId, LinkGroup,
+    ListId, PackId, RepositoryId, RunId, SegmentId, SnapshotId, TreeId,
 };
 use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::keys::{Argon2Params, KeySlot, Role, Secrets, WriteKeyFile};
+use podkeep_format::layer::LayerRecord;
 use podkeep_format::lease::{Lease, Purpose};
 use podkeep_format::pack::{FinishedPack, PackBuilder, PackHeader, TocBlock, TocChunk, encode_toc};
+use podkeep_format::recipe::{Recipe, RunsEncoder, Stream};
 use podkeep_format::run::RunRecord;
 use podkeep_format::seal::{AuthorKey, PrivateKey, PublicKey, Secret, SessionSeal};
 use podkeep_format::segment::{SegmentBuilder, seal_segment};
@@ -273,7 +275,53 @@ pub fn endorsement() -> Endorsement {
     Endorsement {
         author: owner().id(),
         segments: sorted::<2>("segment").map(SegmentId).to_vec(),
+        layers: sorted::<2>("layer record").map(LayerRecordId).to_vec(),
         time: time(1_700_000_700),
+    }
+}
+
+pub fn layer_record() -> LayerRecord {
+    let chunks = sorted::<3>("layer").map(ChunkId).to_vec();
+    LayerRecord {
+        author: writer().id(),
+        layer: ids().layer_key(&DiffId(bytes32("diff id"))),
+        recipe: chunks[1],
+        size: 84_992_000,
+        chunks,
+    }
+}
+
+/// Two runs; the second one has no payload.
+pub fn runs() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut runs = RunsEncoder::new();
+    runs.literals(512, &mut bytes);
+    runs.payloads(70_000);
+    runs.literals(144, &mut bytes);
+    runs.literals(1024, &mut bytes);
+    runs.finish(&mut bytes);
+    bytes
+}
+
+pub fn recipe() -> Recipe {
+    Recipe {
+        diff_id: DiffId(bytes32("diff id")),
+        size: 71_680,
+        literals: Stream {
+            size: 1680,
+            content: Content::Pieces(vec![chunk("literals", 1680)]),
+        },
+        payloads: Stream {
+            size: 70_000,
+            content: Content::List {
+                id: ListId(bytes32("payloads")),
+                level: 0,
+            },
+        },
+        runs: Stream {
+            size: runs().len() as u64,
+            content: Content::Inline(runs()),
+        },
     }
 }
 
@@ -364,6 +412,15 @@ pub fn leaf() -> TreeNode {
                 holes: vec![(53_248, 8192), (65_536, 4096), (1_097_728, 50_848)],
                 unstable: true,
             },
+        ),
+        entry(
+            "recipe",
+            file(
+                1 << 30,
+                Content::Recipe {
+                    id: ChunkId(bytes32("recipe")),
+                },
+            ),
         ),
         entry("socket", Node::Socket),
         entry(
@@ -505,6 +562,7 @@ pub fn bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("entry", encoded(&|out| entries[0].encode(out))),
         ("fence", fence().encode_body()),
         ("item", encoded(&|out| item().encode(out))),
+        ("layer-record", layer_record().encode_body()),
         ("lease", lease().encode_body()),
         (
             "list-node",
@@ -525,8 +583,15 @@ pub fn bodies() -> Vec<(&'static str, Vec<u8>)> {
             }),
         ),
         ("payload", payload()),
+        ("recipe", recipe().encode()),
         ("revocation", revocation().encode_body()),
         ("run", run_record().encode_body()),
+        (
+            "runs",
+            encoded(&|out| {
+                out.varint(1680).varint(70_000).raw(&runs());
+            }),
+        ),
         ("segment", segment_body()),
         (
             "session-seal",
@@ -605,6 +670,12 @@ pub fn objects() -> Vec<(&'static str, Vec<u8>)> {
             endorsement()
                 .seal(REPOSITORY, &index, &owner, &salt)
                 .expect("an endorsement"),
+        ),
+        (
+            "layer-record",
+            layer_record()
+                .seal(REPOSITORY, &index, &writer, &salt)
+                .expect("a layer record"),
         ),
         ("pack", pack().bytes),
         (

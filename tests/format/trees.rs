@@ -217,6 +217,7 @@ fn read_content(nodes: &Nodes, content: &Content) -> Vec<Piece> {
             walk(nodes, ChunkId::from(*id), *level, &mut pieces);
             pieces
         }
+        Content::Recipe { .. } => panic!("a recipe is built of contents"),
     }
 }
 
@@ -249,6 +250,7 @@ fn contents_of_every_length_come_back() {
                 assert!(count > PIECES_INLINE_MAX);
                 assert!(level <= 3, "{count} pieces need no level {level}");
             }
+            Content::Recipe { .. } => panic!("a recipe is built of contents"),
         }
     }
 }

@@ -7,22 +7,25 @@ use podkeep_format::endorsement::Endorsement;
 use podkeep_format::fence::{Fence, Verdict};
 use podkeep_format::frame::Statement;
 use podkeep_format::id::{
-    AuthorId, ChunkId, HostId, LeaseId, PackId, RepositoryId, RunId, SegmentId, SnapshotId, TreeId,
+    AuthorId, ChunkId, DiffId, HostId, LayerKey, LayerRecordId, LeaseId, PackId, RepositoryId,
+    RunId, SegmentId, SnapshotId, TreeId,
 };
 use podkeep_format::item::{Escaped, Item, ItemKind, unescape};
+use podkeep_format::layer::LayerRecord;
 use podkeep_format::lease::{Lease, Purpose};
+use podkeep_format::recipe::{Recipe, Run, RunsDecoder, RunsEncoder, Stream};
 use podkeep_format::run::RunRecord;
 use podkeep_format::seal::PublicKey;
 use podkeep_format::snapshot::{Consistency, SnapshotBody, SnapshotHeader};
 use podkeep_format::tombstone::Tombstone;
-use podkeep_format::tree::{Entry, ListNode, TreeNode};
+use podkeep_format::tree::{Content, Entry, ListNode, TreeNode};
 use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert_eq, proptest};
 use proptest::sample::select;
 
 use crate::decoders::{DECODERS, accepts, decoder};
-use crate::random::{entry, id_map, item, list_node, text, time, tree_node};
+use crate::random::{content, entry, id_map, item, list_node, text, time, tree_node};
 use crate::samples::{REPOSITORY, bodies, index, owner};
 
 fn cases() -> ProptestConfig {
@@ -216,6 +219,10 @@ fn sorted() -> impl Strategy<Value = Vec<[u8; 32]>> {
     btree_set(any::<[u8; 32]>(), 0..20).prop_map(|ids| ids.into_iter().collect())
 }
 
+fn stream() -> impl Strategy<Value = Stream> {
+    content().prop_map(|(size, content)| Stream { size, content })
+}
+
 proptest! {
     #![proptest_config(cases())]
 
@@ -286,11 +293,81 @@ proptest! {
     }
 
     #[test]
-    fn endorsements(segments in sorted(), time in time(), salt: [u8; 32]) {
+    fn endorsements(
+        segments in sorted(), layers in sorted(), time in time(), salt: [u8; 32],
+    ) {
         let segments = segments.into_iter().map(SegmentId).collect();
-        let value = Endorsement { author: owner().id(), segments, time };
+        let layers = layers.into_iter().map(LayerRecordId).collect();
+        let value = Endorsement { author: owner().id(), segments, layers, time };
         let bytes = value.seal(REPOSITORY, &index(), &owner(), &salt).expect("seals");
         prop_assert_eq!(Endorsement::open(&bytes, REPOSITORY, &index()).expect("sound"), value);
+    }
+
+    #[test]
+    fn layer_records(
+        layer: [u8; 32], recipe: [u8; 32], size in 0..=i64::MAX as u64, others in sorted(),
+        salt: [u8; 32],
+    ) {
+        let mut chunks: Vec<ChunkId> = others.into_iter().map(ChunkId).collect();
+        chunks.push(ChunkId(recipe));
+        chunks.sort();
+        let (layer, recipe, author) = (LayerKey(layer), ChunkId(recipe), owner().id());
+        let value = LayerRecord { author, layer, recipe, size, chunks };
+        let bytes = value.seal(REPOSITORY, &index(), &owner(), &salt).expect("seals");
+        prop_assert_eq!(LayerRecord::open(&bytes, REPOSITORY, &index()).expect("sound"), value);
+    }
+
+    #[test]
+    fn recipes(diff_id: [u8; 32], literals in stream(), payloads in stream(), runs in stream()) {
+        let mut runs = runs;
+        let size = literals.size.saturating_add(payloads.size);
+        let fits = size <= i64::MAX as u64
+            && (runs.size == 0) == (size == 0)
+            && runs.size <= size.saturating_add(2);
+        if !fits {
+            runs = Stream { size: 0, content: Content::Inline(Vec::new()) };
+        }
+        let value = Recipe { diff_id: DiffId(diff_id), size, literals, payloads, runs };
+        let decoded = Recipe::decode(&value.encode());
+        if fits {
+            prop_assert_eq!(decoded.expect("sound"), value);
+        } else {
+            prop_assert_eq!(decoded.is_ok(), size == 0);
+        }
+    }
+
+    #[test]
+    fn layer_runs(parts in vec((any::<bool>(), 0..1u64 << 40), 0..60), split in 1..9usize) {
+        let (mut encoder, mut bytes) = (RunsEncoder::new(), Vec::new());
+        let mut expected: Vec<Run> = Vec::new();
+        let mut sums = Run::default();
+        for (literal, len) in &parts {
+            if *literal {
+                encoder.literals(*len, &mut bytes);
+                sums.literals += len;
+                if *len > 0 && expected.last().is_none_or(|run| run.payloads > 0) {
+                    expected.push(Run::default());
+                }
+            } else {
+                encoder.payloads(*len);
+                sums.payloads += len;
+                if *len > 0 && expected.is_empty() {
+                    expected.push(Run::default());
+                }
+            }
+            if let Some(run) = expected.last_mut() {
+                run.literals += if *literal { *len } else { 0 };
+                run.payloads += if *literal { 0 } else { *len };
+            }
+        }
+        encoder.finish(&mut bytes);
+        let mut decoder = RunsDecoder::new(sums.literals, sums.payloads);
+        let mut found = Vec::new();
+        for part in bytes.chunks(split) {
+            decoder.push(part, &mut |run| found.push(run)).expect("sound");
+        }
+        prop_assert_eq!(decoder.finish(), Ok(()));
+        prop_assert_eq!(found, expected);
     }
 
     #[test]

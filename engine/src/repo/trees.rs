@@ -75,7 +75,7 @@ impl Reader {
         }
     }
 
-    /// The pieces of a content in order; inline contents have none.
+    /// The pieces of a content in order; inline contents and recipes have none.
     pub fn pieces<'r>(&'r self, content: &Content) -> Pieces<'r> {
         let mut pieces = Pieces {
             reader: self,
@@ -83,7 +83,7 @@ impl Reader {
             stack: Vec::new(),
         };
         match content {
-            Content::Inline(_) => {}
+            Content::Inline(_) | Content::Recipe { .. } => {}
             Content::Pieces(list) => pieces.ready = list.clone().into_iter(),
             Content::List { id, level } => pieces.stack.push((*id, *level)),
         }

@@ -1,8 +1,9 @@
 //! Content lists: long contents, split by chunk id ("Contents" in the specification).
 
+use super::content::{decode_pieces, encode_pieces};
 use super::{
     Content, LEVELS_MAX, LIST_PIECES_MAX, LIST_PIECES_MIN, LIST_SPLIT_BITS, PIECES_INLINE_MAX,
-    Piece, decode_pieces, encode_pieces,
+    Piece,
 };
 use crate::codec::{DecodeError, Decoder, Defect, Encoder};
 use crate::id::{ChunkId, ChunkIdKey, ChunkKind, ListId};

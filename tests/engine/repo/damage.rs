@@ -244,6 +244,7 @@ fn put_other_kinds(repo: &Repository) {
     let endorsement = Endorsement {
         author: author.id(),
         segments: vec![SegmentId([1; 32])],
+        layers: Vec::new(),
         time,
     };
     let bytes = endorsement.seal(repo.id(), index, author, &salt).unwrap();

@@ -25,6 +25,7 @@ use podkeep_format::frame::Statement;
 use podkeep_format::id::{ChunkId, ChunkKind, LeaseId, PackId, SegmentId, SnapshotId};
 use podkeep_format::lease::{Lease, Purpose};
 use podkeep_format::names::{self, Name};
+use podkeep_format::recipe::Recipe;
 use podkeep_format::segment::{SEGMENT_BYTES_MAX, Segment, open_segment};
 use podkeep_format::tombstone::Tombstone;
 use podkeep_format::tree::{self, Content, ListNode, Node, Piece, TreeNode, XattrValue};
@@ -538,6 +539,13 @@ pub fn needs_of(
                     }
                 }
             }
+            ChunkKind::Recipe => {
+                let recipe = reader.chunk(kind, id)?;
+                let recipe = Recipe::decode(recipe.as_ref()).map_err(|e| damaged("a recipe", e))?;
+                for stream in [recipe.literals, recipe.payloads, recipe.runs] {
+                    content_needs(&stream.content, &mut open);
+                }
+            }
             ChunkKind::Data | ChunkKind::Record if data => drop(reader.chunk(kind, id)?),
             ChunkKind::Data | ChunkKind::Record => {}
         }
@@ -555,12 +563,17 @@ fn entry_needs(entry: &tree::Entry, open: &mut Open) {
     }
     match &entry.node {
         Node::Directory { tree } => open.push((ChunkKind::Tree, (*tree).into())),
-        Node::File { content, .. } => match content {
-            Content::Inline(_) => {}
-            Content::Pieces(pieces) => piece_needs(pieces, open),
-            Content::List { id, .. } => open.push((ChunkKind::List, (*id).into())),
-        },
+        Node::File { content, .. } => content_needs(content, open),
         _ => {}
+    }
+}
+
+fn content_needs(content: &Content, open: &mut Open) {
+    match content {
+        Content::Inline(_) => {}
+        Content::Pieces(pieces) => piece_needs(pieces, open),
+        Content::List { id, .. } => open.push((ChunkKind::List, (*id).into())),
+        Content::Recipe { id } => open.push((ChunkKind::Recipe, *id)),
     }
 }
 

@@ -82,6 +82,7 @@ fn what_the_format_lets_be_large_is_read_back() {
     let endorsement = Endorsement {
         author: author.id(),
         segments: ids.clone().map(SegmentId).collect(),
+        layers: Vec::new(),
         time: Time::default(),
     };
     let bytes = endorsement

@@ -231,7 +231,7 @@ impl Tree {
             panic!("no file");
         };
         let pieces = match content {
-            Content::Inline(_) => panic!("an inline content has no pieces"),
+            Content::Inline(_) | Content::Recipe { .. } => panic!("it has no pieces"),
             Content::Pieces(pieces) => pieces.clone(),
             Content::List { id, .. } => {
                 let mut pieces = Vec::new();

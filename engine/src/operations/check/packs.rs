@@ -160,6 +160,7 @@ impl Check<'_> {
         let statement = Endorsement {
             author: owner,
             segments: good,
+            layers: Vec::new(),
             time: now(),
         };
         let bytes = statement
