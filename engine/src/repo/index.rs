@@ -24,6 +24,7 @@ const LISTINGS_MAX: u32 = 4;
 
 /// The index as one run sees it.
 pub struct Index {
+    trust: Trust,
     segments: RwLock<Vec<Arc<Standing>>>,
     /// Packs that were listed, without tombstoned ones; grows by the packs of this run.
     live: RwLock<HashSet<PackId>>,
@@ -145,6 +146,7 @@ impl Index {
             live.remove(pack);
         }
         Ok(Some(Self {
+            trust,
             segments: RwLock::new(loaded),
             live: RwLock::new(live),
             loose: RwLock::new(HashMap::new()),
@@ -154,6 +156,11 @@ impl Index {
             damaged,
             tombstones,
         }))
+    }
+
+    /// Whom a writer relies on, as of the listing.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Whether a writer may leave this chunk out.

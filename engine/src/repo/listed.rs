@@ -1,6 +1,6 @@
 //! Ids from the names of a listing.
 
-use podkeep_format::id::{PackId, RunId, SegmentId, SlotId, SnapshotId};
+use podkeep_format::id::{LayerKey, LayerRecordId, PackId, RunId, SegmentId, SlotId, SnapshotId};
 use podkeep_format::names::Name;
 
 macro_rules! from_name {
@@ -25,3 +25,4 @@ from_name!(
 from_name!(
     /// Either copy.
     key, SlotId, Name::Key { slot, .. } => slot);
+from_name!(layer, (LayerKey, LayerRecordId), Name::Layer { layer, record } => (layer, record));

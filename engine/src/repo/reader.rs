@@ -15,7 +15,9 @@ use podkeep_format::segment::{BlockPlace, Place};
 
 use super::blocks::{self, OpenBlock};
 use super::index::Index;
-pub use super::trees::{DirectoryEntries, Pieces, TreeNodes, root_entry};
+pub use super::trees::{
+    ContentPart, ContentParts, DirectoryEntries, Pieces, TreeNodes, root_entry,
+};
 use super::{RepoError, RepoResult, Repository, Vault, name};
 use crate::store::{ObjectName, ObjectStore, StoreErrorKind};
 

@@ -11,7 +11,7 @@ use podkeep_format::author::{AuthorCertificate, Revocation};
 use podkeep_format::endorsement::Endorsement;
 use podkeep_format::fence::{Fence, Verdict};
 use podkeep_format::frame::{ObjectKind, Statement};
-use podkeep_format::id::{AuthorId, LeaseId, RunId, SegmentId, SnapshotId};
+use podkeep_format::id::{AuthorId, LayerRecordId, LeaseId, RunId, SegmentId, SnapshotId};
 use podkeep_format::item::Item;
 use podkeep_format::names::{self, Name};
 use podkeep_format::run::{RunRecord, SealedRun};
@@ -288,12 +288,15 @@ impl Repository {
         Ok(revoked)
     }
 
-    /// Segments that a full-key holder has checked by decoding what they name.
-    pub fn endorsed(&self, monitor: &dyn Monitor) -> RepoResult<HashSet<SegmentId>> {
-        let mut endorsed = HashSet::new();
+    /// What a full-key holder has checked by decoding it.
+    pub fn endorsed(&self, monitor: &dyn Monitor) -> RepoResult<Endorsed> {
+        let mut endorsed = Endorsed::default();
         for (object, bytes) in self.statements("endorsements", ObjectKind::Endorsement, monitor)? {
             match Endorsement::open(&bytes, self.id(), &self.vault().index) {
-                Ok(list) if list.author == self.config().owner => endorsed.extend(list.segments),
+                Ok(list) if list.author == self.config().owner => {
+                    endorsed.segments.extend(list.segments);
+                    endorsed.layers.extend(list.layers);
+                }
                 Ok(_) => {}
                 Err(error) => monitor.finding(unreadable(&object, &error)),
             }
@@ -386,12 +389,19 @@ fn unreadable(object: &str, error: &dyn std::fmt::Display) -> Finding {
     }
 }
 
-/// Whose segments a writer relies on.
+/// What the owner vouches for, whoever its author is.
+#[derive(Default)]
+pub struct Endorsed {
+    pub segments: HashSet<SegmentId>,
+    pub layers: HashSet<LayerRecordId>,
+}
+
+/// Whose segments and layer records a writer relies on.
 pub struct Trust {
     own: AuthorId,
     owner: AuthorId,
     revoked: HashSet<AuthorId>,
-    endorsed: HashSet<SegmentId>,
+    endorsed: Endorsed,
 }
 
 impl Trust {
@@ -406,10 +416,20 @@ impl Trust {
 
     /// Own segments, those of full-key holders, and those that one of them endorsed.
     pub fn covers(&self, segment: &LoadedSegment) -> bool {
-        let author = segment.author;
-        self.endorsed.contains(&segment.id)
-            || author == self.owner
-            || (author == self.own && !self.revoked.contains(&author))
+        self.endorsed.segments.contains(&segment.id) || self.relies_on(segment.author)
+    }
+
+    /// The same for the record `id`, which `author` signed.
+    pub fn covers_layer(&self, id: &LayerRecordId, author: AuthorId) -> bool {
+        self.endorses_layer(id) || self.relies_on(author)
+    }
+
+    pub fn endorses_layer(&self, id: &LayerRecordId) -> bool {
+        self.endorsed.layers.contains(id)
+    }
+
+    fn relies_on(&self, author: AuthorId) -> bool {
+        author == self.owner || (author == self.own && !self.revoked.contains(&author))
     }
 }
 

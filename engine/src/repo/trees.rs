@@ -76,18 +76,23 @@ impl Reader {
     }
 
     /// The pieces of a content in order; inline contents and recipes have none.
-    pub fn pieces<'r>(&'r self, content: &Content) -> Pieces<'r> {
-        let mut pieces = Pieces {
+    pub fn pieces(&self, content: &Content) -> Pieces<'_> {
+        Pieces(self.content_parts(content))
+    }
+
+    /// The pieces of a content in order, each list node in front of what it stands for.
+    pub fn content_parts(&self, content: &Content) -> ContentParts<'_> {
+        let mut parts = ContentParts {
             reader: self,
             ready: Vec::new().into_iter(),
             stack: Vec::new(),
         };
         match content {
             Content::Inline(_) | Content::Recipe { .. } => {}
-            Content::Pieces(list) => pieces.ready = list.clone().into_iter(),
-            Content::List { id, level } => pieces.stack.push((*id, *level)),
+            Content::Pieces(list) => parts.ready = list.clone().into_iter(),
+            Content::List { id, level } => parts.stack.push((*id, *level)),
         }
-        pieces
+        parts
     }
 }
 
@@ -144,47 +149,71 @@ impl<N: TreeNodes> Iterator for DirectoryEntries<'_, N> {
     }
 }
 
-/// Yields a content's pieces; at most one node of each level is in memory. Ends after an error.
-pub struct Pieces<'r> {
+/// What a content is stored as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentPart {
+    /// A list node, which was read.
+    List(ListId),
+    Piece(Piece),
+}
+
+/// Yields a content's list nodes and pieces; at most one node of each level is in memory. Ends
+/// after an error.
+pub struct ContentParts<'r> {
     reader: &'r Reader,
     ready: std::vec::IntoIter<Piece>,
     stack: Vec<(ListId, u8)>,
 }
+
+impl Iterator for ContentParts<'_> {
+    type Item = RepoResult<ContentPart>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(piece) = self.ready.next() {
+            return Some(Ok(ContentPart::Piece(piece)));
+        }
+        let (id, must) = self.stack.pop()?;
+        let node = self
+            .reader
+            .chunk(ChunkKind::List, ChunkId::from(id))
+            .and_then(|chunk| {
+                ListNode::decode(chunk.as_ref())
+                    .map_err(|e| RepoError::damaged(format!("content list {id}"), e))
+            });
+        let failure = match node {
+            Ok(ListNode::Pieces(pieces)) if must == 0 => {
+                self.ready = pieces.into_iter();
+                return Some(Ok(ContentPart::List(id)));
+            }
+            Ok(ListNode::Lists { level, children }) if level == must => {
+                let below = level - 1;
+                self.stack
+                    .extend(children.into_iter().rev().map(|(id, _)| (id, below)));
+                return Some(Ok(ContentPart::List(id)));
+            }
+            Ok(_) => RepoError::Damaged {
+                object: format!("content list {id}"),
+                cause: "has a node in the wrong place".into(),
+            },
+            Err(error) => error,
+        };
+        self.stack.clear();
+        Some(Err(failure))
+    }
+}
+
+/// Yields a content's pieces, as [`ContentParts`] does.
+pub struct Pieces<'r>(ContentParts<'r>);
 
 impl Iterator for Pieces<'_> {
     type Item = RepoResult<Piece>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(piece) = self.ready.next() {
-                return Some(Ok(piece));
-            }
-            let (id, must) = self.stack.pop()?;
-            let node = self
-                .reader
-                .chunk(ChunkKind::List, ChunkId::from(id))
-                .and_then(|chunk| {
-                    ListNode::decode(chunk.as_ref())
-                        .map_err(|e| RepoError::damaged(format!("content list {id}"), e))
-                });
-            match node {
-                Ok(ListNode::Pieces(pieces)) if must == 0 => self.ready = pieces.into_iter(),
-                Ok(ListNode::Lists { level, children }) if level == must => {
-                    let below = level - 1;
-                    self.stack
-                        .extend(children.into_iter().rev().map(|(id, _)| (id, below)));
-                }
-                Ok(_) => {
-                    self.stack.clear();
-                    return Some(Err(RepoError::Damaged {
-                        object: format!("content list {id}"),
-                        cause: "has a node in the wrong place".into(),
-                    }));
-                }
-                Err(error) => {
-                    self.stack.clear();
-                    return Some(Err(error));
-                }
+            match self.0.next()? {
+                Ok(ContentPart::Piece(piece)) => return Some(Ok(piece)),
+                Ok(ContentPart::List(_)) => {}
+                Err(error) => return Some(Err(error)),
             }
         }
     }

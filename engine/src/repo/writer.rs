@@ -145,6 +145,10 @@ impl Writer {
         self.unflushed
     }
 
+    pub fn index(&self) -> &Index {
+        &self.state.index
+    }
+
     /// Whether the repository or this run has the chunk already.
     pub fn knows(&mut self, id: &ChunkId) -> bool {
         let known = lock(&self.state.in_run).contains(id) || self.state.index.known(id);

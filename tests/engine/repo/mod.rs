@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod fences;
+mod layers;
 mod memory_host;
 mod model;
 mod prune;

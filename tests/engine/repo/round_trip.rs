@@ -121,7 +121,7 @@ fn what_the_format_lets_be_large_is_read_back() {
         .unwrap();
 
     let monitor = Collect::default();
-    assert_eq!(repo.endorsed(&monitor).unwrap().len(), 700_000);
+    assert_eq!(repo.endorsed(&monitor).unwrap().segments.len(), 700_000);
     assert!(repo.runs(&monitor).unwrap().remove(&record.run) == Some(record));
     let findings = monitor.findings.into_inner().unwrap();
     assert!(findings.is_empty(), "{findings:?}");

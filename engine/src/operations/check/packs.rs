@@ -127,7 +127,7 @@ impl Check<'_> {
         let mut good = Vec::new();
         for foreign in reader.index().segments_of_others(owner) {
             let id = foreign.id;
-            if endorsed.contains(&id) {
+            if endorsed.segments.contains(&id) {
                 continue;
             }
             let mut blocks: BTreeMap<BlockPlace, Vec<(ChunkId, Place)>> = BTreeMap::new();
