@@ -2,9 +2,11 @@
 //!
 //! Without `--read-data` it reads all metadata: config, keys, snapshots, segments, every tree and
 //! list node, and makes sure that each content chunk lies in a pack that is there and long
-//! enough. With it, packs are read whole and every chunk is decoded and hashed. What exists twice
-//! is healed from its good twin; the index of packs that lost their segment is made anew.
+//! enough. With it, packs are read whole and every chunk is decoded and hashed, and layers of
+//! images are rebuilt. What exists twice is healed from its good twin; the index of packs that lost
+//! their segment is made anew.
 
+mod layers;
 mod packs;
 mod reach;
 mod twins;
@@ -31,6 +33,7 @@ pub fn check(
     let mut check = Check {
         repo,
         monitor,
+        read_data_percent: options.read_data_percent,
         report: CheckReport::default(),
     };
     check.twins()?;
@@ -49,6 +52,7 @@ pub fn check(
     check.reach(&reader, &bad)?;
     let something_is_lost = check.report.damaged > damaged_before;
     check.report_missing(missing, something_is_lost);
+    check.layers(&reader)?;
     if options.endorse {
         check.endorse(&reader)?;
     }
@@ -60,6 +64,7 @@ pub fn check(
 struct Check<'a> {
     repo: &'a Repository,
     monitor: &'a dyn Monitor,
+    read_data_percent: Option<u8>,
     report: CheckReport,
 }
 

@@ -62,8 +62,16 @@ pub fn dump(
             cause: error.to_string(),
         })
     };
-    if let Content::Inline(bytes) = content {
-        write(bytes)?;
+    match content {
+        Content::Inline(bytes) => write(bytes)?,
+        Content::Recipe { id } => {
+            let recipe = reader.recipe_of_file(*id, *size)?;
+            reader.rebuild(&recipe, &mut |bytes| match monitor.interrupted() {
+                true => Err(OperationError::Interrupted),
+                false => write(bytes),
+            })?;
+        }
+        Content::Pieces(_) | Content::List { .. } => {}
     }
     for piece in reader.pieces(content) {
         if monitor.interrupted() {

@@ -3,13 +3,16 @@
 mod crash;
 mod damage;
 mod fences;
+mod images;
 mod layers;
 mod memory_host;
 mod model;
 mod prune;
+mod recipes;
 mod round_trip;
 mod schedule;
 mod short;
+mod tars;
 mod writers;
 
 use std::path::PathBuf;

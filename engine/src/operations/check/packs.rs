@@ -120,7 +120,8 @@ impl Check<'_> {
         Ok(bad)
     }
 
-    /// Reads everything that segments of write keys name, and endorses those that hold.
+    /// Reads everything that segments of write keys name, rebuilds the layers of their records,
+    /// and endorses those that hold.
     pub(super) fn endorse(&mut self, reader: &Reader) -> OperationResult<()> {
         let owner = self.repo.config().owner;
         let endorsed = self.repo.endorsed(self.monitor)?;
@@ -153,14 +154,15 @@ impl Check<'_> {
                 ),
             }
         }
-        if good.is_empty() {
+        let layers = self.layers_that_hold(reader)?;
+        if good.is_empty() && layers.is_empty() {
             return Ok(());
         }
         good.sort_unstable();
         let statement = Endorsement {
             author: owner,
             segments: good,
-            layers: Vec::new(),
+            layers,
             time: now(),
         };
         let bytes = statement

@@ -8,10 +8,10 @@ use podkeep_format::tree::{Content, Entry, Node, Piece, XattrValue};
 
 use super::Check;
 use super::packs::BadPlaces;
-use crate::monitor::{Finding, FindingKind, Progress};
+use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::{OperationError, OperationResult};
-use crate::repo::orphans;
 use crate::repo::reader::{DirectoryEntries, Reader, is_fatal};
+use crate::repo::{RepoError, RepoResult, orphans};
 
 /// Paths that one finding names.
 const PATHS_MAX: usize = 100;
@@ -23,6 +23,9 @@ impl Check<'_> {
             bad,
             clean: HashSet::new(),
             loose: HashSet::new(),
+            layers: HashSet::new(),
+            rebuild_percent: self.read_data_percent.unwrap_or(0),
+            monitor: self.monitor,
         };
         for snapshot in self.repo.snapshots(self.monitor)? {
             if self.monitor.interrupted() {
@@ -122,6 +125,11 @@ struct Reach<'r> {
     clean: HashSet<TreeId>,
     /// Packs that are needed and known only by their own tables of contents.
     loose: HashSet<PackId>,
+    /// Recipes of layers of which nothing is damaged, and their sizes.
+    layers: HashSet<(ChunkId, u64)>,
+    /// Of so many layers the sha256 is compared with the DiffID.
+    rebuild_percent: u8,
+    monitor: &'r dyn Monitor,
 }
 
 /// A directory on the way down.
@@ -194,9 +202,15 @@ impl<'r> Reach<'r> {
                 damage.add(path, cause);
             }
         }
-        let Node::File { content, .. } = &entry.node else {
+        let Node::File { size, content, .. } = &entry.node else {
             return Ok(());
         };
+        if let Content::Recipe { id } = content {
+            if let Some(cause) = self.layer(*id, *size)? {
+                damage.add(path, cause);
+            }
+            return Ok(());
+        }
         if let Content::List { id, .. } = content {
             self.mark_loose(ChunkId::from(*id));
         }
@@ -213,6 +227,44 @@ impl<'r> Reach<'r> {
             }
         }
         Ok(())
+    }
+
+    /// A recipe and all that it needs. Returns why the layer cannot be rebuilt.
+    fn layer(&mut self, id: ChunkId, size: u64) -> OperationResult<Option<String>> {
+        if self.layers.contains(&(id, size)) {
+            return Ok(None);
+        }
+        self.mark_loose(id);
+        let reader = self.reader;
+        let mut lost = None;
+        let walked = reader.recipe_of_file(id, size).and_then(|recipe| {
+            reader.recipe_chunks(&recipe, &mut |kind, id| -> RepoResult<()> {
+                if kind == ChunkKind::List {
+                    self.mark_loose(id);
+                } else if let Err(cause) = self.there(&id) {
+                    lost.get_or_insert(cause);
+                }
+                Ok(())
+            })?;
+            // A share of the layers, as uniform as that of the packs.
+            let share = u32::from(id.0[31]) * 100 < u32::from(self.rebuild_percent) * 256;
+            if lost.is_some() || !share {
+                return Ok(());
+            }
+            reader.rebuild(&recipe, &mut |_| match self.monitor.interrupted() {
+                true => Err(RepoError::Interrupted),
+                false => Ok(()),
+            })
+        });
+        match walked {
+            Err(error) if is_fatal(&error) => return Err(error.into()),
+            Err(error) => lost = Some(error.to_string()),
+            Ok(()) => {}
+        }
+        if lost.is_none() {
+            self.layers.insert((id, size));
+        }
+        Ok(lost)
     }
 
     fn readable(&mut self, kind: ChunkKind, id: ChunkId) -> OperationResult<Result<(), String>> {

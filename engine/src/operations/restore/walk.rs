@@ -15,7 +15,9 @@ use crate::fs::{
 use crate::host::HostError;
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::{OperationError, OperationResult};
+use crate::repo::RepoResult;
 use crate::repo::reader::{Reader, is_fatal};
+use crate::repo::recipes::{PartSource, RecipePart, SliceOf};
 
 /// Content bytes, entries and pieces of one window.
 const WINDOW_BYTES: u64 = 24 << 20;
@@ -24,9 +26,25 @@ const WINDOW_PIECES: usize = 1 << 16;
 
 /// A part of a file's content that is waiting in the window.
 enum WaitingPart {
-    Inline { len: u32 },
-    Chunk { offset: u64, len: u32, id: ChunkId },
-    Zeros { offset: u64, len: u64 },
+    Inline {
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    Chunk {
+        offset: u64,
+        len: u32,
+        id: ChunkId,
+    },
+    /// Of a layer that is rebuilt: always fetched.
+    Slice {
+        offset: u64,
+        len: u32,
+        of: SliceOf,
+    },
+    Zeros {
+        offset: u64,
+        len: u64,
+    },
 }
 
 struct WaitingFile {
@@ -222,19 +240,10 @@ impl<'r> Walk<'r> {
             _ => &[],
         };
         let mut parts = Vec::new();
-        if let Content::Inline(bytes) = content
-            && !bytes.is_empty()
-        {
-            parts.push(WaitingPart::Inline {
-                len: bytes.len() as u32,
-            });
-            self.bytes += bytes.len() as u64;
-        }
-        let mut offset = 0;
         let reader = self.reader;
-        for piece in reader.pieces(content) {
-            let piece = match piece {
-                Ok(piece) => piece,
+        for part in file_parts(reader, &entry, content) {
+            let part = match part {
+                Ok(part) => part,
                 Err(error) if is_fatal(&error) => return Err(error.into()),
                 Err(error) => {
                     self.damaged(path, format!("not restored: {error}"));
@@ -248,20 +257,6 @@ impl<'r> Walk<'r> {
                     return Ok(());
                 }
             };
-            match piece {
-                Piece::Chunk { id, len } => {
-                    parts.push(WaitingPart::Chunk { offset, len, id });
-                    self.bytes += u64::from(len);
-                }
-                Piece::Zero { len } => {
-                    for (offset, len) in outside(holes, offset, len) {
-                        parts.push(WaitingPart::Zeros { offset, len });
-                        self.bytes += len.min(64 << 10);
-                    }
-                }
-            }
-            self.pieces += 1;
-            offset += piece.bytes();
             if self.bytes >= WINDOW_BYTES || self.pieces >= WINDOW_PIECES {
                 self.files.push(waiting(std::mem::take(&mut parts), false));
                 self.flush()?;
@@ -269,6 +264,19 @@ impl<'r> Walk<'r> {
                     return Ok(());
                 }
             }
+            match part {
+                WaitingPart::Zeros { offset, len } => {
+                    for (offset, len) in outside(holes, offset, len) {
+                        parts.push(WaitingPart::Zeros { offset, len });
+                        self.bytes += len.min(64 << 10);
+                    }
+                }
+                part => {
+                    self.bytes += part.len();
+                    parts.push(part);
+                }
+            }
+            self.pieces += 1;
         }
         self.files.push(waiting(parts, true));
         if self.bytes >= WINDOW_BYTES || self.pieces >= WINDOW_PIECES {
@@ -430,9 +438,69 @@ impl<'r> Walk<'r> {
 impl WaitingPart {
     fn len(&self) -> u64 {
         match self {
-            Self::Inline { len } | Self::Chunk { len, .. } => u64::from(*len),
+            Self::Inline { bytes, .. } => bytes.len() as u64,
+            Self::Chunk { len, .. } | Self::Slice { len, .. } => u64::from(*len),
             Self::Zeros { len, .. } => *len,
         }
+    }
+}
+
+/// The parts of a content in order.
+fn file_parts<'r>(
+    reader: &'r Reader,
+    entry: &Entry,
+    content: &Content,
+) -> Box<dyn Iterator<Item = RepoResult<WaitingPart>> + 'r> {
+    match content {
+        Content::Inline(bytes) if bytes.is_empty() => Box::new(std::iter::empty()),
+        Content::Inline(bytes) => Box::new(std::iter::once(Ok(WaitingPart::Inline {
+            offset: 0,
+            bytes: bytes.clone(),
+        }))),
+        Content::Pieces(_) | Content::List { .. } => {
+            let mut offset = 0;
+            Box::new(reader.pieces(content).map(move |piece| {
+                let piece = piece?;
+                let start = offset;
+                offset += piece.bytes();
+                Ok(match piece {
+                    Piece::Chunk { id, len } => WaitingPart::Chunk {
+                        offset: start,
+                        len,
+                        id,
+                    },
+                    Piece::Zero { len } => WaitingPart::Zeros { offset: start, len },
+                })
+            }))
+        }
+        Content::Recipe { id } => {
+            let size = match entry.node {
+                Node::File { size, .. } => size,
+                _ => 0,
+            };
+            match reader.recipe_of_file(*id, size) {
+                Ok(recipe) => Box::new(
+                    reader
+                        .recipe_parts(&recipe)
+                        .map(|part| Ok(layer_part(part?))),
+                ),
+                Err(error) => Box::new(std::iter::once(Err(error))),
+            }
+        }
+    }
+}
+
+fn layer_part(part: RecipePart) -> WaitingPart {
+    let RecipePart { offset, len, .. } = part;
+    match part.source {
+        PartSource::Inline(bytes) => WaitingPart::Inline { offset, bytes },
+        PartSource::Zeros => WaitingPart::Zeros { offset, len },
+        PartSource::Chunk(of) => WaitingPart::Slice {
+            offset,
+            // Not longer than a chunk.
+            len: len as u32,
+            of,
+        },
     }
 }
 
@@ -441,12 +509,15 @@ fn wanted<'f>(
     file: &'f WaitingFile,
     present: &'f [bool],
 ) -> impl Iterator<Item = ChunkId> + use<'f> {
-    let chunks = file.parts.iter().filter_map(|part| match part {
-        WaitingPart::Chunk { id, .. } => Some(*id),
-        _ => None,
-    });
     let mut present = present.iter();
-    chunks.filter(move |_| !present.next().copied().unwrap_or(false))
+    file.parts.iter().filter_map(move |part| match part {
+        WaitingPart::Chunk { id, .. } => {
+            let is_present = present.next().copied().unwrap_or(false);
+            (!is_present).then_some(*id)
+        }
+        WaitingPart::Slice { of, .. } => Some(of.id),
+        WaitingPart::Inline { .. } | WaitingPart::Zeros { .. } => None,
+    })
 }
 
 /// A file's parts with their bytes, or why one of them cannot be had.
@@ -458,57 +529,55 @@ fn parts(
     inline_bytes: &mut Vec<u8>,
 ) -> Result<Vec<FilePart>, String> {
     let mut present = present.iter();
-    let mut parts = Vec::with_capacity(file.parts.len());
+    let mut parts: Vec<FilePart> = Vec::with_capacity(file.parts.len());
     for part in &file.parts {
-        let part = match part {
-            WaitingPart::Inline { .. } => {
+        let (offset, bytes) = match part {
+            WaitingPart::Inline { offset, bytes } => {
                 let start = inline_bytes.len() as u32;
-                if let Node::File {
-                    content: Content::Inline(bytes),
-                    ..
-                } = &file.entry.node
-                {
-                    inline_bytes.extend_from_slice(bytes);
-                }
-                FilePart {
-                    offset: 0,
-                    bytes: PartBytes::Data {
-                        buffer: inline,
-                        range: start..inline_bytes.len() as u32,
-                    },
-                }
+                inline_bytes.extend_from_slice(bytes);
+                let range = start..inline_bytes.len() as u32;
+                let buffer = inline;
+                (*offset, PartBytes::Data { buffer, range })
             }
-            WaitingPart::Zeros { offset, len } => FilePart {
-                offset: *offset,
-                bytes: PartBytes::Zeros { len: *len },
-            },
-            WaitingPart::Chunk { offset, len, id } => FilePart {
-                offset: *offset,
-                bytes: if present.next().copied().unwrap_or(false) {
-                    PartBytes::Present {
-                        len: u64::from(*len),
-                    }
-                } else {
-                    match chunks.get(id) {
-                        Some(Ok((buffer, range))) if range.len() == *len as usize => {
-                            if extends(parts.last_mut(), *offset, *buffer, range) {
-                                continue;
-                            }
-                            PartBytes::Data {
-                                buffer: *buffer,
-                                range: range.clone(),
-                            }
-                        }
-                        Some(Ok(_)) => return Err(format!("chunk {id} has another length")),
-                        Some(Err(error)) => return Err(error.to_string()),
-                        None => return Err(format!("chunk {id} was not fetched")),
-                    }
-                },
-            },
+            WaitingPart::Zeros { offset, len } => (*offset, PartBytes::Zeros { len: *len }),
+            WaitingPart::Chunk { offset, len, .. } if present.next().copied().unwrap_or(false) => {
+                let len = u64::from(*len);
+                (*offset, PartBytes::Present { len })
+            }
+            WaitingPart::Chunk { offset, len, id } => {
+                let (buffer, range) = fetched(chunks, *id, *len)?;
+                (*offset, PartBytes::Data { buffer, range })
+            }
+            WaitingPart::Slice { offset, len, of } => {
+                let (buffer, chunk) = fetched(chunks, of.id, of.chunk_len)?;
+                // The parts of a recipe lie inside their chunks.
+                let start = chunk.start + of.skip;
+                let range = start..start + len;
+                (*offset, PartBytes::Data { buffer, range })
+            }
         };
-        parts.push(part);
+        if let PartBytes::Data { buffer, range } = &bytes
+            && extends(parts.last_mut(), offset, *buffer, range)
+        {
+            continue;
+        }
+        parts.push(FilePart { offset, bytes });
     }
     Ok(parts)
+}
+
+/// Where a chunk of `len` bytes was fetched to.
+fn fetched(
+    chunks: &std::collections::HashMap<ChunkId, fetch::Fetched>,
+    id: ChunkId,
+    len: u32,
+) -> Result<(u32, Range<u32>), String> {
+    match chunks.get(&id) {
+        Some(Ok((buffer, range))) if range.len() == len as usize => Ok((*buffer, range.clone())),
+        Some(Ok(_)) => Err(format!("chunk {id} has another length")),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err(format!("chunk {id} was not fetched")),
+    }
 }
 
 /// Takes a chunk into the part before it, when it follows in the file and in the buffer.
