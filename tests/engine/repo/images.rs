@@ -3,10 +3,14 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
+use podkeep_engine::host::Existing;
+use podkeep_engine::host::local::LocalHost;
 use podkeep_engine::monitor::{Collect, FindingKind};
 use podkeep_engine::operations::{
-    CheckOptions, ItemPath, OperationResult, Selector, SnapSpec, SnapWhich, check, dump, ls,
+    CheckOptions, ItemPath, OperationResult, RestoreOptions, Selector, SnapSpec, SnapWhich, check,
+    dump, ls, restore,
 };
 use podkeep_engine::repo::{RepoResult, Repository};
 use podkeep_engine::store::ObjectName;
@@ -130,6 +134,60 @@ fn layers_come_back_as_tars() {
         let report = check::check(&repo, &options, &Collect::default()).unwrap();
         assert_eq!(report.damaged, 0);
     }
+}
+
+/// To a real directory: beside nothing, over what is right already, and over garbage that shows
+/// wherever nothing is written. The tar is larger than a window, and has a run of zeros.
+#[test]
+fn layers_are_restored_over_whatever_is_there() {
+    let (_, repo) = prepared();
+    let mut large = Tar::sample(1);
+    large.0.push(Part::Payload(noise(3, 30 << 20)));
+    let tars = [large, Tar::sample(200)];
+    save(&repo, &tars).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let host = LocalHost::new(scratch.path().join("state"));
+    let to = scratch.path().join("to");
+    let restore_below = |path: &str, existing| {
+        let options = RestoreOptions {
+            snapshot: latest(),
+            all: false,
+            items: vec![at(path)],
+            to_dir: Some(to.clone()),
+            rename: None,
+            existing,
+            dry_run: false,
+            threads: 2,
+            wait: Duration::ZERO,
+        };
+        let monitor = Collect::default();
+        restore::restore(&repo, &host, &options, &monitor).unwrap();
+        assert_eq!(monitor.findings.into_inner().unwrap(), []);
+    };
+    let holds = |what: &str| {
+        for (path, bytes) in files_of(&tars) {
+            assert!(
+                std::fs::read(to.join(&path)).unwrap() == bytes,
+                "{what}: {path}"
+            );
+        }
+    };
+    restore_below("", Existing::Refuse);
+    holds("anew");
+    for existing in [Existing::Merge, Existing::Replace] {
+        restore_below("", existing);
+        holds("over itself");
+        for (path, bytes) in files_of(&tars) {
+            std::fs::write(to.join(path), vec![0xaa; bytes.len() + 5]).unwrap();
+        }
+        restore_below("", existing);
+        holds("over garbage");
+    }
+    let one = layer_path(1, &tars[1]);
+    std::fs::remove_dir_all(&to).unwrap();
+    restore_below(&one, Existing::Refuse);
+    let name = one.rsplit('/').next().unwrap();
+    assert!(std::fs::read(to.join(name)).unwrap() == tars[1].bytes());
 }
 
 #[test]
