@@ -7,6 +7,7 @@
 use crate::codec::{DecodeError, Decoder, Defect, Encoder};
 use crate::frame::{ObjectKind, Statement, decode_ids};
 use crate::id::{AuthorId, ChunkId, LayerKey, LayerRecordId};
+use crate::recipe::LAYER_BYTES_MAX;
 
 /// Chunks of one layer: 32 GiB of contents at the default chunk size.
 pub const LAYER_CHUNKS_MAX: u64 = 1 << 20;
@@ -18,7 +19,7 @@ pub struct LayerRecord {
     pub layer: LayerKey,
     /// A chunk of kind `Recipe`.
     pub recipe: ChunkId,
-    /// Bytes of the layer's tar, below 2^63.
+    /// Bytes of the layer's tar, at most [`LAYER_BYTES_MAX`].
     pub size: u64,
     /// Everything that rebuilding the layer needs: the recipe, list nodes, data. Strictly
     /// ascending.
@@ -50,7 +51,7 @@ impl Statement for LayerRecord {
             author,
             layer: LayerKey(input.array()?),
             recipe: ChunkId(input.array()?),
-            size: input.bounded("layer size", i64::MAX as u64)?,
+            size: input.bounded("layer size", LAYER_BYTES_MAX)?,
             chunks: decode_ids(&mut input, "chunks", LAYER_CHUNKS_MAX, true)?
                 .into_iter()
                 .map(ChunkId)

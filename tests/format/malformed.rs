@@ -158,6 +158,21 @@ fn tree_cases() -> Vec<Case> {
         }),
         ("entry", "unknown-flag", flagged(64, &[])),
         ("entry", "hole-flag-on-a-fifo", flagged(16, &[])),
+        ("entry", "recipe-over-any-layer", {
+            let content = Content::Recipe {
+                id: ChunkId([1; 32]),
+            };
+            let (holes, unstable) = (Vec::new(), false);
+            one(samples::entry(
+                "a",
+                Node::File {
+                    size: (1 << 40) + 1,
+                    content,
+                    holes,
+                    unstable,
+                },
+            ))
+        }),
         ("entry", "recipe-with-holes", recipe_flagged(16)),
         ("entry", "recipe-that-is-unstable", recipe_flagged(32)),
         ("entry", "zero-inode-flags", flagged(1, &[0; 4])),
@@ -400,8 +415,8 @@ fn layer_cases() -> Vec<Case> {
         ("recipe", "size-of-streams", recipe(&|r| r.size += 1)),
         (
             "recipe",
-            "size-over-any-file",
-            recipe(&|r| r.size = u64::MAX),
+            "size-over-any-layer",
+            recipe(&|r| r.size = (1 << 40) + 1),
         ),
         (
             "recipe",
@@ -443,8 +458,8 @@ fn layer_cases() -> Vec<Case> {
         }),
         (
             "layer-record",
-            "size-over-any-file",
-            record(&|r| r.size = u64::MAX),
+            "size-over-any-layer",
+            record(&|r| r.size = (1 << 40) + 1),
         ),
         ("layer-record", "trailing", {
             let mut bytes = samples::layer_record().encode_body();

@@ -2,6 +2,7 @@
 
 use podkeep_format::id::{ChunkId, LinkGroup, ListId, TreeId};
 use podkeep_format::item::{Item, ItemKind};
+use podkeep_format::recipe::LAYER_BYTES_MAX;
 use podkeep_format::snapshot::IdRange;
 use podkeep_format::tree::{
     Content, Entry, HOLE_GRAIN, INLINE_BYTES_MAX, ListNode, Node, PIECE_BYTES_MAX, Piece, Time,
@@ -97,7 +98,7 @@ pub fn content() -> impl Strategy<Value = (u64, Content)> {
 }
 
 fn file() -> BoxedStrategy<Node> {
-    let layer = (any::<[u8; 32]>(), 0..=i64::MAX as u64).prop_map(|(id, size)| Node::File {
+    let layer = (any::<[u8; 32]>(), 0..=LAYER_BYTES_MAX).prop_map(|(id, size)| Node::File {
         size,
         content: Content::Recipe { id: ChunkId(id) },
         holes: Vec::new(),

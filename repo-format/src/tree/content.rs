@@ -3,6 +3,7 @@
 use super::{INLINE_BYTES_MAX, LEVELS_MAX, PIECE_BYTES_MAX, PIECES_INLINE_MAX};
 use crate::codec::{DecodeError, Decoder, Defect, Encoder};
 use crate::id::{ChunkId, ListId};
+use crate::recipe::LAYER_BYTES_MAX;
 
 /// The types of entries that are files.
 pub(crate) const INLINE: u8 = 1;
@@ -79,7 +80,12 @@ pub(crate) fn decode_content(
         let bytes = input.bytes("inline content", INLINE_BYTES_MAX)?.to_vec();
         return Ok((bytes.len() as u64, Content::Inline(bytes)));
     }
-    let size = input.bounded("file size", i64::MAX as u64)?;
+    let size_max = if tag == RECIPE {
+        LAYER_BYTES_MAX
+    } else {
+        i64::MAX as u64
+    };
+    let size = input.bounded("file size", size_max)?;
     if tag == RECIPE {
         let id = ChunkId(input.array()?);
         return Ok((size, Content::Recipe { id }));
