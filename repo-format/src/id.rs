@@ -108,9 +108,6 @@ id!(
     /// BLAKE3 of an endorsement's bytes, unkeyed.
     EndorsementId, 32);
 id!(
-    /// sha256 of a layer's uncompressed tar (OCI image-spec, config.md).
-    DiffId, 32);
-id!(
     /// Keyed BLAKE3 of a [`DiffId`]: a store that reads the name of a layer record cannot tell
     /// which layer it is of.
     LayerKey, 32);
@@ -120,6 +117,9 @@ id!(
 id!(
     /// Hardlinks of one file in one item: keyed hash of the item and the lowest member path.
     LinkGroup, 16);
+id!(
+    /// sha256 of a layer's uncompressed tar (OCI image-spec, config.md).
+    DiffId, 32);
 
 /// The domain of a chunk id: equal bytes of different kinds have different ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
