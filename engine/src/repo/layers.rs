@@ -16,6 +16,7 @@ use super::reader::is_fatal;
 use super::writer::Writer;
 use super::{RepoError, RepoResult, Repository, listed, name, random};
 use crate::monitor::{Finding, FindingKind, Monitor};
+use crate::store::StoreErrorKind;
 
 /// Records that are read for one layer: somebody may have put many that do not count.
 const RECORDS_READ_MAX: usize = 16;
@@ -54,7 +55,8 @@ impl LayerRecords {
     }
 
     /// The layer, if a record of it counts and all that it needs is known to `writer`. A record
-    /// that cannot be read is a note; only a store that is gone is an error.
+    /// that cannot be read is a note (one that prune deleted meanwhile is nothing); only a store
+    /// that is gone is an error.
     pub fn find(
         &self,
         repo: &Repository,
@@ -73,6 +75,7 @@ impl LayerRecords {
             let record = match repo.layer_record(key, id) {
                 Ok(record) => record,
                 Err(error) if is_fatal(&error) => return Err(error),
+                Err(RepoError::Store(error)) if error.kind == StoreErrorKind::NotFound => continue,
                 Err(error) => {
                     monitor.finding(Finding {
                         object: names::layer(key, id),

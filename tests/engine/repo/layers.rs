@@ -98,6 +98,12 @@ fn a_damaged_record_costs_a_note_and_the_layer_is_read() {
         assert_eq!(findings[0].object, record.name.as_str());
         assert!(store.damage(&record.name, |now| *now = bytes.clone()));
     }
+    // One that prune deletes after it was listed is not worth a word.
+    let mut session = Session::open(&repo).unwrap();
+    assert!(store.delete(&record.name).unwrap());
+    assert_eq!(session.find(&tar), None);
+    assert!(session.findings().is_empty());
+    store.put_new(&record.name, &bytes).unwrap();
     // Good bytes under the name of another layer are no record of it.
     let other = Tar::sample(2);
     let key = repo.vault().ids.layer_key(&other.diff_id()).to_hex();

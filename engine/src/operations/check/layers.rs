@@ -14,6 +14,7 @@ use super::Check;
 use crate::operations::{OperationError, OperationResult};
 use crate::repo::reader::{Reader, is_fatal};
 use crate::repo::{RepoError, RepoResult, listed};
+use crate::store::StoreErrorKind;
 
 impl Check<'_> {
     /// Compares the records that count with the recipes that they name.
@@ -23,6 +24,8 @@ impl Check<'_> {
             let record = match self.repo.layer_record(layer, id) {
                 Ok(record) => record,
                 Err(error) if is_fatal(&error) => return Err(error.into()),
+                // Prune deleted it meanwhile.
+                Err(RepoError::Store(error)) if error.kind == StoreErrorKind::NotFound => continue,
                 Err(error) => {
                     self.note(object, format!("{error}; its layer is read without it"));
                     continue;
