@@ -110,6 +110,9 @@ id!(
 id!(
     /// Hardlinks of one file in one item: keyed hash of the item and the lowest member path.
     LinkGroup, 16);
+id!(
+    /// sha256 of a layer's uncompressed tar (OCI image-spec, config.md).
+    DiffId, 32);
 
 /// The domain of a chunk id: equal bytes of different kinds have different ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
