@@ -340,6 +340,26 @@ impl Storage {
 }
 
 impl StoreListing {
+    /// Adds what an `images.json` holds, which is called `file` in messages. `Err` is the cause
+    /// why it is no list at all.
+    pub fn add_images(&mut self, text: &[u8], file: &str, origin: Origin) -> Result<(), String> {
+        let images = records::parse_images(text, file, origin, &mut self.not_understood)?;
+        self.images.extend(images);
+        Ok(())
+    }
+
+    /// Adds what a `layers.json` holds.
+    pub fn add_layers(&mut self, text: &[u8], file: &str, origin: Origin) -> Result<(), String> {
+        let layers = records::parse_layers(text, file, origin, &mut self.not_understood)?;
+        for layer in layers {
+            let present = self.layers.get(&layer.id);
+            if present.is_none_or(|present| present.incomplete) {
+                self.layers.insert(layer.id, layer);
+            }
+        }
+        Ok(())
+    }
+
     /// The layers of an image, the bottom one first.
     pub fn chain(&self, image: &StoredImage) -> Result<Vec<&StoredLayer>, StorageError> {
         let mut chain = Vec::new();
@@ -407,27 +427,15 @@ fn stamps(files: &[ListFile<'_>]) -> Result<Vec<Stamp>, StorageError> {
 fn listing(files: &[ListFile<'_>], texts: &[Vec<u8>]) -> Result<StoreListing, StorageError> {
     let mut listing = StoreListing::default();
     for (file, text) in files.iter().zip(texts) {
-        let name = file.root.name(&file.path);
-        let failed = |cause| StorageError::Unreadable {
-            object: name.clone(),
-            cause: format!("it is not understood: {cause}"),
+        let object = file.root.name(&file.path);
+        let added = match file.kind {
+            ListKind::Images => listing.add_images(text, &object, file.origin),
+            ListKind::Layers => listing.add_layers(text, &object, file.origin),
         };
-        let not_understood = &mut listing.not_understood;
-        match file.kind {
-            ListKind::Images => {
-                let images = records::parse_images(text, &name, file.origin, not_understood);
-                listing.images.extend(images.map_err(failed)?);
-            }
-            ListKind::Layers => {
-                let layers = records::parse_layers(text, &name, file.origin, not_understood);
-                for layer in layers.map_err(failed)? {
-                    let present = listing.layers.get(&layer.id);
-                    if present.is_none_or(|present| present.incomplete) {
-                        listing.layers.insert(layer.id, layer);
-                    }
-                }
-            }
-        }
+        added.map_err(|cause| StorageError::Unreadable {
+            object,
+            cause: format!("it is not understood: {cause}"),
+        })?;
     }
     Ok(listing)
 }
