@@ -21,16 +21,16 @@ use rustix::io::Errno;
 
 use self::content::{Content, NoContent};
 use self::crc64::Crc64;
-use super::storage::{LayerId, Storage, StorageError, StoreListing, StoredLayer};
+use super::storage::{LayerId, Storage, StorageError, StoreListing, StoredLayer, cause_of};
 use super::tar_split::{TarSplit, TarSplitEntry, TarSplitError};
 
 /// Bytes of one event at most.
-pub const EVENT_BYTES_MAX: usize = 1 << 20;
+pub const LAYER_EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// A part of a layer's tar. All bytes in their order are the tar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayerEvent<'a> {
-    /// Headers, padding, the end; at least one byte, at most [`EVENT_BYTES_MAX`].
+    /// Headers, padding, the end; at least one byte, at most [`LAYER_EVENT_BYTES_MAX`].
     Literal(&'a [u8]),
     /// The content of a file follows, in events of bytes alone. Files without content have none
     /// of this.
@@ -40,7 +40,7 @@ pub enum LayerEvent<'a> {
         /// Bytes, at least 1.
         size: u64,
     },
-    /// At least one byte, at most [`EVENT_BYTES_MAX`].
+    /// At least one byte, at most [`LAYER_EVENT_BYTES_MAX`].
     Bytes(&'a [u8]),
     /// All of it was the right one.
     End(LayerEnd),
@@ -213,7 +213,7 @@ impl LayerReader {
                 State::Ended(end) => return end.clone().map(Step::End),
                 State::Segment(from) => {
                     let bytes = self.split.segment();
-                    let range = *from..bytes.len().min(*from + EVENT_BYTES_MAX);
+                    let range = *from..bytes.len().min(*from + LAYER_EVENT_BYTES_MAX);
                     if !range.is_empty() {
                         self.hash.update(&bytes[range.clone()]);
                         self.size += range.len() as u64;
@@ -223,7 +223,7 @@ impl LayerReader {
                     self.state = State::Between;
                 }
                 State::File { file, left } if *left > 0 => {
-                    let wanted = (*left).min(EVENT_BYTES_MAX as u64) as usize;
+                    let wanted = (*left).min(LAYER_EVENT_BYTES_MAX as u64) as usize;
                     if self.buffer.len() < wanted {
                         self.buffer.resize(wanted, 0);
                     }
@@ -323,7 +323,7 @@ impl LayerReader {
             return Err(LayerError::Gone { layer: id });
         };
         let mut split = TarSplit::new(split);
-        self.buffer.resize(EVENT_BYTES_MAX, 0);
+        self.buffer.resize(LAYER_EVENT_BYTES_MAX, 0);
         while let Some(entry) = split
             .next_entry()
             .map_err(|error| split_damaged(id, error))?
@@ -343,7 +343,7 @@ impl LayerReader {
             let mut sum = Crc64::new();
             let mut left = size;
             while left > 0 {
-                let wanted = left.min(EVENT_BYTES_MAX as u64) as usize;
+                let wanted = left.min(LAYER_EVENT_BYTES_MAX as u64) as usize;
                 let read = read(&file, &mut self.buffer[..wanted]);
                 let len = read.map_err(|errno| unreadable(id, Escaped(name).to_string(), errno))?;
                 if len == 0 {
@@ -438,6 +438,6 @@ fn unreadable(layer: LayerId, object: String, errno: Errno) -> LayerError {
     LayerError::Unreadable {
         layer,
         object,
-        cause: std::io::Error::from(errno).to_string(),
+        cause: cause_of(errno),
     }
 }

@@ -8,7 +8,7 @@ mod tar_split;
 mod volume;
 
 pub use command::{Podman, PodmanError, StoreInfo};
-pub use layer::{LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
+pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
 pub use prime::{Primer, SEED_NAME, remove_seed};
 pub use storage::{
     BIG_DATA_BYTES_MAX, BigData, ImageId, LayerId, NotUnderstood, Origin, Storage, StorageDriver,

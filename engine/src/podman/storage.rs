@@ -22,7 +22,7 @@ use podkeep_format::item::Escaped;
 use rustix::io::Errno;
 
 pub use records::{BigData, ImageId, LayerId, NotUnderstood, StoredImage, StoredLayer};
-pub(super) use root::{AS_ROOT, Root, open_file};
+pub(super) use root::{AS_ROOT, Root, cause_of, open_file};
 
 /// Bytes of one JSON file: an image or layer takes about 1 KiB.
 const JSON_BYTES_MAX: usize = 256 << 20;
@@ -32,8 +32,6 @@ pub const BIG_DATA_BYTES_MAX: usize = 32 << 20;
 const TOKEN_BYTES_MAX: usize = 1024;
 /// Layers of one image, or below one container. Overlay file systems have at most 500.
 const CHAIN_LAYERS_MAX: usize = 1000;
-/// Additional stores.
-const STORES_MAX: usize = 100;
 /// Times that the lists are read again because a writer was at work, and how long is waited
 /// between: longer each time, up to a tenth of a second, three seconds in all.
 const TRIES_MAX: u32 = 40;
@@ -183,31 +181,30 @@ struct FileStamp {
 }
 
 impl Storage {
-    /// Fails when the graph root or image store cannot be opened.
+    /// Fails when a store cannot be opened; an additional one, or the run root, may be missing.
     pub fn new(places: &StoragePlaces) -> Result<Self, StorageError> {
-        let open = |path: &PathBuf| {
-            Root::open(path).map_err(|errno| StorageError::Unreadable {
+        let open = |path: &PathBuf, optional: bool| match Root::open(path) {
+            Ok(root) => Ok(Some(root)),
+            Err(Errno::NOENT) if optional => Ok(None),
+            Err(errno) => Err(StorageError::Unreadable {
                 object: Escaped(path.as_os_str().as_bytes()).to_string(),
-                cause: std::io::Error::from(errno).to_string(),
-            })
+                cause: cause_of(errno),
+            }),
         };
-        let mut stores = vec![(Origin::GraphRoot, open(&places.graph_root)?)];
+        let mut stores = Vec::new();
+        let mut add = |origin, path, optional| {
+            open(path, optional).map(|root| stores.extend(root.map(|root| (origin, root))))
+        };
+        add(Origin::GraphRoot, &places.graph_root, false)?;
         if let Some(path) = &places.image_store {
-            stores.push((Origin::ImageStore, open(path)?));
+            add(Origin::ImageStore, path, false)?;
         }
-        for (number, path) in places.additional_stores.iter().take(STORES_MAX).enumerate() {
-            match Root::open(path) {
-                Ok(root) => stores.push((Origin::Additional(number), root)),
-                Err(Errno::NOENT) => {}
-                Err(_) => {
-                    open(path)?;
-                }
-            }
+        for (number, path) in places.additional_stores.iter().enumerate() {
+            add(Origin::Additional(number), path, true)?;
         }
-        let run_root = match (places.transient, Root::open(&places.run_root)) {
-            (false, _) | (true, Err(Errno::NOENT)) => None,
-            (true, Ok(root)) => Some(root),
-            (true, Err(_)) => Some(open(&places.run_root)?),
+        let run_root = match places.transient {
+            true => open(&places.run_root, true)?,
+            false => None,
         };
         let inner = Inner {
             driver: places.driver,
@@ -466,14 +463,9 @@ fn is_signed_schema_1(bytes: &[u8]) -> bool {
     })
 }
 
-pub(super) fn unreadable(root: &Root, below: &str, errno: Errno) -> StorageError {
+fn unreadable(root: &Root, below: &str, errno: Errno) -> StorageError {
     StorageError::Unreadable {
         object: root.name(below),
-        cause: match errno {
-            Errno::INVAL => "it is no regular file".into(),
-            Errno::LOOP => "there is a symbolic link on the way to it".into(),
-            Errno::NOMEM => "it is too large".into(),
-            errno => std::io::Error::from(errno).to_string(),
-        },
+        cause: cause_of(errno),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use podkeep_engine::podman::{LayerError, Storage, StorageDriver, TarSplit};
 use rustix::fs::{CWD, FileType, Mode};
@@ -145,6 +147,35 @@ fn what_is_no_regular_file_is_not_waited_for() {
     rustix::fs::mknodat(CWD, list, FileType::Fifo, Mode::RUSR, 0).unwrap();
     let error = storage.read().unwrap_err().to_string();
     assert!(error.ends_with("it is no regular file"), "{error}");
+}
+
+/// Opening a device can be all that it takes: an image may hold a watchdog under the name of a file.
+/// The writer of a fifo waits until somebody opens it for reading.
+#[test]
+fn what_is_no_regular_file_is_not_even_opened() {
+    let mut store = FakeStore::new(StorageDriver::Overlay);
+    let id = store.layer(&Tar::default().file("file", SECRET), None);
+    let (storage, listing) = store.read();
+    let fifo = store.folder(id).join("file");
+    fs::remove_file(&fifo).unwrap();
+    let rw = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, rw, 0).unwrap();
+    let opened = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let writer = fs::File::options().write(true).open(&fifo);
+            opened.store(true, Ordering::SeqCst);
+            writer.map(drop)
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        let error = rebuild(&storage, &listing, id).unwrap_err();
+        std::thread::sleep(Duration::from_millis(100));
+        let was_opened = opened.load(Ordering::SeqCst);
+        drop(fs::File::open(&fifo).unwrap());
+        waiting.join().unwrap().unwrap();
+        assert_damaged(error, "file");
+        assert!(!was_opened, "the fifo was opened");
+    });
 }
 
 /// A store whose only layer has this tar-split.

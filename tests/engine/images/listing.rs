@@ -226,7 +226,7 @@ fn big_data_is_compared_with_its_record() {
     assert_eq!(cause("manifest"), "its file is missing");
     assert_eq!(cause("other"), "the image has no such data");
     std::os::unix::fs::symlink("/etc/passwd", &file).unwrap();
-    assert!(cause("manifest").contains("symbolic link"));
+    assert!(cause("manifest").ends_with("it is no regular file"));
 }
 
 /// The digest of such a manifest is that of the part that is signed.

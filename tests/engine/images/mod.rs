@@ -6,7 +6,8 @@ mod listing;
 mod rebuild;
 
 use podkeep_engine::podman::{
-    LayerEnd, LayerError, LayerEvent, LayerId, LayerReader, Storage, StorageDriver, StoreListing,
+    LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerId, LayerReader, Storage,
+    StorageDriver, StoreListing,
 };
 
 use crate::fake_store::{Ending, LongName, Tar};
@@ -41,7 +42,7 @@ fn rebuild(storage: &Storage, listing: &StoreListing, layer: LayerId) -> Result<
         match reader.next_event()? {
             LayerEvent::Literal(bytes) => {
                 assert_eq!(left, 0, "a literal before the end of a file");
-                assert!((1..=1 << 20).contains(&bytes.len()));
+                assert!((1..=LAYER_EVENT_BYTES_MAX).contains(&bytes.len()));
                 tar.extend_from_slice(bytes);
             }
             LayerEvent::Payload { path, size } => {
@@ -51,7 +52,7 @@ fn rebuild(storage: &Storage, listing: &StoreListing, layer: LayerId) -> Result<
                 payloads.push((path.to_vec(), size));
             }
             LayerEvent::Bytes(bytes) => {
-                assert!((1..=1 << 20).contains(&bytes.len()));
+                assert!((1..=LAYER_EVENT_BYTES_MAX).contains(&bytes.len()));
                 left = left
                     .checked_sub(bytes.len() as u64)
                     .expect("too many bytes");

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -97,23 +97,36 @@ pub(in crate::podman) const AS_ROOT: ResolveFlags =
     ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens a regular file below `directory` for reading, and tells its size. The last component is
-/// never followed. EINVAL: it is something else; a fifo or device is not waited for.
+/// never followed. EINVAL: it is something else. Nothing else is opened even for a moment, since
+/// an image may hold any device, and opening one can be all that it takes (a watchdog).
 pub(in crate::podman) fn open_file(
     directory: impl AsFd,
     below: &[u8],
     resolve: ResolveFlags,
 ) -> Result<(File, u64), Errno> {
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match open(directory.as_fd(), below, flags | OFlags::NOATIME, resolve) {
-        Err(Errno::PERM) => open(directory.as_fd(), below, flags, resolve)?,
-        other => other?,
-    };
-    let stat = rustix::fs::fstat(&file)?;
+    let place = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = open(directory, below, place, resolve)?;
+    let stat = rustix::fs::fstat(&found)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let file = match rustix::fs::open(&path, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::open(&path, flags, Mode::empty())?,
+        other => other?,
+    };
     Ok((File::from(file), u64::try_from(stat.st_size).unwrap_or(0)))
+}
+
+/// Why a place of a store cannot be read, in the words of this module's answers.
+pub(in crate::podman) fn cause_of(errno: Errno) -> String {
+    match errno {
+        Errno::INVAL => "it is no regular file".into(),
+        Errno::LOOP => "there is a symbolic link on the way to it".into(),
+        Errno::NOMEM => "it is too large".into(),
+        errno => std::io::Error::from(errno).to_string(),
+    }
 }
 
 fn open(
