@@ -1,9 +1,11 @@
 //! Images and layers of a store that is made by hand.
 
 mod damage;
+mod foreign;
 mod hostile;
 mod listing;
 mod rebuild;
+mod smoke;
 
 use podkeep_engine::podman::{
     LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerId, LayerReader, Storage,
