@@ -388,10 +388,9 @@ fn open_content(
     let cause = match content.file(name) {
         Ok((file, found)) if found == size => return Ok(file),
         Ok((_, found)) => format!("it has {found} bytes, not {size}"),
-        Err(Errno::NOENT | Errno::NOTDIR) => "it is missing".into(),
-        Err(Errno::INVAL | Errno::LOOP | Errno::NXIO | Errno::ISDIR | Errno::NAMETOOLONG) => {
-            "it is no regular file".into()
-        }
+        // A name that is too long for a path is one that nothing was ever unpacked to.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => "it is missing".into(),
+        Err(Errno::INVAL | Errno::LOOP) => "it is no regular file".into(),
         Err(errno) => return Err(unreadable(layer, Escaped(name).to_string(), errno)),
     };
     Err(damaged(layer, Some(name), cause))

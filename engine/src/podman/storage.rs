@@ -103,7 +103,8 @@ impl StorageDriver {
     }
 }
 
-/// Where a store is: what `podman info` tells of it.
+/// Where a store is. `podman info` tells of all but `image_store`, of which it says nothing (5.4);
+/// what it calls `overlay.imagestore` is an additional store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoragePlaces {
     pub driver: StorageDriver,

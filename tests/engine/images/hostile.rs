@@ -83,9 +83,9 @@ fn links_lead_to_no_file_of_the_host() {
         });
         assert_damaged(error, "folder/outside");
         let error = planted(driver, "folder/outside", |store, folder| {
-            fs::create_dir(folder.join("x")).unwrap();
-            symlink("/proc/self/cwd", folder.join("folder")).unwrap();
-            assert!(store.scratch.join("outside").exists());
+            let root = std::path::Path::new("/proc/self/root");
+            let scratch = store.scratch.path().strip_prefix("/").unwrap();
+            symlink(root.join(scratch), folder.join("folder")).unwrap();
         });
         assert_damaged(error, "folder/outside");
     }
@@ -107,11 +107,7 @@ fn no_directory_of_a_store_is_reached_through_a_link() {
             Ok(listing) => rebuild(&storage, &listing, id).unwrap_err().to_string(),
             Err(error) => error.to_string(),
         };
-        let words = ["symbolic link"];
-        assert!(
-            words.iter().any(|word| cause.contains(word)),
-            "{below}: {cause}"
-        );
+        assert!(cause.contains("symbolic link"), "{below}: {cause}");
     }
 }
 

@@ -299,3 +299,21 @@ fn lists_that_change_are_read_as_of_one_moment() {
     });
     assert_eq!(met.unwrap(), ROUNDS, "the writer did not get on");
 }
+
+/// The lock file has another content whenever it is read.
+#[test]
+fn a_store_that_never_comes_to_rest_is_busy() {
+    let mut store = FakeStore::new(StorageDriver::Overlay);
+    store.write_lists();
+    let storage = Storage::new(&store.places()).unwrap();
+    let lock = store.graph_root().join("overlay-layers/layers.lock");
+    rustix::mount::mount_bind("/proc/sys/kernel/random/uuid", &lock).unwrap();
+    let read = storage.read();
+    rustix::mount::unmount(&lock, rustix::mount::UnmountFlags::DETACH).unwrap();
+    let error = read.unwrap_err();
+    let StorageError::Busy { object } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(Some(object.as_str()), store.graph_root().to_str());
+    assert!(storage.read().is_ok());
+}

@@ -142,7 +142,7 @@ impl Content {
 fn is_absent(errno: Errno) -> bool {
     matches!(
         errno,
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL | Errno::NXIO | Errno::ISDIR
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL
     )
 }
 

@@ -36,9 +36,13 @@ impl Root {
         })
     }
 
-    /// A place below it, for messages.
+    /// A place below it, for messages; of an empty one, its own.
     pub fn name(&self, below: &str) -> String {
-        Escaped(self.path.join(below).as_os_str().as_bytes()).to_string()
+        let path = match below {
+            "" => self.path.clone(),
+            below => self.path.join(below),
+        };
+        Escaped(path.as_os_str().as_bytes()).to_string()
     }
 
     /// A regular file and its size.
