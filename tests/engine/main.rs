@@ -1,5 +1,7 @@
 //! Tests of the engine from outside, one folder or file per part.
 
+#[path = "../support/fake_store.rs"]
+mod fake_store;
 #[path = "../support/mktree.rs"]
 mod mktree;
 #[path = "../support/mount.rs"]
@@ -8,6 +10,7 @@ mod mount;
 mod oracle;
 
 mod chunk;
+mod images;
 mod repo;
 mod roundtrip;
 mod scan;

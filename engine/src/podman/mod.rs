@@ -1,11 +1,20 @@
 //! All knowledge of Podman: running it, and what it says and keeps.
 
 mod command;
+mod layer;
 mod prime;
+mod storage;
+mod tar_split;
 mod volume;
 
 pub use command::{Podman, PodmanError, StoreInfo};
+pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
 pub use prime::{Primer, SEED_NAME, remove_seed};
+pub use storage::{
+    BIG_DATA_BYTES_MAX, BigData, ImageId, LayerId, NotUnderstood, Origin, Storage, StorageDriver,
+    StorageError, StoragePlaces, StoreListing, StoredImage, StoredLayer,
+};
+pub use tar_split::{TarSplit, TarSplitEntry, TarSplitError};
 pub use volume::{
     Difference, Users, Volume, VolumeContent, VolumeDefinition, inspect_volume, list_volumes,
     users_of_volumes,

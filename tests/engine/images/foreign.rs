@@ -1,0 +1,82 @@
+//! Foreign bytes for the decoders of a store, and what must hold whatever they are: for the smoke
+//! test here and the fuzz targets.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use podkeep_engine::podman::{Origin, StoreListing, TarSplit, TarSplitEntry};
+
+pub type Read = fn(&[u8]);
+
+/// By fuzz target.
+pub const DECODERS: [(&str, Read); 3] = [
+    ("tar-split", read_tar_split),
+    ("images-json", read_images),
+    ("layers-json", read_layers),
+];
+
+/// As a gzip stream, and as the text in one: its checksum would keep changed text out.
+pub fn read_tar_split(bytes: &[u8]) {
+    decode_split(bytes);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+    if let Err(error) = encoder.write_all(bytes) {
+        panic!("cannot compress: {error}");
+    }
+    match encoder.finish() {
+        Ok(compressed) => decode_split(&compressed),
+        Err(error) => panic!("cannot compress: {error}"),
+    }
+}
+
+fn decode_split(compressed: &[u8]) {
+    let mut split = TarSplit::new(compressed);
+    let mut entries = 0u64;
+    let mut segment_bytes = 0u64;
+    while let Ok(Some(entry)) = split.next_entry() {
+        entries += 1;
+        match entry {
+            TarSplitEntry::Segment(bytes) => segment_bytes += bytes.len() as u64,
+            TarSplitEntry::File { name, size, .. } => assert!(size == 0 || !name.is_empty()),
+        }
+        // The shortest line is `{"type":1}`.
+        assert!(
+            entries * 10 <= 4096 + segment_bytes * 8,
+            "text in abundance"
+        );
+    }
+}
+
+/// The entry that is kept of an image says all that is known of it.
+pub fn read_images(bytes: &[u8]) {
+    let mut listing = StoreListing::default();
+    if listing.add_images(bytes, "x", Origin::GraphRoot).is_err() {
+        assert!(listing.images.is_empty());
+    }
+    for image in &listing.images {
+        let mut again = StoreListing::default();
+        let list = format!("[{}]", image.entry);
+        let read = again.add_images(list.as_bytes(), "x", Origin::GraphRoot);
+        assert_eq!(read, Ok(()));
+        assert_eq!(again.images, std::slice::from_ref(image));
+    }
+}
+
+/// Any lists give chains with an end.
+pub fn read_layers(bytes: &[u8]) {
+    let mut listing = StoreListing::default();
+    if listing.add_layers(bytes, "x", Origin::GraphRoot).is_err() {
+        assert!(listing.layers.is_empty());
+    }
+    let tops: Vec<String> = listing.layers.keys().map(|id| id.to_hex()).collect();
+    for top in tops {
+        let image = format!(r#"[{{"id":"{top}","layer":"{top}"}}]"#);
+        let read = listing.add_images(image.as_bytes(), "x", Origin::GraphRoot);
+        assert_eq!(read, Ok(()));
+    }
+    for image in &listing.images {
+        if let Ok(chain) = listing.chain(image) {
+            assert_eq!(chain[0].parent, None);
+        }
+    }
+}
