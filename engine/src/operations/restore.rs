@@ -22,10 +22,11 @@ use self::walk::Walk;
 use super::counting::Counting;
 use super::patience::patiently;
 use super::select::{self, Chosen};
+use super::walk::entry_at;
 use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, reading};
 use crate::host::{HostError, Place, Target, WriteRequest};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
-use crate::repo::reader::Reader;
+use crate::repo::reader::{Reader, is_fatal};
 use crate::repo::{Repository, StoredSnapshot};
 
 /// Restores what `options` selects. Plans all items first and refuses as a whole when anything
@@ -124,6 +125,7 @@ fn plan_items(
         if let Some((id, _)) = body.definition {
             match reader.chunk(ChunkKind::Record, id) {
                 Ok(bytes) => definition = Some(bytes.as_ref().to_vec()),
+                Err(error) if is_fatal(&error) => return Err(error.into()),
                 Err(error) => monitor.finding(Finding {
                     object: header.item.to_string(),
                     kind: FindingKind::Damaged,
@@ -135,24 +137,13 @@ fn plan_items(
         }
         let mut entry = None;
         if let Some(root) = body.root {
-            match reader.lookup(root, &path) {
-                Ok(Some(found)) => entry = Some(found),
-                Ok(None) => {
-                    return Err(OperationError::NoMatch {
-                        what: header.item.at(&path),
-                        near: Vec::new(),
-                    });
-                }
-                Err(error) => {
-                    monitor.finding(Finding {
-                        object: header.item.to_string(),
-                        kind: FindingKind::Damaged,
-                        snapshots: vec![header.run.to_hex()],
-                        paths: vec![path.clone()],
-                        message: format!("it cannot be restored: {error}"),
-                    });
-                    continue;
-                }
+            let place = super::walk::Place {
+                snapshot: header.run.to_hex(),
+                item: &header.item,
+            };
+            entry = entry_at(reader, &place, root, &path, monitor)?;
+            if entry.is_none() {
+                continue;
             }
         }
         items.push(PlannedItem {

@@ -6,6 +6,7 @@ mod fences;
 mod memory_host;
 mod model;
 mod prune;
+mod readers;
 mod round_trip;
 mod schedule;
 mod short;
