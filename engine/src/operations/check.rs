@@ -45,10 +45,8 @@ pub fn check(
         Some(percent) => check.read_packs(&reader, percent)?,
         None => Default::default(),
     };
-    let damaged_before = check.report.damaged;
-    check.reach(&reader, &bad)?;
-    let something_is_lost = check.report.damaged > damaged_before;
-    check.report_missing(missing, something_is_lost);
+    let needed = check.reach(&reader, &bad)?;
+    check.report_missing(missing, &needed);
     if options.endorse {
         check.endorse(&reader)?;
     }

@@ -214,6 +214,11 @@ impl Index {
         read(&self.live).contains(pack)
     }
 
+    /// Whether a reader finds the pack: a tombstone only says that it will go.
+    pub fn is_there(&self, pack: &PackId) -> bool {
+        self.is_live(pack) || (self.tombstones.contains(pack) && !self.missing.contains(pack))
+    }
+
     /// Calls `each` with every record of every segment and every loose place.
     pub fn for_each(&self, each: &mut dyn FnMut(ChunkId, Place)) {
         for standing in read(&self.segments).iter() {

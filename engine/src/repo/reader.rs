@@ -2,8 +2,7 @@
 //!
 //! Blocks that were opened are kept in a bounded cache, since neighbours are asked for next.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use podkeep_format::block::{BlockClass, HEADER_BYTES};
@@ -46,6 +45,8 @@ pub struct Reader {
     index: Arc<Index>,
     keys: Mutex<HashMap<PackId, Arc<ObjectKey>>>,
     caches: [Mutex<Cache>; 2],
+    /// Packs that are not in the store, and in which chunks were looked for that are nowhere else.
+    missed: Mutex<BTreeSet<PackId>>,
 }
 
 #[derive(Default)]
@@ -65,6 +66,7 @@ impl Reader {
             index,
             keys: Mutex::default(),
             caches: Default::default(),
+            missed: Mutex::default(),
         })
     }
 
@@ -78,15 +80,27 @@ impl Reader {
         let mut failure = RepoError::Missing {
             object: format!("chunk {id}"),
         };
+        let mut missed = Vec::new();
         for place in places {
             let opened = self.block(&place.block);
             match opened.and_then(|block| self.slice(&block, kind, id, &place)) {
                 Ok(slice) => return Ok(slice),
                 Err(error) if is_fatal(&error) => return Err(error),
-                Err(error) => failure = error,
+                Err(error) => {
+                    if is_not_found(&error) {
+                        missed.push(place.block.pack);
+                    }
+                    failure = error;
+                }
             }
         }
+        lock(&self.missed).extend(missed);
         Err(failure)
+    }
+
+    /// Packs whose absence cost a chunk since the last call.
+    pub fn take_missed(&self) -> BTreeSet<PackId> {
+        std::mem::take(&mut *lock(&self.missed))
     }
 
     /// Cuts a chunk out of an opened block and checks it.
@@ -203,6 +217,10 @@ pub fn is_fatal(error: &RepoError) -> bool {
             error,
             RepoError::Interrupted | RepoError::KeyInsufficient { .. }
         )
+}
+
+fn is_not_found(error: &RepoError) -> bool {
+    matches!(error, RepoError::Store(e) if e.kind == StoreErrorKind::NotFound)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

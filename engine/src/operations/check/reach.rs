@@ -1,7 +1,7 @@
 //! Everything that a snapshot needs: every tree and list node is read, every content chunk must
 //! have a place that is there. What is damaged is named by snapshot and path.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use podkeep_format::id::{ChunkId, ChunkKind, PackId, TreeId};
 use podkeep_format::tree::{Content, Entry, Node, Piece, XattrValue};
@@ -17,13 +17,20 @@ use crate::repo::reader::{DirectoryEntries, Reader, is_fatal};
 const PATHS_MAX: usize = 100;
 
 impl Check<'_> {
-    pub(super) fn reach(&mut self, reader: &Reader, bad: &BadPlaces) -> OperationResult<()> {
+    /// Returns the missing packs whose absence costs a snapshot that counts something.
+    pub(super) fn reach(
+        &mut self,
+        reader: &Reader,
+        bad: &BadPlaces,
+    ) -> OperationResult<BTreeSet<PackId>> {
         let mut reach = Reach {
             reader,
             bad,
             clean: HashSet::new(),
             loose: HashSet::new(),
+            missed: BTreeSet::new(),
         };
+        let mut needed = BTreeSet::new();
         for snapshot in self.repo.snapshots(self.monitor)? {
             if self.monitor.interrupted() {
                 return Err(OperationError::Interrupted);
@@ -37,6 +44,10 @@ impl Check<'_> {
             }
             if let Some(root) = body.root {
                 reach.root(root, &mut damage)?;
+            }
+            let missed = reach.take_missed();
+            if snapshot.confirmed {
+                needed.extend(missed);
             }
             self.monitor.progress(Progress::Advance {
                 files: body.files,
@@ -72,7 +83,8 @@ impl Check<'_> {
             }
         }
         let loose: Vec<PackId> = reach.loose.into_iter().collect();
-        self.index_anew(reader, loose)
+        self.index_anew(reader, loose)?;
+        Ok(needed)
     }
 
     /// Packs that snapshots need and no segment names get a new segment.
@@ -122,6 +134,8 @@ struct Reach<'r> {
     clean: HashSet<TreeId>,
     /// Packs that are needed and known only by their own tables of contents.
     loose: HashSet<PackId>,
+    /// Packs that are not there, and that hold content which is in no other pack.
+    missed: BTreeSet<PackId>,
 }
 
 /// A directory on the way down.
@@ -233,17 +247,27 @@ impl<'r> Reach<'r> {
         };
         for place in &places {
             let pack = place.block.pack;
-            if index.is_live(&pack) && !self.bad.contains(place) {
+            if index.is_there(&pack) && !self.bad.contains(place) {
                 if index.orphans.contains(&pack) {
                     self.loose.insert(pack);
                 }
                 return Ok(());
             }
         }
+        let packs = places.iter().map(|place| place.block.pack);
+        self.missed
+            .extend(packs.filter(|pack| !index.is_there(pack)));
         Err(format!(
             "{} is missing or damaged",
             podkeep_format::names::pack(first.block.pack)
         ))
+    }
+
+    /// Packs whose absence cost something since the last call.
+    fn take_missed(&mut self) -> BTreeSet<PackId> {
+        let mut missed = std::mem::take(&mut self.missed);
+        missed.extend(self.reader.take_missed());
+        missed
     }
 
     fn mark_loose(&mut self, id: ChunkId) {
