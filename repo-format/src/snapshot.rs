@@ -150,6 +150,8 @@ pub struct SnapshotBody {
     pub directories: u64,
     /// Bytes of the files' contents, holes included.
     pub bytes_logical: u64,
+    /// Those outside holes, of each inode once: what restoring them takes at least.
+    pub bytes_allocated: u64,
     /// Bytes that were read to find that out.
     pub bytes_read: u64,
     pub excludes: Vec<String>,
@@ -184,6 +186,7 @@ impl SnapshotBody {
         out.varint(self.files)
             .varint(self.directories)
             .varint(self.bytes_logical)
+            .varint(self.bytes_allocated)
             .varint(self.bytes_read);
         encode_texts(&self.excludes, &mut out);
         out.bytes(self.driver.as_bytes())
@@ -231,6 +234,7 @@ impl SnapshotBody {
             files: input.varint()?,
             directories: input.varint()?,
             bytes_logical: input.varint()?,
+            bytes_allocated: input.varint()?,
             bytes_read: input.varint()?,
             excludes: decode_texts(input, "exclude", EXCLUDES_MAX, EXCLUDE_BYTES_MAX)?,
             driver: decode_text(input, "driver", NAME_TEXT_BYTES_MAX)?,

@@ -198,6 +198,7 @@ pub fn snapshot_body() -> SnapshotBody {
         files: 1200,
         directories: 34,
         bytes_logical: 5_000_000_000,
+        bytes_allocated: 4_000_000_000,
         bytes_read: 12_345,
         excludes: vec!["*.tmp".to_owned()],
         driver: "overlay".to_owned(),

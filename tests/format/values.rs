@@ -116,7 +116,7 @@ fn body() -> impl Strategy<Value = SnapshotBody> {
         (
             any::<bool>(),
             vec(text(256), 0..10),
-            any::<[u64; 4]>(),
+            any::<[u64; 5]>(),
             vec(text(400), 0..10),
             [text(64), text(64), text(64)],
         ),
@@ -125,7 +125,13 @@ fn body() -> impl Strategy<Value = SnapshotBody> {
             let (host_name, root, definition, uid_map, gid_map, consistency) = first;
             let (complete, findings, finding_samples, started, finished, zone_minutes) = second;
             let (scope_all, tags, numbers, excludes, texts) = third;
-            let [files, directories, bytes_logical, bytes_read] = numbers;
+            let [
+                files,
+                directories,
+                bytes_logical,
+                bytes_allocated,
+                bytes_read,
+            ] = numbers;
             let [driver, podman_version, podkeep_version] = texts;
             SnapshotBody {
                 host_name,
@@ -145,6 +151,7 @@ fn body() -> impl Strategy<Value = SnapshotBody> {
                 files,
                 directories,
                 bytes_logical,
+                bytes_allocated,
                 bytes_read,
                 excludes,
                 driver,

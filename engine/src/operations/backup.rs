@@ -348,6 +348,7 @@ impl Run<'_> {
             files: read.outcome.as_ref().map_or(0, |o| o.files),
             directories: read.outcome.as_ref().map_or(0, |o| o.directories),
             bytes_logical: read.outcome.as_ref().map_or(0, |o| o.bytes_logical),
+            bytes_allocated: read.outcome.as_ref().map_or(0, |o| o.bytes_allocated),
             bytes_read: read.bytes_read,
             excludes: self.options.exclude.clone(),
             driver: self.inventory.driver.clone().unwrap_or_default(),

@@ -3,6 +3,7 @@
 
 mod existing;
 mod names;
+mod space;
 mod systems;
 mod types;
 
