@@ -2,6 +2,7 @@
 
 mod care;
 mod jobs;
+mod like;
 mod reference;
 mod usage;
 
