@@ -22,7 +22,7 @@ use podkeep_format::tree::Time;
 
 use super::counting::{Counting, truncate};
 use super::near::near_names;
-use super::patience::patiently;
+use super::patience::{patiently, settle};
 use super::pump::{Sink, pump};
 use super::{
     BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
@@ -261,9 +261,11 @@ impl Run<'_> {
 
     fn open_session(&self) -> OperationResult<Session> {
         let repo = self.repo;
-        // The order matters ("Writer" in the protocol): lease, tombstones, segments, packs.
+        // The order matters ("A writer, in order" in the protocol): the lease, which everybody
+        // must see, then tombstones, segments, packs.
         let lease = HeldLease::take(repo, Purpose::Write)?;
         repo.store().set_temp_owner(&lease.id().to_hex());
+        settle(repo, self.monitor)?;
         let index = Arc::new(Index::load(repo, self.monitor)?);
         orphans::adopt_own(repo, &index, self.monitor)?;
         let latest = repo.own_latest(self.monitor)?;

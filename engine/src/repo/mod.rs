@@ -23,6 +23,7 @@ pub mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use podkeep_format::config::Config;
 use podkeep_format::id::{AuthorId, ChunkIdKey, HostId, LeaseId, PackId, RepositoryId};
@@ -164,6 +165,17 @@ impl Repository {
 
     pub fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
+    }
+
+    /// How long a listing may lag behind a put: as the config says, or as the medium looks from
+    /// here, whichever is longer. Zero also where nobody declared it, since prune refuses there.
+    pub fn settle_time(&self) -> Duration {
+        let seen = match self.store.medium() {
+            Medium::Settles { secs } => secs,
+            Medium::Linearizable | Medium::Undeclared => 0,
+        };
+        let declared = self.config.settle_secs.unwrap_or_default();
+        Duration::from_secs(u64::from(seen.max(declared)))
     }
 
     pub fn is_full(&self) -> bool {

@@ -159,7 +159,7 @@ fn e_10_an_object_that_the_store_cut_short_is_noticed_before_anything_names_it()
         ("packs/", Keeps::FirstHalf, Medium::Linearizable),
         ("packs/", Keeps::Ends, Medium::Linearizable),
         ("packs/", Keeps::Nothing, Medium::Linearizable),
-        ("packs/", Keeps::OtherBytes, Medium::Settles { secs: 1 }),
+        ("packs/", Keeps::OtherBytes, Medium::Settles { secs: 0 }),
         ("index/", Keeps::FirstHalf, Medium::Linearizable),
         ("index/", Keeps::Nothing, Medium::Linearizable),
         ("index/", Keeps::OtherBytes, Medium::Undeclared),
