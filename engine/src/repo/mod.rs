@@ -212,6 +212,20 @@ impl Repository {
 ///
 /// What is short stays: nobody names it, and a writer deletes nothing.
 pub fn put_whole(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<()> {
+    put_seen(store, object, bytes, store.medium() != Medium::Linearizable)
+}
+
+/// As [`put_whole`], but on every medium the bytes are read back.
+pub fn put_read_back(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<()> {
+    put_seen(store, object, bytes, true)
+}
+
+fn put_seen(
+    store: &dyn ObjectStore,
+    object: &str,
+    bytes: &[u8],
+    read_back: bool,
+) -> RepoResult<()> {
     let object = name(object)?;
     store.put_new(&object, bytes)?;
     let cause = match store.size(&object)? {
@@ -220,7 +234,7 @@ pub fn put_whole(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoRes
             let len = bytes.len();
             format!("the store said that it is stored, and holds {size} of its {len} bytes")
         }
-        Some(_) if store.medium() == Medium::Linearizable => return Ok(()),
+        Some(_) if !read_back => return Ok(()),
         Some(size) => match store.get(&object, size)? == bytes {
             true => return Ok(()),
             false => "the store said that it is stored, and holds other bytes".to_owned(),
