@@ -45,6 +45,8 @@ pub struct Reader {
     index: Arc<Index>,
     keys: Mutex<HashMap<PackId, Arc<ObjectKey>>>,
     caches: [Mutex<Cache>; 2],
+    /// Whether the index was brought up to date since it was loaded.
+    caught_up: Mutex<bool>,
     /// Packs that are not in the store, and in which chunks were looked for that are nowhere else.
     missed: Mutex<BTreeSet<PackId>>,
 }
@@ -66,6 +68,7 @@ impl Reader {
             index,
             keys: Mutex::default(),
             caches: Default::default(),
+            caught_up: Mutex::default(),
             missed: Mutex::default(),
         })
     }
@@ -74,16 +77,60 @@ impl Reader {
         &self.index
     }
 
+    /// Where the index says that a chunk is, likely places first.
+    pub fn places(&self, id: &ChunkId) -> RepoResult<Vec<Place>> {
+        let places = self.index.places(id);
+        if !places.is_empty() {
+            return Ok(places);
+        }
+        self.catch_up()?;
+        Ok(self.index.places(id))
+    }
+
     /// A chunk's bytes, checked. Tries every place that the index names.
+    ///
+    /// A pack that is gone was replaced since the index was loaded: by prune, which took this
+    /// reader's lease for ended, or could not see it. The index is then brought up to date, once.
     pub fn chunk(&self, kind: ChunkKind, id: ChunkId) -> RepoResult<ChunkSlice> {
-        let places = self.index.places(&id);
+        let places = self.places(&id)?;
+        let mut missed = Vec::new();
+        let failure = match self.chunk_at(&places, kind, id, &mut missed) {
+            Ok(slice) => return Ok(slice),
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => error,
+        };
+        if missed.is_empty() {
+            return Err(failure);
+        }
+        self.catch_up()?;
+        // Another thread may have been the one that did it.
+        let mut others = self.index.places(&id);
+        others.retain(|place| !places.contains(place));
+        if others.is_empty() {
+            lock(&self.missed).extend(missed);
+            return Err(failure);
+        }
+        let found = self.chunk_at(&others, kind, id, &mut missed);
+        if found.is_err() {
+            lock(&self.missed).extend(missed);
+        }
+        found
+    }
+
+    /// Looks at each place; those whose pack is not in the store are added to `missed`.
+    fn chunk_at(
+        &self,
+        places: &[Place],
+        kind: ChunkKind,
+        id: ChunkId,
+        missed: &mut Vec<PackId>,
+    ) -> RepoResult<ChunkSlice> {
         let mut failure = RepoError::Missing {
             object: format!("chunk {id}"),
         };
-        let mut missed = Vec::new();
         for place in places {
             let opened = self.block(&place.block);
-            match opened.and_then(|block| self.slice(&block, kind, id, &place)) {
+            match opened.and_then(|block| self.slice(&block, kind, id, place)) {
                 Ok(slice) => return Ok(slice),
                 Err(error) if is_fatal(&error) => return Err(error),
                 Err(error) => {
@@ -94,8 +141,20 @@ impl Reader {
                 }
             }
         }
-        lock(&self.missed).extend(missed);
         Err(failure)
+    }
+
+    /// The first call brings the index up to date; others wait for it.
+    fn catch_up(&self) -> RepoResult<()> {
+        let mut caught_up = lock(&self.caught_up);
+        if !std::mem::replace(&mut *caught_up, true) {
+            match self.index.catch_up(&*self.store, &self.vault) {
+                Err(error) if is_fatal(&error) => return Err(error),
+                // What was looked for stays missing, and that is what is told.
+                Err(_) | Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Packs whose absence cost a chunk since the last call.

@@ -27,7 +27,7 @@ use super::{back_up, bring_back, check_all, copy, init, item, noise, open, selec
 type Interruption = Box<dyn FnMut(u64, Op, &str) + Send>;
 
 /// A store that calls somebody before each operation, as if the caller were suspended there.
-struct Suspending<S> {
+pub struct Suspending<S> {
     inner: S,
     operations: AtomicU64,
     meanwhile: Mutex<Option<Interruption>>,
@@ -35,7 +35,7 @@ struct Suspending<S> {
 }
 
 impl<S> Suspending<S> {
-    fn new(inner: S) -> Self {
+    pub fn new(inner: S) -> Self {
         Self {
             inner,
             operations: AtomicU64::new(0),
@@ -49,7 +49,7 @@ impl<S> Suspending<S> {
     }
 
     /// `meanwhile` gets the operation's number, counted from 1 on, and what it is.
-    fn at_each(&self, meanwhile: impl FnMut(u64, Op, &str) + Send + 'static) {
+    pub fn at_each(&self, meanwhile: impl FnMut(u64, Op, &str) + Send + 'static) {
         self.operations.store(0, Ordering::SeqCst);
         *self.meanwhile.lock().unwrap() = Some(Box::new(meanwhile));
     }
