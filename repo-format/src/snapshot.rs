@@ -155,6 +155,10 @@ pub struct SnapshotBody {
     /// Bytes that were read to find that out.
     pub bytes_read: u64,
     pub excludes: Vec<String>,
+    /// The content of directories with a CACHEDIR.TAG was left out.
+    pub exclude_caches: bool,
+    /// What was mounted below the item was read, too.
+    pub cross_mounts: bool,
     pub driver: String,
     pub podman_version: String,
     pub podkeep_version: String,
@@ -189,6 +193,8 @@ impl SnapshotBody {
             .varint(self.bytes_allocated)
             .varint(self.bytes_read);
         encode_texts(&self.excludes, &mut out);
+        out.u8(u8::from(self.exclude_caches))
+            .u8(u8::from(self.cross_mounts));
         out.bytes(self.driver.as_bytes())
             .bytes(self.podman_version.as_bytes())
             .bytes(self.podkeep_version.as_bytes());
@@ -237,6 +243,8 @@ impl SnapshotBody {
             bytes_allocated: input.varint()?,
             bytes_read: input.varint()?,
             excludes: decode_texts(input, "exclude", EXCLUDES_MAX, EXCLUDE_BYTES_MAX)?,
+            exclude_caches: decode_bool(input, "caches excluded")?,
+            cross_mounts: decode_bool(input, "mounts crossed")?,
             driver: decode_text(input, "driver", NAME_TEXT_BYTES_MAX)?,
             podman_version: decode_text(input, "Podman version", NAME_TEXT_BYTES_MAX)?,
             podkeep_version: decode_text(input, "podkeep version", NAME_TEXT_BYTES_MAX)?,

@@ -201,6 +201,8 @@ pub fn snapshot_body() -> SnapshotBody {
         bytes_allocated: 4_000_000_000,
         bytes_read: 12_345,
         excludes: vec!["*.tmp".to_owned()],
+        exclude_caches: true,
+        cross_mounts: false,
         driver: "overlay".to_owned(),
         podman_version: "5.4.2".to_owned(),
         podkeep_version: "0.1.0".to_owned(),

@@ -353,6 +353,8 @@ impl Run<'_> {
             bytes_allocated: read.outcome.as_ref().map_or(0, |o| o.bytes_allocated),
             bytes_read: read.bytes_read,
             excludes: self.options.exclude.clone(),
+            exclude_caches: self.options.exclude_caches,
+            cross_mounts: self.options.cross_mounts,
             driver: self.inventory.driver.clone().unwrap_or_default(),
             podman_version: self.inventory.podman_version.clone().unwrap_or_default(),
             podkeep_version: env!("CARGO_PKG_VERSION").to_owned(),
