@@ -4,6 +4,7 @@ mod care;
 mod jobs;
 mod like;
 mod reference;
+mod unprivileged;
 mod usage;
 
 use std::path::{Path, PathBuf};
