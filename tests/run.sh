@@ -63,7 +63,8 @@ lints() {
 stage "format" cargo fmt --all --check
 stage "lints" lints
 stage "tests" cargo test --locked --workspace --no-fail-fast
-stage "killed backups" tests/kills.sh "${CARGO_TARGET_DIR:-target}/debug/podkeep" 8
+stage "killed backups" tests/kills.sh backup "${CARGO_TARGET_DIR:-target}/debug/podkeep" 8
+stage "killed restores" tests/kills.sh restore "${CARGO_TARGET_DIR:-target}/debug/podkeep" 8
 stage "base file systems" wait "$bases"
 bases=
 stage "tests on Podman hosts" cargo test --locked -p podkeep --test podman --no-fail-fast

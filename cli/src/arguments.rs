@@ -157,7 +157,26 @@ pub enum Command {
 }
 
 #[derive(Args, Debug)]
-pub struct Init {}
+pub struct Init {
+    /// Share the chunk keys of this repository: equal files then have equal chunks in both
+    ///
+    /// Needs that repository's passphrase; the new one has a passphrase of its own.
+    #[arg(long, value_name = "REPO")]
+    pub like: Option<OsString>,
+
+    /// Read the passphrase of the repository of --like from this file [env: PODKEEP_LIKE_PASSWORD_FILE]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "like",
+        conflicts_with = "like_password_command"
+    )]
+    pub like_password_file: Option<PathBuf>,
+
+    /// Read the passphrase of the repository of --like from what this shell command prints [env: PODKEEP_LIKE_PASSWORD_COMMAND]
+    #[arg(long, value_name = "COMMAND", requires = "like")]
+    pub like_password_command: Option<OsString>,
+}
 
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["selectors", "all"]))]

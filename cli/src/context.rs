@@ -1,6 +1,6 @@
 //! What every command starts from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use podkeep_engine::operations::OperationError;
@@ -85,14 +85,26 @@ impl<'a> Context<'a> {
         Ok(self.open_with_secret(reporter, Identity::Lasting)?.0)
     }
 
-    /// Whether there is a repository is found out before anybody is asked for a passphrase.
     pub fn open_with_secret(
         &self,
         reporter: &Reporter<'_>,
         identity: Identity,
     ) -> Result<(Repository, Secret), Failure> {
-        let store = self.open_store()?;
-        let secret = passphrase::read(&self.origin())?;
+        let ask = || passphrase::read(&self.origin());
+        self.open_at(&self.repository_path()?, ask, reporter, identity)
+    }
+
+    /// Whether there is a repository at `path` is found out before `ask` asks anybody for its
+    /// passphrase.
+    pub fn open_at(
+        &self,
+        path: &Path,
+        ask: impl FnOnce() -> Result<Secret, Failure>,
+        reporter: &Reporter<'_>,
+        identity: Identity,
+    ) -> Result<(Repository, Secret), Failure> {
+        let store = self.open_store(path)?;
+        let secret = ask()?;
         let credential = match &secret {
             Secret::Passphrase(passphrase) => Credential::Passphrase(passphrase.clone()),
             Secret::WriteKey(bytes) => {
@@ -132,14 +144,13 @@ impl<'a> Context<'a> {
         Ok((repository, secret))
     }
 
-    fn open_store(&self) -> Result<Arc<dyn ObjectStore>, Failure> {
-        let path = self.repository_path()?;
+    fn open_store(&self, path: &Path) -> Result<Arc<dyn ObjectStore>, Failure> {
         let missing = || {
             self.failure(OperationError::Repository(RepoError::NoRepository {
                 place: path.display().to_string(),
             }))
         };
-        let store = LocalStore::open(&path).map_err(|error| match error.kind {
+        let store = LocalStore::open(path).map_err(|error| match error.kind {
             StoreErrorKind::NotFound => missing(),
             _ => self.failure(error.into()),
         })?;

@@ -8,6 +8,8 @@ use podkeep_engine::operations::OperationError;
 use podkeep_engine::repo::RepoError;
 use podkeep_engine::store::{StoreError, StoreErrorKind};
 
+use crate::units;
+
 /// What the process ends with. There is no other code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
@@ -156,6 +158,13 @@ impl Failure {
                     ..Self::new("conflicts", Exit::Failed, message)
                 }
             }
+            OperationError::NoRoom { needs } => {
+                let needs = needs.iter().filter(|need| !need.fits());
+                let message: Vec<String> = needs.map(units::need).collect();
+                let message = format!("it {}; nothing was changed", message.join(", it "));
+                Self::new("no-space", Exit::Failed, message)
+                    .hint("make room there, or restore a part: ITEM:/PATH")
+            }
             OperationError::Local {
                 action,
                 object,
@@ -280,6 +289,7 @@ pub fn shell_word(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use podkeep_engine::operations::SpaceNeed;
     use std::collections::BTreeSet;
 
     #[test]
@@ -343,6 +353,22 @@ mod tests {
                 .exit
                 .code(),
             143
+        );
+    }
+
+    #[test]
+    fn e_35_too_little_room_names_the_place_and_both_sizes() {
+        let need = |place: &str, bytes| SpaceNeed {
+            place: place.into(),
+            bytes,
+            bytes_free: 300_000_000,
+        };
+        let needs = vec![need("/srv", 1_200_000_000), need("/var", 10)];
+        let failure = Failure::operation(OperationError::NoRoom { needs }, None);
+        assert_eq!((failure.code, failure.exit), ("no-space", Exit::Failed));
+        assert_eq!(
+            failure.message,
+            "it needs 1.2 GB in /srv, 300 MB free; nothing was changed"
         );
     }
 

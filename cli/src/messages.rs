@@ -27,6 +27,11 @@ pub enum Message {
     Action {
         message: String,
     },
+    Space {
+        place: String,
+        bytes_needed: u64,
+        bytes_free: u64,
+    },
     Conflict {
         message: String,
     },
@@ -556,6 +561,14 @@ mod tests {
                 }),
             ),
             ("action", Message::Action { message: message() }),
+            (
+                "space",
+                Message::Space {
+                    place: message(),
+                    bytes_needed: 0,
+                    bytes_free: 0,
+                },
+            ),
             ("conflict", Message::Conflict { message: message() }),
             ("finding", Message::Finding(FindingLine::from(&finding))),
             ("progress", Message::Progress(ProgressLine::default())),

@@ -25,6 +25,9 @@ const CREDENTIAL: &str = "podkeep-password";
 const HINT: &str = "give one with --password-file, --password-command, PODKEEP_PASSWORD_FILE, \
                     PODKEEP_PASSWORD_COMMAND, PODKEEP_PASSWORD or the credential podkeep-password";
 
+const LIKE_HINT: &str = "give it with --like-password-file, --like-password-command, \
+                         PODKEEP_LIKE_PASSWORD_FILE or PODKEEP_LIKE_PASSWORD_COMMAND";
+
 pub type Passphrase = Zeroizing<Vec<u8>>;
 
 /// What the command line says about it.
@@ -89,6 +92,34 @@ pub fn origin(given: &Given, variable: &dyn Fn(&str) -> Option<OsString>) -> Ori
     Origin::Terminal
 }
 
+/// As [`origin`], of the repository that `init --like` names.
+pub fn origin_of_like(given: &Given, variable: &dyn Fn(&str) -> Option<OsString>) -> Origin {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    if let Some(file) = &given.password_file {
+        return Origin::File(file.clone());
+    }
+    if let Some(command) = &given.password_command {
+        return Origin::Command(command.clone());
+    }
+    if let Some(file) = set("PODKEEP_LIKE_PASSWORD_FILE") {
+        return Origin::File(file.into());
+    }
+    match set("PODKEEP_LIKE_PASSWORD_COMMAND") {
+        Some(command) => Origin::Command(command),
+        None => Origin::Terminal,
+    }
+}
+
+/// Reads the passphrase of the repository at `place` that `init --like` names.
+pub fn read_like(origin: &Origin, place: &Path) -> Result<Passphrase, Failure> {
+    if *origin == Origin::Terminal {
+        let place = place.display();
+        needs_terminal(&format!("the passphrase of {place} is missing"), LIKE_HINT)?;
+        return not_empty(prompt(&format!("Passphrase of {place}: "))?);
+    }
+    from_elsewhere(origin)
+}
+
 /// Reads the secret that opens a repository.
 pub fn read(origin: &Origin) -> Result<Secret, Failure> {
     match origin {
@@ -98,7 +129,7 @@ pub fn read(origin: &Origin) -> Result<Secret, Failure> {
             "key file",
         )?)),
         Origin::Terminal => {
-            needs_terminal("the repository's passphrase is missing")?;
+            needs_terminal("the repository's passphrase is missing", HINT)?;
             not_empty(prompt("Passphrase: ")?).map(Secret::Passphrase)
         }
         other => from_elsewhere(other).map(Secret::Passphrase),
@@ -113,7 +144,7 @@ pub fn read_new(origin: &Origin) -> Result<Passphrase, Failure> {
             HINT,
         )),
         Origin::Terminal => {
-            needs_terminal("the new passphrase is missing")?;
+            needs_terminal("the new passphrase is missing", HINT)?;
             let first = not_empty(prompt("New passphrase: ")?)?;
             let again = prompt("Once more: ")?;
             if first != again {
@@ -156,13 +187,13 @@ fn without_newline(mut bytes: Passphrase) -> Passphrase {
     bytes
 }
 
-fn needs_terminal(message: &str) -> Result<(), Failure> {
+fn needs_terminal(message: &str, hint: &'static str) -> Result<(), Failure> {
     if std::io::stdin().is_terminal() {
         Ok(())
     } else {
         Err(Failure::passphrase(
             format!("{message}, and there is no terminal to ask on"),
-            HINT,
+            hint,
         ))
     }
 }

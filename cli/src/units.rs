@@ -1,5 +1,7 @@
 //! Sizes, counts, times and tables for people; times for JSON.
 
+use podkeep_engine::operations::SpaceNeed;
+use podkeep_format::item::Escaped;
 use podkeep_format::tree::Time;
 
 /// Decimal units, two to three digits: `0 B`, `4.1 KB`, `19.8 MB`, `925 MB`.
@@ -17,6 +19,16 @@ pub fn size(bytes: u64) -> String {
     } else {
         format!("{value:.1} {}", UNITS[unit])
     }
+}
+
+/// What a restore needs on a file system.
+pub fn need(need: &SpaceNeed) -> String {
+    format!(
+        "needs {} in {}, {} free",
+        size(need.bytes),
+        Escaped(need.place.as_os_str().as_encoded_bytes()),
+        size(need.bytes_free),
+    )
 }
 
 /// Digits in groups of three: `48,990`.

@@ -150,9 +150,15 @@ pub struct SnapshotBody {
     pub directories: u64,
     /// Bytes of the files' contents, holes included.
     pub bytes_logical: u64,
+    /// Those outside holes, of each inode once: what restoring them takes at least.
+    pub bytes_allocated: u64,
     /// Bytes that were read to find that out.
     pub bytes_read: u64,
     pub excludes: Vec<String>,
+    /// The content of directories with a CACHEDIR.TAG was left out.
+    pub exclude_caches: bool,
+    /// What was mounted below the item was read, too.
+    pub cross_mounts: bool,
     pub driver: String,
     pub podman_version: String,
     pub podkeep_version: String,
@@ -184,8 +190,11 @@ impl SnapshotBody {
         out.varint(self.files)
             .varint(self.directories)
             .varint(self.bytes_logical)
+            .varint(self.bytes_allocated)
             .varint(self.bytes_read);
         encode_texts(&self.excludes, &mut out);
+        out.u8(u8::from(self.exclude_caches))
+            .u8(u8::from(self.cross_mounts));
         out.bytes(self.driver.as_bytes())
             .bytes(self.podman_version.as_bytes())
             .bytes(self.podkeep_version.as_bytes());
@@ -231,8 +240,11 @@ impl SnapshotBody {
             files: input.varint()?,
             directories: input.varint()?,
             bytes_logical: input.varint()?,
+            bytes_allocated: input.varint()?,
             bytes_read: input.varint()?,
             excludes: decode_texts(input, "exclude", EXCLUDES_MAX, EXCLUDE_BYTES_MAX)?,
+            exclude_caches: decode_bool(input, "caches excluded")?,
+            cross_mounts: decode_bool(input, "mounts crossed")?,
             driver: decode_text(input, "driver", NAME_TEXT_BYTES_MAX)?,
             podman_version: decode_text(input, "Podman version", NAME_TEXT_BYTES_MAX)?,
             podkeep_version: decode_text(input, "podkeep version", NAME_TEXT_BYTES_MAX)?,

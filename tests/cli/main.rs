@@ -2,7 +2,9 @@
 
 mod care;
 mod jobs;
+mod like;
 mod reference;
+mod unprivileged;
 mod usage;
 
 use std::path::{Path, PathBuf};

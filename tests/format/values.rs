@@ -119,16 +119,24 @@ fn body() -> impl Strategy<Value = SnapshotBody> {
         (
             any::<bool>(),
             vec(text(256), 0..10),
-            any::<[u64; 4]>(),
+            any::<[u64; 5]>(),
             vec(text(400), 0..10),
+            any::<[bool; 2]>(),
             [text(64), text(64), text(64)],
         ),
     )
         .prop_map(|(first, second, third)| {
             let (host_name, root, definition, uid_map, gid_map, consistency) = first;
             let (complete, findings, finding_samples, started, finished, zone_minutes) = second;
-            let (scope_all, tags, numbers, excludes, texts) = third;
-            let [files, directories, bytes_logical, bytes_read] = numbers;
+            let (scope_all, tags, numbers, excludes, switches, texts) = third;
+            let [exclude_caches, cross_mounts] = switches;
+            let [
+                files,
+                directories,
+                bytes_logical,
+                bytes_allocated,
+                bytes_read,
+            ] = numbers;
             let [driver, podman_version, podkeep_version] = texts;
             SnapshotBody {
                 host_name,
@@ -148,8 +156,11 @@ fn body() -> impl Strategy<Value = SnapshotBody> {
                 files,
                 directories,
                 bytes_logical,
+                bytes_allocated,
                 bytes_read,
                 excludes,
+                exclude_caches,
+                cross_mounts,
                 driver,
                 podman_version,
                 podkeep_version,

@@ -1,16 +1,19 @@
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use podkeep_engine::operations::init;
-use podkeep_engine::repo::InitOptions;
+use podkeep_engine::repo::{InitOptions, Repository};
 use podkeep_engine::store::ObjectStore;
 use podkeep_engine::store::local::{CreateError, LocalStore};
 
-use crate::context::{Context, Done};
+use crate::arguments::Init;
+use crate::context::{Context, Done, Identity};
 use crate::failure::{Exit, Failure, shell_word};
 use crate::identity;
 use crate::messages::Summary;
-use crate::passphrase;
+use crate::passphrase::{self, Given, Secret};
 use crate::places;
+use crate::progress::Reporter;
 
 /// Space set aside so that a full disk can be mended; less where the whole disk is small.
 const RESERVE_BYTES_MAX: u64 = 128 << 20;
@@ -19,22 +22,26 @@ const RESERVE_GRAIN: u64 = 1 << 20;
 
 /// Makes a repository. The place is looked at before anybody is asked for a passphrase, and
 /// nothing is made before there is one.
-pub fn run(context: &Context<'_>) -> Result<Done, Failure> {
+pub fn run(context: &Context<'_>, arguments: &Init) -> Result<Done, Failure> {
     let path = context.repository_path()?;
     refuse_occupied(&path)?;
+    let reporter = context.reporter();
+    let like = match &arguments.like {
+        Some(like) => Some(open_like(context, arguments, like, &reporter)?),
+        None => None,
+    };
     let passphrase = passphrase::read_new(&context.origin())?;
     let store = LocalStore::create(&path).map_err(|error| match error {
         CreateError::StoreThere { .. } | CreateError::NotEmpty { .. } => Failure::occupied(error),
         CreateError::Store(error) => context.failure(error.into()),
     })?;
     let options = InitOptions {
-        like: None,
+        like: like.as_ref(),
         reserve_bytes: reserve_bytes(&path),
         label: identity::name(),
     };
     let report =
         init::init(&store, &passphrase, &options).map_err(|error| context.failure(error))?;
-    let reporter = context.reporter();
     if let Some(neighbour) = places::neighbour(&path, &context.surroundings().protected()) {
         reporter.note(
             path.display().to_string(),
@@ -63,6 +70,28 @@ pub fn run(context: &Context<'_>) -> Result<Done, Failure> {
             findings: reporter.warnings(),
         },
     })
+}
+
+/// The repository whose chunk keys are to be shared. It must be opened with a passphrase, which
+/// its own options, its own variables and the terminal give: never the one that is to be set.
+fn open_like(
+    context: &Context<'_>,
+    arguments: &Init,
+    like: &OsStr,
+    reporter: &Reporter<'_>,
+) -> Result<Repository, Failure> {
+    let path = context.surroundings().repository(Some(like))?;
+    let origin = passphrase::origin_of_like(
+        &Given {
+            password_file: arguments.like_password_file.clone(),
+            password_command: arguments.like_password_command.clone(),
+            key_file: None,
+        },
+        &|name| std::env::var_os(name),
+    );
+    let ask = || passphrase::read_like(&origin, &path).map(Secret::Passphrase);
+    let (like, _) = context.open_at(&path, ask, reporter, Identity::Known)?;
+    Ok(like)
 }
 
 /// Refuses a repository and a folder with something in it; what a killed `init` left is neither.

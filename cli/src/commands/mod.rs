@@ -25,7 +25,7 @@ use crate::units;
 
 pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
     match command {
-        Command::Init(_) => init::run(context),
+        Command::Init(arguments) => init::run(context, arguments),
         Command::Backup(arguments) => backup::run(context, arguments),
         Command::Snapshots(arguments) => snapshots::run(context, arguments),
         Command::Ls(arguments) => ls::run(context, arguments),

@@ -1,7 +1,9 @@
 use std::os::unix::ffi::OsStrExt;
 
 use podkeep_engine::host::Existing;
-use podkeep_engine::operations::{RestoreOptions, RestoreReport, restore};
+use podkeep_engine::operations::{RestoreOptions, RestoreReport, SpaceNeed, restore};
+
+use podkeep_format::item::Escaped;
 
 use crate::arguments::Restore;
 use crate::context::{Context, Done, exit_after};
@@ -51,6 +53,18 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
             || format!("  {action}"),
         );
     }
+    if arguments.dry_run {
+        for need in &report.needs {
+            context.output.row(
+                || Message::Space {
+                    place: Escaped(need.place.as_os_str().as_bytes()).to_string(),
+                    bytes_needed: need.bytes,
+                    bytes_free: need.bytes_free,
+                },
+                || format!("  {}", units::need(need)),
+            );
+        }
+    }
     for conflict in &report.conflicts {
         context.output.row(
             || Message::Conflict {
@@ -64,7 +78,8 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
 
 fn finished(report: &RestoreReport, reporter: &Reporter<'_>, dry_run: bool) -> Done {
     let warnings = reporter.warnings();
-    let exit = if report.conflicts.is_empty() {
+    let fits = report.needs.iter().all(SpaceNeed::fits);
+    let exit = if report.conflicts.is_empty() && fits {
         exit_after(warnings + u64::from(report.incomplete))
     } else {
         Exit::Failed
@@ -74,6 +89,7 @@ fn finished(report: &RestoreReport, reporter: &Reporter<'_>, dry_run: bool) -> D
         text.push("The snapshot is incomplete: what could not be read is missing".to_owned());
     }
     text.push(match (dry_run, report.conflicts.len() as u64, warnings) {
+        (true, 0, _) if !fits => "Nothing was changed; there is too little room".to_owned(),
         (true, 0, _) => "Nothing was changed; it can be restored".to_owned(),
         (true, conflicts, _) => format!(
             "Nothing was changed; {} in the way",

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use podkeep_format::block::BlockClass;
 use podkeep_format::id::{ChunkId, ChunkKind, TreeId};
 use podkeep_format::item::Escaped;
-use podkeep_format::tree::Entry;
+use podkeep_format::tree::{Entry, Node};
 
 use crate::monitor::Finding;
 
@@ -110,8 +110,19 @@ pub struct ScanOutcome {
     pub files: u64,
     pub directories: u64,
     pub bytes_logical: u64,
+    /// Those outside holes, of each inode once.
+    pub bytes_allocated: u64,
     /// Something could not be read: the snapshot must say that it is incomplete.
     pub incomplete: bool,
+}
+
+/// Bytes of a file's content that writing it takes; 0 for anything but a file.
+pub fn bytes_outside_holes(node: &Node) -> u64 {
+    let Node::File { size, holes, .. } = node else {
+        return 0;
+    };
+    let holes = holes.iter().map(|(_, len)| len).sum();
+    size.saturating_sub(holes)
 }
 
 /// A tree that is being read. Dropping it ends the reading.

@@ -245,7 +245,8 @@ impl Target for LocalHost {
             let volumes = self.volumes(item)?;
             return volumes.plan(request, item, definition.as_deref());
         }
-        let path = full_path(&destination(request)?);
+        let destination = destination(request)?;
+        let path = full_path(&destination);
         let shown = podkeep_format::item::Escaped(path.as_os_str().as_bytes());
         let there = std::fs::symlink_metadata(&path).is_ok();
         let action = match (there, request.existing) {
@@ -256,6 +257,7 @@ impl Target for LocalHost {
         Ok(PlacePlan {
             actions: vec![action],
             conflicts: in_the_way(request, &path).into_iter().collect(),
+            room: write::room(&destination, request.existing),
         })
     }
 
@@ -291,7 +293,7 @@ impl Target for LocalHost {
             threads: request.threads,
             root: request.root,
             labels: Labels::default(),
-            bytes_expected: None,
+            bytes_expected: request.bytes_expected,
         })?;
         Ok(Box::new(LockedWriter { tree, _lock: lock }))
     }

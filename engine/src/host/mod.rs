@@ -16,7 +16,7 @@ use podkeep_format::item::Item;
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::Chunking;
-pub use crate::fs::write::Existing;
+pub use crate::fs::write::{Existing, Room};
 use crate::fs::{FsError, TreeScan, TreeWriter};
 use crate::monitor::Finding;
 
@@ -127,6 +127,8 @@ pub struct WriteRequest {
     /// The tree is one file of this name, which goes into the place's directory (for a `path:`
     /// item: its parent); nothing else there is touched.
     pub file_name: Option<Vec<u8>>,
+    /// Bytes that the tree takes, holes not counted; `None`: not known.
+    pub bytes_expected: Option<u64>,
 }
 
 /// What a restore would do, known before anything is changed.
@@ -136,6 +138,8 @@ pub struct PlacePlan {
     pub actions: Vec<String>,
     /// Each ends with the flag that resolves it. Not empty: the restore would be refused.
     pub conflicts: Vec<String>,
+    /// Where the tree goes, if it can be told what fits there.
+    pub room: Option<Room>,
 }
 
 /// The side of a host that is written.

@@ -9,14 +9,14 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use podkeep_format::item::Item;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::lock::{ItemLock, make_private};
-use super::{Existing, HostError, Inventory, PlacePlan, VolumeFacts, WriteRequest};
+use super::{Existing, HostError, Inventory, PlacePlan, Room, VolumeFacts, WriteRequest};
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
 use crate::fs::{FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome};
 use crate::monitor::{Finding, FindingKind};
@@ -47,6 +47,8 @@ pub(super) struct Volumes {
     state: PathBuf,
     /// As the last inventory found them: one run reads many.
     known: Mutex<HashMap<String, Volume>>,
+    /// Where new volumes go, once somebody asked; `None`: Podman does not say.
+    volume_path: OnceLock<Option<PathBuf>>,
 }
 
 /// What a volume is read from.
@@ -78,6 +80,7 @@ impl Volumes {
             podman,
             state,
             known: Mutex::default(),
+            volume_path: OnceLock::new(),
         }
     }
 
@@ -174,10 +177,35 @@ impl Volumes {
             let Conflict { cause, hint } = conflict;
             format!("volume {} {cause}: {hint}", judged.definition.name)
         });
+        let conflicts = conflicts.collect();
         Ok(PlacePlan {
-            conflicts: conflicts.collect(),
+            conflicts,
+            room: self.room(&judged, request.existing),
             actions: judged.actions,
         })
+    }
+
+    /// The room for a volume's content. `None`: it cannot be told.
+    fn room(&self, judged: &Judged, existing: Existing) -> Option<Room> {
+        let is_mount = |definition: &VolumeDefinition| definition.content() == VolumeContent::Mount;
+        let Some(volume) = &judged.there else {
+            if is_mount(&judged.definition) {
+                return None;
+            }
+            let path = self.volume_path.get_or_init(|| {
+                // Whatever it is that fails now will fail again, and be told, when it matters.
+                self.podman.info().ok().map(|info| info.volume_path)
+            });
+            return write::room_below(path.as_deref()?);
+        };
+        if is_mount(&volume.definition) && !is_mount_point(&volume.mountpoint) {
+            return None;
+        }
+        let destination = Destination {
+            parent: volume.mountpoint.parent()?.as_os_str().as_bytes().to_vec(),
+            name: volume.mountpoint.file_name()?.as_bytes().to_vec(),
+        };
+        write::room(&destination, existing)
     }
 
     fn judge(
@@ -387,7 +415,7 @@ impl Volumes {
                 root: selinux_label(&fd),
                 keep: false,
             },
-            bytes_expected: None,
+            bytes_expected: request.bytes_expected,
         })?;
         Ok((tree, volume))
     }

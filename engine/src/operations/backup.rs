@@ -22,7 +22,7 @@ use podkeep_format::tree::Time;
 
 use super::counting::{Counting, truncate};
 use super::near::near_names;
-use super::patience::patiently;
+use super::patience::{patiently, settle};
 use super::pump::{Sink, pump};
 use super::{
     BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
@@ -261,9 +261,11 @@ impl Run<'_> {
 
     fn open_session(&self) -> OperationResult<Session> {
         let repo = self.repo;
-        // The order matters ("Writer" in the protocol): lease, tombstones, segments, packs.
+        // The order matters ("A writer, in order" in the protocol): the lease, which everybody
+        // must see, then tombstones, segments, packs.
         let lease = HeldLease::take(repo, Purpose::Write)?;
         repo.store().set_temp_owner(&lease.id().to_hex());
+        settle(repo, self.monitor)?;
         let index = Arc::new(Index::load(repo, self.monitor)?);
         orphans::adopt_own(repo, &index, self.monitor)?;
         let latest = repo.own_latest(self.monitor)?;
@@ -348,8 +350,11 @@ impl Run<'_> {
             files: read.outcome.as_ref().map_or(0, |o| o.files),
             directories: read.outcome.as_ref().map_or(0, |o| o.directories),
             bytes_logical: read.outcome.as_ref().map_or(0, |o| o.bytes_logical),
+            bytes_allocated: read.outcome.as_ref().map_or(0, |o| o.bytes_allocated),
             bytes_read: read.bytes_read,
             excludes: self.options.exclude.clone(),
+            exclude_caches: self.options.exclude_caches,
+            cross_mounts: self.options.cross_mounts,
             driver: self.inventory.driver.clone().unwrap_or_default(),
             podman_version: self.inventory.podman_version.clone().unwrap_or_default(),
             podkeep_version: env!("CARGO_PKG_VERSION").to_owned(),

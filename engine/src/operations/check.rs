@@ -48,10 +48,8 @@ pub fn check(
         Some(percent) => check.read_packs(&reader, percent)?,
         None => Default::default(),
     };
-    let damaged_before = check.report.damaged;
-    check.reach(&reader, &bad)?;
-    let something_is_lost = check.report.damaged > damaged_before;
-    check.report_missing(missing, something_is_lost);
+    let needed = check.reach(&reader, &bad)?;
+    check.report_missing(missing, &needed);
     check.layers(&reader)?;
     if options.endorse {
         check.endorse(&reader)?;

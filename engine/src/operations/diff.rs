@@ -118,16 +118,15 @@ fn scan<'r>(
 ) -> OperationResult<Option<(Nodes<'r>, Option<TreeId>)>> {
     let text = stored.header.item.to_string();
     monitor.progress(Progress::ItemStart { item: &text });
+    // As the snapshot was taken: what it leaves out by choice is no difference.
+    let body = stored.body.as_ref();
     let request = ScanRequest {
         item: stored.header.item.clone(),
         chunking: Arc::clone(repo.chunking()),
         threads: std::thread::available_parallelism().map_or(2, usize::from),
-        exclude: stored
-            .body
-            .as_ref()
-            .map_or_else(Vec::new, |body| body.excludes.clone()),
-        exclude_caches: false,
-        cross_mounts: false,
+        exclude: body.map_or_else(Vec::new, |body| body.excludes.clone()),
+        exclude_caches: body.is_some_and(|body| body.exclude_caches),
+        cross_mounts: body.is_some_and(|body| body.cross_mounts),
         states: None,
         trusted: None,
     };

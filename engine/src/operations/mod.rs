@@ -50,6 +50,9 @@ pub enum OperationError {
     /// Conflicts of a restore; each line ends with the flag that resolves it.
     #[error("{} of what is to be restored is in the way of what is there", conflicts.len())]
     Conflicts { conflicts: Vec<String> },
+    /// What is to be restored does not fit on these file systems; nothing was changed.
+    #[error("there is too little room")]
+    NoRoom { needs: Vec<SpaceNeed> },
     /// The local side failed (output, cache, state folder).
     #[error("cannot {action} {object}: {cause}")]
     Local {
@@ -236,11 +239,29 @@ pub struct RestoreOptions {
     pub wait: Duration,
 }
 
+/// What a restore needs on one file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpaceNeed {
+    /// A directory of it.
+    pub place: PathBuf,
+    /// At least: without directories, attributes and what ends of blocks waste.
+    pub bytes: u64,
+    pub bytes_free: u64,
+}
+
+impl SpaceNeed {
+    pub fn fits(&self) -> bool {
+        self.bytes <= self.bytes_free
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct RestoreReport {
     /// What was done, or with a dry run would be done, in words.
     pub actions: Vec<String>,
     pub conflicts: Vec<String>,
+    /// By file system, where that can be told beforehand.
+    pub needs: Vec<SpaceNeed>,
     pub items: u64,
     pub files: u64,
     pub bytes_written: u64,

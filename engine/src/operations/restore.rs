@@ -8,6 +8,7 @@
 
 mod applier;
 mod fetch;
+mod room;
 mod walk;
 
 use std::sync::Arc;
@@ -18,18 +19,20 @@ use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::tree::{Entry, Node};
 
 use self::applier::Applier;
+use self::room::{Needs, bytes_below};
 use self::walk::Walk;
 use super::counting::Counting;
 use super::patience::patiently;
 use super::select::{self, Chosen};
-use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, reading};
+use super::walk::entry_at;
+use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, reading};
 use crate::host::{HostError, Place, Target, WriteRequest};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
-use crate::repo::reader::Reader;
+use crate::repo::reader::{Reader, is_fatal};
 use crate::repo::{Repository, StoredSnapshot};
 
 /// Restores what `options` selects. Plans all items first and refuses as a whole when anything
-/// is in the way; nothing was changed then.
+/// is in the way or does certainly not fit; nothing was changed then.
 pub fn restore(
     repo: &Repository,
     target: &dyn Target,
@@ -55,13 +58,18 @@ pub fn restore(
         ..RestoreReport::default()
     };
     let mut requests = Vec::new();
+    let mut needs = Needs::default();
     for item in items {
         let request = item.request(repo, options)?;
         let plan = target.plan(&request)?;
+        if let (Some(room), Some(bytes)) = (plan.room, request.bytes_expected) {
+            needs.add(room, bytes, options.existing);
+        }
         report.actions.extend(plan.actions);
         report.conflicts.extend(plan.conflicts);
         requests.push((item, request));
     }
+    report.needs = needs.into_list();
     if options.dry_run {
         report.seconds = started.elapsed().as_secs_f64();
         return Ok(report);
@@ -69,6 +77,11 @@ pub fn restore(
     if !report.conflicts.is_empty() {
         return Err(OperationError::Conflicts {
             conflicts: report.conflicts,
+        });
+    }
+    if !report.needs.iter().all(SpaceNeed::fits) {
+        return Err(OperationError::NoRoom {
+            needs: report.needs,
         });
     }
     for (item, request) in requests {
@@ -98,6 +111,8 @@ struct PlannedItem {
     path: Vec<u8>,
     /// Whether the snapshot holds all of the item.
     whole: bool,
+    /// What writing it takes, as in [`WriteRequest`].
+    bytes: Option<u64>,
     /// Several items go to `DIR/<kind>/<name>`.
     several: bool,
 }
@@ -124,6 +139,7 @@ fn plan_items(
         if let Some((id, _)) = body.definition {
             match reader.chunk(ChunkKind::Record, id) {
                 Ok(bytes) => definition = Some(bytes.as_ref().to_vec()),
+                Err(error) if is_fatal(&error) => return Err(error.into()),
                 Err(error) => monitor.finding(Finding {
                     object: header.item.to_string(),
                     kind: FindingKind::Damaged,
@@ -134,26 +150,18 @@ fn plan_items(
             }
         }
         let mut entry = None;
+        let mut bytes = None;
         if let Some(root) = body.root {
-            match reader.lookup(root, &path) {
-                Ok(Some(found)) => entry = Some(found),
-                Ok(None) => {
-                    return Err(OperationError::NoMatch {
-                        what: header.item.at(&path),
-                        near: Vec::new(),
-                    });
-                }
-                Err(error) => {
-                    monitor.finding(Finding {
-                        object: header.item.to_string(),
-                        kind: FindingKind::Damaged,
-                        snapshots: vec![header.run.to_hex()],
-                        paths: vec![path.clone()],
-                        message: format!("it cannot be restored: {error}"),
-                    });
-                    continue;
-                }
-            }
+            let place = super::walk::Place {
+                snapshot: header.run.to_hex(),
+                item: &header.item,
+            };
+            entry = entry_at(reader, &place, root, &path, monitor)?;
+            let Some(entry) = &entry else { continue };
+            bytes = Some(match path.is_empty() {
+                true => body.bytes_allocated,
+                false => bytes_below(reader, entry, monitor)?,
+            });
         }
         items.push(PlannedItem {
             item: header.item,
@@ -162,6 +170,7 @@ fn plan_items(
             entry,
             path,
             whole: body.complete,
+            bytes,
             several,
         });
     }
@@ -201,6 +210,7 @@ impl PlannedItem {
                 (Some(name), Some(_)) if options.to_dir.is_some() => Some(name.clone()),
                 (_, name) => name,
             },
+            bytes_expected: self.bytes,
         })
     }
 

@@ -97,6 +97,16 @@ pub fn lost(
     error: RepoError,
     monitor: &dyn Monitor,
 ) -> OperationResult<()> {
+    unreadable(place, path, "entries of this directory", error, monitor)
+}
+
+fn unreadable(
+    place: &Place<'_>,
+    path: &[u8],
+    what: &str,
+    error: RepoError,
+    monitor: &dyn Monitor,
+) -> OperationResult<()> {
     if is_fatal(&error) {
         return Err(error.into());
     }
@@ -105,7 +115,7 @@ pub fn lost(
         kind: FindingKind::Damaged,
         snapshots: vec![place.snapshot.clone()],
         paths: vec![path.to_vec()],
-        message: format!("entries of this directory cannot be read: {error}"),
+        message: format!("{what} cannot be read: {error}"),
     });
     Ok(())
 }
@@ -126,7 +136,7 @@ pub fn entry_at(
             near: near_paths(reader, root, path),
         }),
         Err(error) => {
-            lost(place, path, error, monitor)?;
+            unreadable(place, path, "it", error, monitor)?;
             Ok(None)
         }
     }

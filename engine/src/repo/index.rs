@@ -11,12 +11,15 @@ use std::sync::{Arc, RwLock};
 
 use podkeep_format::block::HEADER_BYTES;
 use podkeep_format::id::{AuthorId, ChunkId, PackId, SegmentId};
+use podkeep_format::names;
 use podkeep_format::segment::Place;
 
+use super::listed;
 use super::segments::{self, LoadedSegment};
 use super::snapshots::Trust;
-use super::{RepoError, RepoResult, Repository};
+use super::{RepoError, RepoResult, Repository, Vault};
 use crate::monitor::{Finding, FindingKind, Monitor};
+use crate::store::{ObjectMeta, ObjectStore, StoreErrorKind};
 
 /// How often everything is listed when segments are replaced meanwhile. Prune replaces each of
 /// them once, and then no more.
@@ -55,6 +58,36 @@ struct Standing {
     trusted: bool,
 }
 
+/// What lies in a store, in the order in which it must be listed.
+struct Listing {
+    tombstones: BTreeSet<PackId>,
+    segments: Vec<SegmentId>,
+    sizes: HashMap<PackId, u64>,
+}
+
+impl Listing {
+    fn of(store: &dyn ObjectStore) -> RepoResult<Self> {
+        let of = |folder| -> RepoResult<Vec<ObjectMeta>> { Ok(store.list(folder)?) };
+        let tombstones = of("tombstones")?;
+        let segments = of("index")?;
+        let packs = of("packs")?;
+        let sizes = packs
+            .iter()
+            .filter_map(|meta| Some((listed::pack(meta.name.as_str())?, meta.size)));
+        Ok(Self {
+            tombstones: tombstones
+                .iter()
+                .filter_map(|meta| listed::tombstone(meta.name.as_str()))
+                .collect(),
+            segments: segments
+                .iter()
+                .filter_map(|meta| listed::segment(meta.name.as_str()))
+                .collect(),
+            sizes: sizes.collect(),
+        })
+    }
+}
+
 impl Index {
     /// Lists tombstones, then segments, then packs, and loads the segments. Segments that cannot
     /// be read are remembered in [`damaged`](Self::damaged), not fatal: their packs are orphans.
@@ -81,26 +114,18 @@ impl Index {
     ) -> RepoResult<Option<Self>> {
         let store = repo.store();
         let trust = Trust::load(repo, monitor)?;
-        let mut tombstones = BTreeSet::new();
-        for meta in store.list("tombstones")? {
-            tombstones.extend(super::listed::tombstone(meta.name.as_str()));
-        }
-        let listed = store.list("index")?;
-        let mut sizes = HashMap::new();
-        for meta in store.list("packs")? {
-            let pack = super::listed::pack(meta.name.as_str());
-            sizes.extend(pack.map(|pack| (pack, meta.size)));
-        }
+        let Listing {
+            tombstones,
+            segments,
+            sizes,
+        } = Listing::of(store)?;
         let mut live: HashSet<PackId> = sizes.keys().copied().collect();
         let mut short = BTreeSet::new();
         let cache = repo.segments_folder();
         let mut loaded = Vec::new();
         let mut damaged = Vec::new();
         let mut named = HashSet::new();
-        for meta in listed {
-            let Some(id) = super::listed::segment(meta.name.as_str()) else {
-                continue;
-            };
+        for id in segments {
             match segments::load(store, repo.vault(), cache.as_deref(), id) {
                 Ok(segment) => {
                     named.extend(segment.segment.packs());
@@ -120,17 +145,15 @@ impl Index {
                         trusted,
                     }));
                 }
-                Err(RepoError::Store(e)) if e.kind == crate::store::StoreErrorKind::Unreachable => {
+                Err(RepoError::Store(e)) if e.kind == StoreErrorKind::Unreachable => {
                     return Err(e.into());
                 }
-                Err(RepoError::Store(e))
-                    if e.kind == crate::store::StoreErrorKind::NotFound && !last =>
-                {
+                Err(RepoError::Store(e)) if e.kind == StoreErrorKind::NotFound && !last => {
                     return Ok(None);
                 }
                 Err(error) => {
                     monitor.finding(Finding {
-                        object: meta.name.to_string(),
+                        object: names::segment(id),
                         kind: FindingKind::Note,
                         snapshots: Vec::new(),
                         paths: Vec::new(),
@@ -203,6 +226,49 @@ impl Index {
         places
     }
 
+    /// For readers: lists everything again, and adds the segments that are new. What they name is
+    /// a place to look at, and nothing that a writer may rely on. [`missing`](Self::missing) and
+    /// what stands beside it stay as they were.
+    pub fn catch_up(&self, store: &dyn ObjectStore, vault: &Vault) -> RepoResult<()> {
+        for _ in 0..LISTINGS_MAX {
+            let listing = Listing::of(store)?;
+            let known: HashSet<SegmentId> = read(&self.segments)
+                .iter()
+                .map(|standing| standing.loaded.id)
+                .collect();
+            let mut is_gone = false;
+            for id in listing.segments {
+                if known.contains(&id) {
+                    continue;
+                }
+                // Kept in memory: the next run caches it.
+                match segments::load(store, vault, None, id) {
+                    Ok(loaded) => write(&self.segments).push(Arc::new(Standing {
+                        loaded,
+                        trusted: false,
+                    })),
+                    Err(RepoError::Store(e)) if e.kind == StoreErrorKind::Unreachable => {
+                        return Err(e.into());
+                    }
+                    Err(RepoError::Store(e)) if e.kind == StoreErrorKind::NotFound => {
+                        is_gone = true;
+                    }
+                    // As when the index was loaded: its packs are done without.
+                    Err(_) => {}
+                }
+            }
+            let mut live: HashSet<PackId> = listing.sizes.into_keys().collect();
+            for pack in &listing.tombstones {
+                live.remove(pack);
+            }
+            *write(&self.live) = live;
+            if !is_gone {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// A segment of this run's own packs is durable: its chunks are known from now on.
     pub fn add_own(&self, segment: LoadedSegment) {
         write(&self.live).extend(segment.segment.packs());
@@ -219,6 +285,11 @@ impl Index {
 
     pub fn is_live(&self, pack: &PackId) -> bool {
         read(&self.live).contains(pack)
+    }
+
+    /// Whether a reader finds the pack: a tombstone only says that it will go.
+    pub fn is_there(&self, pack: &PackId) -> bool {
+        self.is_live(pack) || (self.tombstones.contains(pack) && !self.missing.contains(pack))
     }
 
     /// Calls `each` with every record of every segment and every loose place.

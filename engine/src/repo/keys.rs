@@ -13,7 +13,7 @@ use podkeep_format::seal::{AuthorKey, Secret};
 use zeroize::Zeroizing;
 
 use super::open::read_slot;
-use super::{RepoError, RepoResult, Repository, name, now, put_whole, random};
+use super::{RepoError, RepoResult, Repository, name, now, put_read_back, random};
 use crate::store::ObjectStore;
 
 /// A slot as listings show it.
@@ -66,14 +66,8 @@ pub fn put_slot(
         .and_then(|slot| slot.open(repository, passphrase))
         .map_err(damaged)?;
     for object in [names::key(id, false), names::key(id, true)] {
-        put_whole(store, &object, &bytes)?;
         // Its size says nothing of its bytes, and old slots go because this one opens.
-        if store.get(&name(&object)?, bytes.len() as u64)? != bytes {
-            return Err(RepoError::Damaged {
-                object,
-                cause: "it is read back with other bytes than were stored".into(),
-            });
-        }
+        put_read_back(store, &object, &bytes)?;
     }
     Ok(id)
 }

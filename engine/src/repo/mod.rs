@@ -25,6 +25,7 @@ pub mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use podkeep_format::config::Config;
 use podkeep_format::id::{AuthorId, ChunkIdKey, HostId, LeaseId, PackId, RepositoryId};
@@ -168,6 +169,17 @@ impl Repository {
         Arc::clone(&self.traffic)
     }
 
+    /// How long a listing may lag behind a put: as the config says, or as the medium looks from
+    /// here, whichever is longer. Zero also where nobody declared it, since prune refuses there.
+    pub fn settle_time(&self) -> Duration {
+        let seen = match self.store.medium() {
+            Medium::Settles { secs } => secs,
+            Medium::Linearizable | Medium::Undeclared => 0,
+        };
+        let declared = self.config.settle_secs.unwrap_or_default();
+        Duration::from_secs(u64::from(seen.max(declared)))
+    }
+
     pub fn is_full(&self) -> bool {
         self.vault.private.is_some()
     }
@@ -202,6 +214,20 @@ impl Repository {
 ///
 /// What is short stays: nobody names it, and a writer deletes nothing.
 pub fn put_whole(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<()> {
+    put_seen(store, object, bytes, store.medium() != Medium::Linearizable)
+}
+
+/// As [`put_whole`], but on every medium the bytes are read back.
+pub fn put_read_back(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoResult<()> {
+    put_seen(store, object, bytes, true)
+}
+
+fn put_seen(
+    store: &dyn ObjectStore,
+    object: &str,
+    bytes: &[u8],
+    read_back: bool,
+) -> RepoResult<()> {
     let object = name(object)?;
     store.put_new(&object, bytes)?;
     let cause = match store.size(&object)? {
@@ -210,7 +236,7 @@ pub fn put_whole(store: &dyn ObjectStore, object: &str, bytes: &[u8]) -> RepoRes
             let len = bytes.len();
             format!("the store said that it is stored, and holds {size} of its {len} bytes")
         }
-        Some(_) if store.medium() == Medium::Linearizable => return Ok(()),
+        Some(_) if !read_back => return Ok(()),
         Some(size) => match store.get(&object, size)? == bytes {
             true => return Ok(()),
             false => "the store said that it is stored, and holds other bytes".to_owned(),

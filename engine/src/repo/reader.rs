@@ -2,8 +2,7 @@
 //!
 //! Blocks that were opened are kept in a bounded cache, since neighbours are asked for next.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use podkeep_format::block::{BlockClass, HEADER_BYTES};
@@ -48,6 +47,10 @@ pub struct Reader {
     index: Arc<Index>,
     keys: Mutex<HashMap<PackId, Arc<ObjectKey>>>,
     caches: [Mutex<Cache>; 2],
+    /// Whether the index was brought up to date since it was loaded.
+    caught_up: Mutex<bool>,
+    /// Packs that are not in the store, and in which chunks were looked for that are nowhere else.
+    missed: Mutex<BTreeSet<PackId>>,
 }
 
 #[derive(Default)]
@@ -67,6 +70,8 @@ impl Reader {
             index,
             keys: Mutex::default(),
             caches: Default::default(),
+            caught_up: Mutex::default(),
+            missed: Mutex::default(),
         })
     }
 
@@ -74,21 +79,89 @@ impl Reader {
         &self.index
     }
 
+    /// Where the index says that a chunk is, likely places first.
+    pub fn places(&self, id: &ChunkId) -> RepoResult<Vec<Place>> {
+        let places = self.index.places(id);
+        if !places.is_empty() {
+            return Ok(places);
+        }
+        self.catch_up()?;
+        Ok(self.index.places(id))
+    }
+
     /// A chunk's bytes, checked. Tries every place that the index names.
+    ///
+    /// A pack that is gone was replaced since the index was loaded: by prune, which took this
+    /// reader's lease for ended, or could not see it. The index is then brought up to date, once.
     pub fn chunk(&self, kind: ChunkKind, id: ChunkId) -> RepoResult<ChunkSlice> {
-        let places = self.index.places(&id);
+        let places = self.places(&id)?;
+        let mut missed = Vec::new();
+        let failure = match self.chunk_at(&places, kind, id, &mut missed) {
+            Ok(slice) => return Ok(slice),
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => error,
+        };
+        if missed.is_empty() {
+            return Err(failure);
+        }
+        self.catch_up()?;
+        // Another thread may have been the one that did it.
+        let mut others = self.index.places(&id);
+        others.retain(|place| !places.contains(place));
+        if others.is_empty() {
+            lock(&self.missed).extend(missed);
+            return Err(failure);
+        }
+        let found = self.chunk_at(&others, kind, id, &mut missed);
+        if found.is_err() {
+            lock(&self.missed).extend(missed);
+        }
+        found
+    }
+
+    /// Looks at each place; those whose pack is not in the store are added to `missed`.
+    fn chunk_at(
+        &self,
+        places: &[Place],
+        kind: ChunkKind,
+        id: ChunkId,
+        missed: &mut Vec<PackId>,
+    ) -> RepoResult<ChunkSlice> {
         let mut failure = RepoError::Missing {
             object: format!("chunk {id}"),
         };
         for place in places {
             let opened = self.block(&place.block);
-            match opened.and_then(|block| self.slice(&block, kind, id, &place)) {
+            match opened.and_then(|block| self.slice(&block, kind, id, place)) {
                 Ok(slice) => return Ok(slice),
                 Err(error) if is_fatal(&error) => return Err(error),
-                Err(error) => failure = error,
+                Err(error) => {
+                    if is_not_found(&error) {
+                        missed.push(place.block.pack);
+                    }
+                    failure = error;
+                }
             }
         }
         Err(failure)
+    }
+
+    /// The first call brings the index up to date; others wait for it.
+    fn catch_up(&self) -> RepoResult<()> {
+        let mut caught_up = lock(&self.caught_up);
+        if !std::mem::replace(&mut *caught_up, true) {
+            match self.index.catch_up(&*self.store, &self.vault) {
+                Err(error) if is_fatal(&error) => return Err(error),
+                // What was looked for stays missing, and that is what is told.
+                Err(_) | Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs whose absence cost a chunk since the last call.
+    pub fn take_missed(&self) -> BTreeSet<PackId> {
+        std::mem::take(&mut *lock(&self.missed))
     }
 
     /// Cuts a chunk out of an opened block and checks it.
@@ -205,6 +278,10 @@ pub fn is_fatal(error: &RepoError) -> bool {
             error,
             RepoError::Interrupted | RepoError::KeyInsufficient { .. }
         )
+}
+
+fn is_not_found(error: &RepoError) -> bool {
+    matches!(error, RepoError::Store(e) if e.kind == StoreErrorKind::NotFound)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -10,7 +10,7 @@ use podkeep_engine::operations::{
 };
 use podkeep_engine::repo::layers::{KnownLayer, LayerRecords};
 use podkeep_engine::repo::lease::HeldLease;
-use podkeep_engine::repo::{Repository, now, random};
+use podkeep_engine::repo::{Repository, listed, now, random};
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_engine::store::{ObjectName, ObjectStore};
 use podkeep_format::endorsement::{Endorsement, endorsement_id};
@@ -19,6 +19,7 @@ use podkeep_format::frame::Statement;
 use podkeep_format::id::{ChunkId, DiffId, PackId, SegmentId};
 use podkeep_format::lease::Purpose;
 use podkeep_format::names;
+use podkeep_format::pack::{PackTail, TRAILER_TAIL_BYTES};
 use podkeep_format::tombstone::Tombstone;
 
 use super::memory_host::MemoryHost;
@@ -150,6 +151,116 @@ fn e_08_a_damaged_pack_costs_only_the_files_in_it() {
             assert!(lost == 0 || names_the_item, "{how:?} {object} {findings:?}");
         }
     }
+}
+
+/// A pack of which every block can be read was called damaged without a word on what that means.
+#[test]
+fn e_08_a_pack_that_is_damaged_beside_its_blocks_is_said_to_be_readable() {
+    let intact = prepared();
+    let ends = |bytes: &[u8]| {
+        let start = bytes.len() - TRAILER_TAIL_BYTES;
+        PackTail::decode(bytes.len() as u64, &bytes[start..]).unwrap()
+    };
+    type Where = fn(&PackTail, usize) -> usize;
+    let parts: [(&str, Where); 5] = [
+        ("(its header is damaged", |_, _| 0),
+        // The lease: such a header can be decoded still.
+        ("(its header is damaged", |_, _| 20),
+        ("(the copy of its header is damaged", |tail, _| {
+            tail.toc_position as usize + tail.toc_len + 20
+        }),
+        ("(its table of contents or its trailer is", |tail, _| {
+            tail.toc_position as usize + 3
+        }),
+        ("(its trailer is damaged", |_, len| len - 1),
+    ];
+    for object in objects(&intact, "packs") {
+        for (said, place) in parts {
+            let store = Arc::new(copy(&*intact));
+            store.damage(&object, |bytes| {
+                let at = place(&ends(bytes), bytes.len());
+                bytes[at] ^= 1;
+            });
+            let repo = open(store.clone());
+            let (report, findings) = check_all(&repo).unwrap();
+            assert_eq!(report.damaged, 1, "{said}: {findings:?}");
+            let [finding] = &findings[..] else {
+                panic!("{said}: {findings:?}")
+            };
+            assert_eq!(finding.object, object.as_str());
+            let message = &finding.message;
+            assert!(message.contains(said), "{message}");
+            assert!(message.ends_with("can still be read"), "{message}");
+            let (restored, report, _) = bring_back(&repo, &item("/srv/web")).unwrap();
+            assert!(restored == some_files(1) && report.warnings == 0, "{said}");
+        }
+    }
+}
+
+/// One lost pack made every other missing one damage, also those that no snapshot needs.
+#[test]
+fn e_11_a_missing_pack_is_damage_only_where_something_that_counts_is_lost_with_it() {
+    let store = prepared();
+    let repo = open(store.clone());
+    let needed = objects(&store, "packs");
+    let other = item("/srv/other");
+    let files = [("gone".to_owned(), noise(5, 90_000))].into();
+    back_up(&repo, &MemoryHost::with(&other, &files), &[&other]).unwrap();
+    // Forgotten and half pruned: the snapshot and the packs are gone, the segment is not.
+    for snapshot in repo.snapshots(&Collect::default()).unwrap() {
+        if snapshot.header.item == other {
+            for second in [false, true] {
+                let object = ObjectName::parse(&names::snapshot(snapshot.id, second)).unwrap();
+                hurt(&store, &object, How::Remove);
+            }
+        }
+    }
+    let mut unneeded = Vec::new();
+    for object in objects(&store, "packs") {
+        if !needed.contains(&object) {
+            hurt(&store, &object, How::Remove);
+            unneeded.push(object);
+        }
+    }
+    assert!(!unneeded.is_empty());
+    for lost in &needed {
+        let store = Arc::new(copy(&*store));
+        hurt(&store, lost, How::Remove);
+        let (report, findings) = check_all(&open(store)).unwrap();
+        assert_eq!(report.damaged, 2, "the item and its pack: {findings:?}");
+        for pack in unneeded.iter().chain([lost]) {
+            let finding = findings.iter().find(|f| f.object == pack.as_str());
+            let kind = match pack == lost {
+                true => FindingKind::Damaged,
+                false => FindingKind::Note,
+            };
+            assert_eq!(finding.map(|f| f.kind), Some(kind), "{pack}: {findings:?}");
+        }
+    }
+}
+
+/// A prune that was cut off leaves tombstones on packs that a slow backup came to need.
+#[test]
+fn e_04_a_pack_with_a_tombstone_is_there_until_it_is_deleted() {
+    let store = prepared();
+    let repo = open(store.clone());
+    let lease = HeldLease::take(&repo, Purpose::Prune).unwrap();
+    for object in objects(&store, "packs") {
+        let tombstone = Tombstone {
+            pack: listed::pack(object.as_str()).unwrap(),
+            prune: lease.id(),
+            author: repo.author().id(),
+            time: now(),
+        };
+        let (index, salt) = (&repo.vault().index, random().unwrap());
+        let bytes = tombstone.seal(repo.id(), index, repo.author(), &salt);
+        repo.put(&names::tombstone(tombstone.pack), &bytes.unwrap())
+            .unwrap();
+    }
+    let (report, findings) = check_all(&repo).unwrap();
+    assert_eq!(report.damaged, 0, "{findings:?}");
+    let (restored, report, _) = bring_back(&repo, &item("/srv/web")).unwrap();
+    assert!(restored == some_files(1) && report.warnings == 0);
 }
 
 #[test]

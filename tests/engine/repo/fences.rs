@@ -1,11 +1,12 @@
 //! Backups that are suspended while a prune runs elsewhere, through the real `backup` operation:
 //! a prune that takes the backup's lease for ended is let in before one of its store operations.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use podkeep_engine::monitor::{Collect, FindingKind};
-use podkeep_engine::operations::{BackupItem, BackupReport};
+use podkeep_engine::monitor::{Collect, Finding, FindingKind, Monitor, Progress};
+use podkeep_engine::operations::{BackupItem, BackupOptions, BackupReport, OperationError, backup};
 use podkeep_engine::repo::index::Index;
 use podkeep_engine::repo::writer::adopt_orphans;
 use podkeep_engine::repo::{Repository, StoredSnapshot, listed, name, orphans};
@@ -21,28 +22,34 @@ use podkeep_format::names;
 use super::memory_host::{Files, MemoryHost};
 use super::prune::{Patience, Prune, Pruned};
 use super::schedule::Stage;
-use super::{back_up, bring_back, check_all, copy, init, item, noise, open, some_files};
+use super::{back_up, bring_back, check_all, copy, init, item, noise, open, selection, some_files};
 
 type Interruption = Box<dyn FnMut(u64, Op, &str) + Send>;
 
 /// A store that calls somebody before each operation, as if the caller were suspended there.
-struct Suspending<S> {
+pub struct Suspending<S> {
     inner: S,
     operations: AtomicU64,
     meanwhile: Mutex<Option<Interruption>>,
+    medium: Medium,
 }
 
 impl<S> Suspending<S> {
-    fn new(inner: S) -> Self {
+    pub fn new(inner: S) -> Self {
         Self {
             inner,
             operations: AtomicU64::new(0),
             meanwhile: Mutex::new(None),
+            medium: Medium::Linearizable,
         }
     }
 
+    fn on(self, medium: Medium) -> Self {
+        Self { medium, ..self }
+    }
+
     /// `meanwhile` gets the operation's number, counted from 1 on, and what it is.
-    fn at_each(&self, meanwhile: impl FnMut(u64, Op, &str) + Send + 'static) {
+    pub fn at_each(&self, meanwhile: impl FnMut(u64, Op, &str) + Send + 'static) {
         self.operations.store(0, Ordering::SeqCst);
         *self.meanwhile.lock().unwrap() = Some(Box::new(meanwhile));
     }
@@ -91,7 +98,7 @@ impl<S: ObjectStore> ObjectStore for Suspending<S> {
     }
 
     fn medium(&self) -> Medium {
-        self.inner.medium()
+        self.medium
     }
 
     fn place(&self) -> String {
@@ -380,6 +387,79 @@ fn a_snapshot_of_a_fenced_lease_counts_only_once_a_verdict_names_it() {
     let object = name(names::verdict(lease)).unwrap();
     assert!(store.damage(&object, |bytes| bytes.truncate(9)));
     assert_eq!(confirmed(&repo), [false, true]);
+}
+
+/// Where listings lag, a writer waits between its lease and what it lists; each time it takes one.
+#[test]
+fn a_writer_lets_the_medium_settle_between_its_lease_and_its_listings() {
+    const SETTLES: Medium = Medium::Settles { secs: 1 };
+    let store = Arc::new(prepared());
+    let suspending = Arc::new(Suspending::new(store.clone()).on(SETTLES));
+    let repo = open(suspending.clone());
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&steps);
+    suspending.at_each(move |_, op, name| {
+        let step = match (op, name.split('/').next().unwrap()) {
+            (Op::PutNew, "leases") => "lease",
+            (Op::List, "tombstones") => "tombstones",
+            (Op::List, "index") => "segments",
+            (Op::List, "packs") => "packs",
+            _ => return,
+        };
+        told.lock().unwrap().push((step, Instant::now()));
+    });
+    let web = item("/srv/web");
+    let host = MemoryHost::with(&web, &new_files());
+    let options = BackupOptions {
+        selection: selection(&[&web]),
+        threads: 2,
+        ..BackupOptions::default()
+    };
+    let monitor = Collect::default();
+    backup::backup(&repo, &host, &options, &monitor).unwrap();
+    let notes = monitor.findings.into_inner().unwrap();
+    assert!(notes[0].message.contains("1 s later"), "{notes:?}");
+    assert_eq!(notes[0].kind, FindingKind::Note);
+    let steps = steps.lock().unwrap();
+    let order: Vec<&str> = steps.iter().map(|(step, _)| *step).collect();
+    assert_eq!(order, ["lease", "tombstones", "segments", "packs"]);
+    assert!(steps[1].1 - steps[0].1 >= Duration::from_secs(1));
+}
+
+/// Wants to stop as soon as something is waited for.
+#[derive(Default)]
+struct StopsWaiting {
+    waits: AtomicBool,
+}
+
+impl Monitor for StopsWaiting {
+    fn finding(&self, _: Finding) {}
+
+    fn progress(&self, progress: Progress<'_>) {
+        if let Progress::Phase(_) = progress {
+            self.waits.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.waits.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn a_writer_that_lets_the_medium_settle_can_be_stopped() {
+    let store = Arc::new(prepared());
+    let hours = Medium::Settles { secs: 7200 };
+    let repo = open(Arc::new(Suspending::new(store.clone()).on(hours)));
+    let web = item("/srv/web");
+    let host = MemoryHost::with(&web, &new_files());
+    let options = BackupOptions {
+        selection: selection(&[&web]),
+        ..BackupOptions::default()
+    };
+    let outcome = backup::backup(&repo, &host, &options, &StopsWaiting::default());
+    assert!(matches!(outcome, Err(OperationError::Interrupted)));
+    assert_eq!(store.list("leases").unwrap(), []);
 }
 
 /// A segment that prune replaces between a writer's listing and its reading would else cost the

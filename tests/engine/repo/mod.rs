@@ -8,6 +8,7 @@ mod layers;
 mod memory_host;
 mod model;
 mod prune;
+mod readers;
 mod recipes;
 mod round_trip;
 mod schedule;
@@ -122,6 +123,7 @@ fn bring_back_watched(
         to_dir: Some("/restored".into()),
         rename: None,
         existing: Existing::Refuse,
+        retag: false,
         dry_run: false,
         threads: 2,
         wait: Duration::ZERO,

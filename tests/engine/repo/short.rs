@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use podkeep_engine::operations::OperationError;
 use podkeep_engine::repo::{InitOptions, RepoError, Repository};
 use podkeep_engine::store::memory::MemoryStore;
+use podkeep_engine::store::recording::{Op, Recording};
 use podkeep_engine::store::{
     Medium, ObjectMeta, ObjectName, ObjectStore, Put, StoreErrorKind, StoreResult,
 };
@@ -159,7 +160,7 @@ fn e_10_an_object_that_the_store_cut_short_is_noticed_before_anything_names_it()
         ("packs/", Keeps::FirstHalf, Medium::Linearizable),
         ("packs/", Keeps::Ends, Medium::Linearizable),
         ("packs/", Keeps::Nothing, Medium::Linearizable),
-        ("packs/", Keeps::OtherBytes, Medium::Settles { secs: 1 }),
+        ("packs/", Keeps::OtherBytes, Medium::Settles { secs: 0 }),
         ("index/", Keeps::FirstHalf, Medium::Linearizable),
         ("index/", Keeps::Nothing, Medium::Linearizable),
         ("index/", Keeps::OtherBytes, Medium::Undeclared),
@@ -244,6 +245,25 @@ fn e_10_a_key_that_the_store_cut_short_replaces_none() {
         assert!(cutting.has_cut());
         // The old one opens still.
         drop(open(store));
+    }
+}
+
+#[test]
+fn a_new_key_is_read_back_once_on_every_medium() {
+    let base = Arc::new(prepared());
+    let cutting = Arc::new(Cutting::new(base, "none", 1, Keeps::Nothing));
+    for medium in [Medium::Linearizable, Medium::Undeclared] {
+        let plan = Plan {
+            medium,
+            ..cutting.plan()
+        };
+        cutting.set(plan);
+        let recording = Arc::new(Recording::new(cutting.clone()));
+        let repo = open(recording.clone());
+        recording.take();
+        repo.add_slot(b"another", "").unwrap();
+        assert_eq!(recording.count(Op::PutNew, "keys/"), 2, "{medium:?}");
+        assert_eq!(recording.count(Op::Get, "keys/"), 2, "{medium:?}");
     }
 }
 

@@ -43,6 +43,32 @@ fn f_10_a_sparse_file_over_a_full_one() {
     }
 }
 
+/// A file that came in several windows lost what the first of them had taken over from an old
+/// version of it: the second made its temporary file anew, often with the same inode number.
+#[test]
+fn e_34_a_large_file_is_merged_over_old_versions_of_itself() {
+    let bench = Bench::new();
+    let (path, fd) = bench.directory("tree");
+    let content = mktree::noise(1, 60 << 20);
+    drop(mktree::file(&fd, b"file", &content).unwrap());
+    bench.back_up(&path);
+    let to = bench.scratch.join("to");
+    std::fs::create_dir(&to).unwrap();
+    // Which of the windows, of 24 MiB each, finds nothing that it can take over.
+    for changed in [&[][..], &[0], &[1], &[2], &[0, 2], &[1, 2]] {
+        let mut old = content.clone();
+        for window in changed {
+            let start: usize = window * (24 << 20);
+            let end = (start + (24 << 20)).min(old.len());
+            old[start..end].fill(0xaa);
+        }
+        std::fs::write(to.join("file"), old).unwrap();
+        let (_, findings) = bench.restore(&path, b"", &to, Existing::Merge).unwrap();
+        assert_eq!(findings, [], "{changed:?}");
+        oracle::assert_same(&path, &to, &oracle::Options::default());
+    }
+}
+
 /// Restored again over the result, by any way, nothing changes.
 #[test]
 fn f_25_read_only_directories_twice() {

@@ -2,7 +2,9 @@
 //! on the machine's own disk and on file systems that are made for it.
 
 mod existing;
+mod live;
 mod names;
+mod space;
 mod systems;
 mod types;
 

@@ -44,6 +44,7 @@ fn f_08_huge_holes() {
     tree.assert_clean();
     assert!(tree.data_bytes < 64 << 10);
     assert!(tree.bytes_read < 1 << 20);
+    assert_eq!(tree.outcome.bytes_allocated, 4 * 4096);
     let (size, _, holes) = file(&tree, "middle");
     assert_eq!(size, TIB);
     let half = TIB / 2;

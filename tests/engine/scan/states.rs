@@ -106,6 +106,11 @@ impl Image {
         new.write("gone/deep/er/file", b"x");
         new.write("c/large", &noise(1, 5 << 20));
         fs::hard_link(new.at("a/7"), new.at("c/linked")).expect("link");
+        for sparse in ["c/sparse", "c/sparse-linked"] {
+            let file = fs::File::create(new.at(sparse)).expect("create");
+            file.set_len(9 << 20).expect("set the length");
+        }
+        fs::hard_link(new.at("c/sparse-linked"), new.at("a/sparse-linked")).expect("link");
         symlink("target", new.at("c/symlink")).expect("a link");
         let empty = XattrFlags::empty();
         rustix::fs::setxattr(new.at("a/3"), "user.x", noise(9, 900).as_slice(), empty)

@@ -324,6 +324,7 @@ impl TreeScan for Scan {
             files: report.files.load(Ordering::Relaxed),
             directories: report.directories.load(Ordering::Relaxed),
             bytes_logical: report.bytes_logical.load(Ordering::Relaxed),
+            bytes_allocated: report.bytes_allocated.load(Ordering::Relaxed),
             incomplete: report.incomplete.load(Ordering::Relaxed),
         })
     }

@@ -16,6 +16,7 @@ pub(crate) struct Report {
     pub files: AtomicU64,
     pub directories: AtomicU64,
     pub bytes_logical: AtomicU64,
+    pub bytes_allocated: AtomicU64,
     pub incomplete: AtomicBool,
     tallies: Mutex<Vec<Tally>>,
 }

@@ -14,7 +14,11 @@ use super::links::Claim;
 use super::stat::Stat;
 use super::work::{Failure, Worker};
 use crate::fs::attributes::FsTraits;
+use crate::fs::bytes_outside_holes;
 use crate::fs::states::{RecordKind, RowBuilder, child_key, is_settled};
+
+/// Decoding an entry that is taken over costs more than to count the holes of smaller files.
+const HOLES_COUNT_FROM: u64 = 64 << 10;
 
 impl Worker<'_> {
     /// Looks up what the last run saw of a directory that was just opened.
@@ -90,9 +94,14 @@ impl Worker<'_> {
         } else {
             0
         };
+        let allocated = || {
+            // That of an inode with several names has none.
+            Entry::decode(&mut Decoder::new("file state", entry), linked)
+                .map_or(size, |entry| bytes_outside_holes(&entry.node))
+        };
         if !linked {
             self.count_name();
-            self.count_bytes(size);
+            self.count_entry(size, allocated);
             directory
                 .contents()
                 .push(name, &fingerprint, PushBody::Entry(entry));
@@ -101,7 +110,7 @@ impl Worker<'_> {
         let group = match self.shared.links.claim(stat)? {
             Claim::Known(group) => group,
             Claim::Read(group) => {
-                self.count_bytes(size);
+                self.count_entry(size, allocated);
                 self.shared.links.fill(group, entry.to_vec(), fingerprint);
                 group
             }
@@ -109,6 +118,15 @@ impl Worker<'_> {
         self.count_name();
         self.join_group(directory, name, group, stat)?;
         Ok(true)
+    }
+
+    /// As for what was read anew, so that a sum does not depend on what was.
+    pub fn count_entry(&mut self, size: u64, outside_holes: impl FnOnce() -> u64) {
+        let outside_holes = match size {
+            0..HOLES_COUNT_FROM => size,
+            _ => outside_holes(),
+        };
+        self.count_bytes(size, outside_holes);
     }
 
     /// Whether the directory's row says of a name just what will be recorded of it.

@@ -31,6 +31,7 @@ use super::report::Report;
 use super::stat::Stat;
 use crate::chunk::Chunking;
 use crate::fs::attributes::FsTraits;
+use crate::fs::bytes_outside_holes;
 use crate::fs::states::{RecordKind, States, StatesReader, child_key};
 use crate::monitor::FindingKind;
 
@@ -576,7 +577,7 @@ impl<'s> Worker<'s> {
             _ => 0,
         };
         self.count_name();
-        self.count_bytes(size);
+        self.count_entry(size, || bytes_outside_holes(&entry.node));
     }
 
     pub fn count_name(&mut self) {
@@ -585,10 +586,13 @@ impl<'s> Worker<'s> {
     }
 
     /// Once for each inode.
-    pub fn count_bytes(&mut self, size: u64) {
+    pub fn count_bytes(&mut self, size: u64, outside_holes: u64) {
         self.stage.counts.bytes_logical += size;
-        let total = &self.shared.report.bytes_logical;
-        total.fetch_add(size, Ordering::Relaxed);
+        let report = &self.shared.report;
+        report.bytes_logical.fetch_add(size, Ordering::Relaxed);
+        report
+            .bytes_allocated
+            .fetch_add(outside_holes, Ordering::Relaxed);
     }
 
     /// One pending thing of the directory is done; makes its node if it was the last.

@@ -128,6 +128,7 @@ impl Tree {
             }
             // Nothing half-written may stand there.
             self.forget(&job.entry);
+            self.end_part(&job.directory, &state.making);
             let _ = rustix::fs::unlinkat(&*fd, state.making.as_slice(), AtFlags::empty());
             self.fail("write the file", errno, path())?;
             return Ok(Progress::Failed);
@@ -146,6 +147,7 @@ impl Tree {
                 &path,
             )
             .map_err(self.full(path()))?;
+        self.end_part(&job.directory, &state.making);
         let Some(name) = self.name(&job.directory, &job.entry) else {
             return Ok(Progress::Failed);
         };
@@ -157,6 +159,11 @@ impl Tree {
         self.lock_later(&job.directory, name, &job.entry);
         self.files.fetch_add(1, Ordering::Relaxed);
         Ok(Progress::Finished)
+    }
+
+    /// A temporary file of a merge is complete, or goes.
+    fn end_part(&self, directory: &Directory, making: &[u8]) {
+        lock(&self.parts).remove(&(directory.path(), making.to_vec()));
     }
 
     /// Opens a file that this batch begins; `None` (with a finding) when there can be none.
@@ -178,8 +185,10 @@ impl Tree {
             return Ok(None);
         }
         let making = self.making_name(name);
+        // Those that `present` copied pieces into. A later batch may do so again, so that each
+        // stays known until it is complete.
         let prepared = self.way == Way::Direct
-            && lock(&self.prepared).remove(&(directory.path(), making.clone()));
+            && !lock(&self.parts).insert((directory.path(), making.clone()));
         let mut fresh = true;
         let mut opened = if prepared {
             fresh = false;
@@ -330,6 +339,7 @@ impl Tree {
     /// Removes what was written of a file.
     pub fn drop_file(&self, unfinished: &Unfinished) -> Result<(), FsError> {
         self.forget(&unfinished.entry);
+        self.end_part(&unfinished.directory, &unfinished.making);
         let gone = self
             .directories
             .open(&unfinished.directory)
@@ -349,7 +359,7 @@ impl Tree {
             return Ok(());
         };
         let making = self.making_name(name);
-        lock(&self.prepared).remove(&(directory.path(), making.clone()));
+        self.end_part(directory, &making);
         if !self.may_hold_others(directory) && self.way != Way::Direct {
             return Ok(());
         }
@@ -430,15 +440,15 @@ impl Tree {
     ) -> Result<&'a OwnedFd, Errno> {
         if copy.is_none() {
             let making = self.making_name(name);
-            let mut prepared = lock(&self.prepared);
+            let mut parts = lock(&self.parts);
             let key = (directory.path(), making.clone());
-            let file = if prepared.contains(&key) {
+            let file = if parts.contains(&key) {
                 open_regular(fd, &making, OFlags::RDWR, true)?
             } else {
                 remove::remove(fd, &making).map_err(|remains| remains.errno)?;
                 create(fd, &making)?
             };
-            prepared.insert(key);
+            parts.insert(key);
             *copy = Some(file);
         }
         copy.as_ref().ok_or(Errno::NOENT)

@@ -12,6 +12,7 @@ mod failures;
 mod file;
 mod inode;
 mod remove;
+mod space;
 mod staging;
 mod swap;
 mod tree;
@@ -24,6 +25,7 @@ use podkeep_format::id::TreeId;
 use rustix::fs::{FileType, FlockOperation, IFlags, Mode, XattrFlags};
 use rustix::io::Errno;
 
+pub use self::space::{Room, room, room_below};
 pub use self::staging::PREFIX as STAGING_PREFIX;
 
 use self::attributes::Rules;
@@ -103,8 +105,8 @@ pub struct WriteSpec {
     /// What is staged is gone on with only if it was staged for the same root.
     pub root: TreeId,
     pub labels: Labels,
-    /// Bytes that the tree will need, holes not counted; a place with less room is refused at
-    /// once. `None`: not known.
+    /// Bytes that the tree will need, holes not counted; a place that has certainly less room is
+    /// refused at once. `None`: not known.
     pub bytes_expected: Option<u64>,
 }
 
@@ -235,16 +237,14 @@ fn open_staged(
     let failed = |errno| staging.error("prepare", errno);
     if let Some(expected) = spec.bytes_expected
         && !resumed
+        && let Some(free) = space::bytes_free(&staging.fd)
+        && free < expected
     {
-        let fs = rustix::fs::fstatvfs(&staging.fd).map_err(failed)?;
-        let room = fs.f_bavail.saturating_mul(fs.f_frsize);
-        if room < expected {
-            let cause = format!("{expected} bytes are needed, {room} are free");
-            // Made for nothing.
-            staging.remove()?;
-            let kind = FsErrorKind::NoSpace;
-            return Err(FsError::new("restore to", &place.shown, kind, cause));
-        }
+        let cause = format!("{expected} bytes are needed, {free} are free");
+        // Made for nothing.
+        staging.remove()?;
+        let kind = FsErrorKind::NoSpace;
+        return Err(FsError::new("restore to", &place.shown, kind, cause));
     }
     let check_times = !attributes::keeps_nanoseconds(&staging.fd);
     let label = |fd: &OwnedFd| match &spec.labels.root {

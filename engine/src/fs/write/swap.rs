@@ -1,15 +1,49 @@
 //! Putting a complete tree in its place.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::directory::{open_directory, open_name};
+use super::directory::{open_directory, open_name, proc_path};
 use super::failures::describe;
 use super::staging::{LOST_AND_FOUND, OLD, Phase, Staging, TREE, staging_name};
 use super::{Existing, Swap, inode, remove};
 use crate::fs::{FsError, FsErrorKind};
+
+/// A directory that its owner may write for a moment.
+struct Writable {
+    node: OwnedFd,
+    /// That it had, and gets back.
+    mode: Mode,
+}
+
+impl Writable {
+    /// `None`: there is no directory of that name, or its owner may write it anyway.
+    fn make(parent: &OwnedFd, name: &[u8]) -> Result<Option<Self>, Errno> {
+        let node = match open_name(parent, name, OFlags::PATH, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            node => node?,
+        };
+        let stat = rustix::fs::fstat(&node)?;
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if !is_directory || mode.contains(Mode::RWXU) {
+            return Ok(None);
+        }
+        let writable = Self { node, mode };
+        writable.set(mode | Mode::RWXU)?;
+        Ok(Some(writable))
+    }
+
+    fn set(&self, mode: Mode) -> Result<(), Errno> {
+        rustix::fs::chmod(proc_path(self.node.as_fd()), mode)
+    }
+
+    fn end(self) -> Result<(), Errno> {
+        self.set(self.mode)
+    }
+}
 
 /// The final place.
 pub(super) struct Place {
@@ -198,15 +232,13 @@ impl Place {
                 rename()
             }
             Err(Errno::ACCESS) => {
-                let node = open_name(&staging.fd, TREE, OFlags::PATH, Mode::empty())?;
-                let mode = Mode::from_raw_mode(rustix::fs::fstat(&node)?.st_mode & 0o7777);
-                let set = |mode| {
-                    use std::os::fd::AsFd;
-                    rustix::fs::chmod(super::directory::proc_path(node.as_fd()), mode)
-                };
-                set(mode | Mode::RWXU)?;
-                let renamed = rename();
-                set(mode)?;
+                // The new one, the old one, or both are moved.
+                let new = Writable::make(&staging.fd, TREE)?;
+                let old = Writable::make(&self.parent, &self.name);
+                let renamed = old.as_ref().map_or_else(|errno| Err(*errno), |_| rename());
+                for moved in [new, old.ok().flatten()].into_iter().flatten() {
+                    moved.end()?;
+                }
                 renamed
             }
             other => other,

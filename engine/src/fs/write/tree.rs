@@ -68,8 +68,9 @@ pub(super) struct Tree {
     pub single: Option<Vec<u8>>,
     pub links: Mutex<HashMap<LinkGroup, Origin>>,
     pub locked: Mutex<Vec<Locked>>,
-    /// Temporary files of a merge that hold verified pieces of what stands there.
-    pub prepared: Mutex<HashSet<(Vec<u8>, Vec<u8>)>>,
+    /// Temporary files of a merge, from their making until they are complete: what they hold was
+    /// verified, or written by this run.
+    pub parts: Mutex<HashSet<(Vec<u8>, Vec<u8>)>>,
     pub bytes_written: AtomicU64,
     pub files: AtomicU64,
 }

@@ -86,7 +86,7 @@ impl Writer {
             single: single.then(|| TREE.to_vec()),
             links: Mutex::default(),
             locked: Mutex::default(),
-            prepared: Mutex::default(),
+            parts: Mutex::default(),
             bytes_written: AtomicU64::new(0),
             files: AtomicU64::new(0),
         };

@@ -1,13 +1,15 @@
 //! Packs: there, long enough, and with `--read-data` every byte of them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use podkeep_format::block::HEADER_BYTES;
 use podkeep_format::endorsement::{Endorsement, endorsement_id};
 use podkeep_format::frame::Statement;
 use podkeep_format::id::{ChunkId, PackId};
 use podkeep_format::names;
-use podkeep_format::pack::PACK_BYTES_MAX;
+use podkeep_format::pack::{
+    PACK_BYTES_MAX, PackHeader, PackTail, TRAILER_TAIL_BYTES, open_toc_tail,
+};
 use podkeep_format::segment::{BlockPlace, Place};
 use rayon::prelude::*;
 
@@ -16,8 +18,8 @@ use crate::monitor::Progress;
 use crate::operations::{OperationError, OperationResult};
 use crate::repo::listed;
 use crate::repo::reader::{Reader, is_fatal, place_name};
-use crate::repo::{RepoError, name, now, random};
-use crate::store::{ObjectStore, StoreErrorKind};
+use crate::repo::{RepoError, Repository, name, now, random};
+use crate::store::StoreErrorKind;
 
 /// Places that were read and are not what the index says.
 pub(super) type BadPlaces = HashSet<Place>;
@@ -60,15 +62,15 @@ impl Check<'_> {
 
     /// Prune deletes packs before it replaces the segments that name them, and a writer that was
     /// taken for dead names packs that are gone: a missing pack is damage only where something
-    /// that counts is lost.
-    pub(super) fn report_missing(&mut self, packs: Vec<PackId>, something_is_lost: bool) {
+    /// that counts is lost with it.
+    pub(super) fn report_missing(&mut self, packs: Vec<PackId>, needed: &BTreeSet<PackId>) {
         for pack in packs {
-            if something_is_lost {
+            if needed.contains(&pack) {
                 self.damage(names::pack(pack), "it is missing".into());
             } else {
                 self.note(
                     names::pack(pack),
-                    "it is missing, and no snapshot needs it".into(),
+                    "it is missing, and no snapshot that counts needs it".into(),
                 );
             }
         }
@@ -102,7 +104,7 @@ impl Check<'_> {
             }
             let checked: Vec<_> = group
                 .par_iter()
-                .map(|(pack, blocks)| read_pack(reader, self.repo.store(), *pack, blocks))
+                .map(|(pack, blocks)| read_pack(reader, self.repo, *pack, blocks))
                 .collect();
             for ((pack, _), result) in group.iter().zip(checked) {
                 let result = result?;
@@ -187,7 +189,7 @@ struct PackResult {
 
 fn read_pack(
     reader: &Reader,
-    store: &dyn ObjectStore,
+    repo: &Repository,
     pack: PackId,
     blocks: &BTreeMap<BlockPlace, Vec<(ChunkId, Place)>>,
 ) -> Result<PackResult, RepoError> {
@@ -196,11 +198,13 @@ fn read_pack(
         cause: None,
         bad: Vec::new(),
     };
-    match store.get(&name(names::pack(pack))?, PACK_BYTES_MAX) {
+    let mut changed = None;
+    match repo.store().get(&name(names::pack(pack))?, PACK_BYTES_MAX) {
         Ok(bytes) => {
             result.bytes = bytes.len() as u64;
             if *blake3::hash(&bytes).as_bytes() != pack.0 {
                 result.cause = Some("its bytes do not hash to its name".into());
+                changed = Some(bytes);
             }
         }
         Err(error) if error.kind == StoreErrorKind::Unreachable => return Err(error.into()),
@@ -218,9 +222,53 @@ fn read_pack(
     if let Some(cause) = &mut result.cause
         && result.bad.is_empty()
     {
+        if let Some(bytes) = changed {
+            let hit = what_is_hit(repo, pack, &bytes);
+            cause.push_str(&format!(" ({hit})"));
+        }
         cause.push_str("; everything in it can still be read");
     }
     Ok(result)
+}
+
+/// What of a pack is damaged, when none of the blocks is that the index names.
+fn what_is_hit(repo: &Repository, pack: PackId, bytes: &[u8]) -> &'static str {
+    let start = bytes.len().saturating_sub(TRAILER_TAIL_BYTES);
+    let Ok(tail) = PackTail::decode(bytes.len() as u64, &bytes[start..]) else {
+        return "its trailer is damaged";
+    };
+    let toc_start = tail.toc_position as usize;
+    let (before, rest) = bytes.split_at(toc_start);
+    let (toc, rest) = rest.split_at(tail.toc_len);
+    let (copy, end) = rest.split_at(tail.header_len);
+    let Some((header, blocks)) = before.split_at_checked(tail.header_len) else {
+        return "its trailer is damaged";
+    };
+    // The header stands at both ends: the right one makes the pack whole again.
+    let is_whole = |header: &[u8], copy: &[u8]| {
+        let mut hasher = blake3::Hasher::new();
+        for part in [header, blocks, toc, copy, end] {
+            hasher.update(part);
+        }
+        *hasher.finalize().as_bytes() == pack.0
+    };
+    if is_whole(copy, copy) {
+        return "its header is damaged, the copy of it is good";
+    }
+    if is_whole(header, header) {
+        return "the copy of its header is damaged";
+    }
+    let opens = |header: &[u8]| {
+        PackHeader::decode(header).is_ok_and(|(header, _)| {
+            let position = tail.toc_position;
+            let index = &repo.vault().index;
+            open_toc_tail(repo.id(), index, &header, position, toc.to_vec()).is_ok()
+        })
+    };
+    if !opens(header) && !opens(copy) {
+        return "its table of contents or its trailer is damaged";
+    }
+    "bytes outside the blocks that the index names are damaged"
 }
 
 /// The places of a block that do not hold what the index says, and why.

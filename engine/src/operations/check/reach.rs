@@ -1,7 +1,7 @@
 //! Everything that a snapshot needs: every tree and list node is read, every content chunk must
 //! have a place that is there. What is damaged is named by snapshot and path.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use podkeep_format::id::{ChunkId, ChunkKind, PackId, TreeId};
 use podkeep_format::tree::{Content, Entry, Node, Piece, XattrValue};
@@ -17,16 +17,23 @@ use crate::repo::{RepoError, RepoResult, orphans};
 const PATHS_MAX: usize = 100;
 
 impl Check<'_> {
-    pub(super) fn reach(&mut self, reader: &Reader, bad: &BadPlaces) -> OperationResult<()> {
+    /// Returns the missing packs whose absence costs a snapshot that counts something.
+    pub(super) fn reach(
+        &mut self,
+        reader: &Reader,
+        bad: &BadPlaces,
+    ) -> OperationResult<BTreeSet<PackId>> {
         let mut reach = Reach {
             reader,
             bad,
             clean: HashSet::new(),
             loose: HashSet::new(),
+            missed: BTreeSet::new(),
             layers: HashSet::new(),
             rebuild_percent: self.read_data_percent.unwrap_or(0),
             monitor: self.monitor,
         };
+        let mut needed = BTreeSet::new();
         for snapshot in self.repo.snapshots(self.monitor)? {
             if self.monitor.interrupted() {
                 return Err(OperationError::Interrupted);
@@ -40,6 +47,10 @@ impl Check<'_> {
             }
             if let Some(root) = body.root {
                 reach.root(root, &mut damage)?;
+            }
+            let missed = reach.take_missed();
+            if snapshot.confirmed {
+                needed.extend(missed);
             }
             self.monitor.progress(Progress::Advance {
                 files: body.files,
@@ -75,7 +86,8 @@ impl Check<'_> {
             }
         }
         let loose: Vec<PackId> = reach.loose.into_iter().collect();
-        self.index_anew(reader, loose)
+        self.index_anew(reader, loose)?;
+        Ok(needed)
     }
 
     /// Packs that snapshots need and no segment names get a new segment.
@@ -125,6 +137,8 @@ struct Reach<'r> {
     clean: HashSet<TreeId>,
     /// Packs that are needed and known only by their own tables of contents.
     loose: HashSet<PackId>,
+    /// Packs that are not there, and that hold content which is in no other pack.
+    missed: BTreeSet<PackId>,
     /// Recipes of layers of which nothing is damaged, and their sizes.
     layers: HashSet<(ChunkId, u64)>,
     /// Of so many layers the sha256 is compared with the DiffID.
@@ -285,17 +299,27 @@ impl<'r> Reach<'r> {
         };
         for place in &places {
             let pack = place.block.pack;
-            if index.is_live(&pack) && !self.bad.contains(place) {
+            if index.is_there(&pack) && !self.bad.contains(place) {
                 if index.orphans.contains(&pack) {
                     self.loose.insert(pack);
                 }
                 return Ok(());
             }
         }
+        let packs = places.iter().map(|place| place.block.pack);
+        self.missed
+            .extend(packs.filter(|pack| !index.is_there(pack)));
         Err(format!(
             "{} is missing or damaged",
             podkeep_format::names::pack(first.block.pack)
         ))
+    }
+
+    /// Packs whose absence cost something since the last call.
+    fn take_missed(&mut self) -> BTreeSet<PackId> {
+        let mut missed = std::mem::take(&mut self.missed);
+        missed.extend(self.reader.take_missed());
+        missed
     }
 
     fn mark_loose(&mut self, id: ChunkId) {

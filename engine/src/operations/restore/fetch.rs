@@ -35,7 +35,7 @@ pub fn fetch(reader: &Reader, wanted: &[ChunkId]) -> RepoResult<Window> {
             object: format!("chunk {id}"),
         });
         window.chunks.insert(*id, missing);
-        if let Some(place) = reader.index().places(id).first() {
+        if let Some(place) = reader.places(id)?.first() {
             by_block.entry(place.block).or_default().push((*id, *place));
         }
     }

@@ -137,7 +137,7 @@ impl<'r> Walk<'r> {
         self.directories.push(WriteStep::Directory {
             number: 0,
             parent: 0,
-            entry: Box::new(self.with_xattrs(entry, b"")),
+            entry: Box::new(self.with_xattrs(entry, b"")?),
         });
         let mut stack = vec![Frame {
             number: 0,
@@ -166,7 +166,7 @@ impl<'r> Walk<'r> {
                         let number = self.next_directory;
                         self.next_directory += 1;
                         let parent = frame.number;
-                        let entry = self.with_xattrs(entry, &path);
+                        let entry = self.with_xattrs(entry, &path)?;
                         self.directories.push(WriteStep::Directory {
                             number,
                             parent,
@@ -192,7 +192,7 @@ impl<'r> Walk<'r> {
 
     /// An entry that is not a directory.
     fn entry(&mut self, parent: DirectoryNumber, entry: Entry, path: &[u8]) -> OperationResult<()> {
-        let entry = self.with_xattrs(entry, path);
+        let entry = self.with_xattrs(entry, path)?;
         if let Some(group) = entry.link
             && !self.groups.insert(group)
         {
@@ -286,12 +286,13 @@ impl<'r> Walk<'r> {
     }
 
     /// Replaces extended attributes that lie in chunks by their bytes.
-    fn with_xattrs(&self, mut entry: Entry, path: &[u8]) -> Entry {
+    fn with_xattrs(&self, mut entry: Entry, path: &[u8]) -> OperationResult<Entry> {
         let mut lost = Vec::new();
         for xattr in &mut entry.xattrs {
             if let XattrValue::Chunk { id, .. } = xattr.value {
                 match self.reader.chunk(podkeep_format::id::ChunkKind::Data, id) {
                     Ok(bytes) => xattr.value = XattrValue::Inline(bytes.as_ref().to_vec()),
+                    Err(error) if is_fatal(&error) => return Err(error.into()),
                     Err(error) => {
                         self.damaged(
                             path,
@@ -306,7 +307,7 @@ impl<'r> Walk<'r> {
             }
         }
         entry.xattrs.retain(|xattr| !lost.contains(&xattr.name));
-        entry
+        Ok(entry)
     }
 
     fn damaged(&self, path: &[u8], message: String) {
