@@ -6,6 +6,7 @@
 //! building of trees happen on the side where the data lies.
 
 pub mod attributes;
+pub(crate) mod batch;
 pub mod mapped;
 pub mod scan;
 pub mod states;
@@ -16,7 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use podkeep_format::block::BlockClass;
-use podkeep_format::id::{ChunkId, ChunkKind, TreeId};
+use podkeep_format::id::{ChunkId, ChunkKind, DiffId, TreeId};
 use podkeep_format::item::Escaped;
 use podkeep_format::tree::{Entry, Node};
 
@@ -114,6 +115,20 @@ pub struct ScanOutcome {
     pub bytes_allocated: u64,
     /// Something could not be read: the snapshot must say that it is incomplete.
     pub incomplete: bool,
+    /// Layers that were read, each once: only of an image.
+    pub layers: Vec<ScannedLayer>,
+}
+
+/// A layer that was read as a whole, and proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedLayer {
+    pub diff_id: DiffId,
+    /// The chunk of its recipe.
+    pub recipe: ChunkId,
+    /// Bytes of its tar.
+    pub size: u64,
+    /// All that its tar is made of, the recipe included; ascending.
+    pub chunks: Vec<ChunkId>,
 }
 
 /// Bytes of a file's content that writing it takes; 0 for anything but a file.

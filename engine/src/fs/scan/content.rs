@@ -148,7 +148,8 @@ impl Worker<'_> {
             };
             holes.push(at, data, stat.size);
             stream.hole(data - at, &mut |cut| {
-                stage_cut(&mut self.stage, &chunking, &mut builder, cut)
+                self.stage
+                    .cut(&chunking, &mut builder, BlockClass::Large, cut)
             });
             at = data;
             while at < end {
@@ -169,14 +170,18 @@ impl Worker<'_> {
                 at += got as u64;
                 self.stage.counts.bytes_read += got as u64;
                 stream.push(&self.window[..got], &mut |cut| {
-                    stage_cut(&mut self.stage, &chunking, &mut builder, cut)
+                    self.stage
+                        .cut(&chunking, &mut builder, BlockClass::Large, cut)
                 });
                 if self.stage.is_large() {
                     self.hand_over()?;
                 }
             }
         }
-        stream.finish(&mut |cut| stage_cut(&mut self.stage, &chunking, &mut builder, cut));
+        stream.finish(&mut |cut| {
+            self.stage
+                .cut(&chunking, &mut builder, BlockClass::Large, cut)
+        });
         let size = builder.size();
         let content = builder.finish(&chunking.ids, &mut |id, list| {
             self.stage.add(id, ChunkKind::List, BlockClass::Meta, &list)
@@ -190,28 +195,6 @@ impl Worker<'_> {
             holes: holes.cut_at(size),
         })
     }
-}
-
-fn stage_cut(
-    stage: &mut super::batch::Stage,
-    chunking: &crate::chunk::Chunking,
-    builder: &mut ContentBuilder,
-    cut: Cut<'_>,
-) {
-    let piece = match cut {
-        Cut::Chunk(bytes) => {
-            let id = chunking.ids.chunk_id(ChunkKind::Data, bytes);
-            stage.add(id, ChunkKind::Data, BlockClass::Large, bytes);
-            Piece::Chunk {
-                id,
-                len: bytes.len() as u32,
-            }
-        }
-        Cut::Zeros(len) => Piece::Zero { len },
-    };
-    builder.push(&chunking.ids, piece, &mut |id, list| {
-        stage.add(id, ChunkKind::List, BlockClass::Meta, &list)
-    });
 }
 
 /// The next extent of data at or behind `from`, cut at `size`. `None`: only a hole follows.

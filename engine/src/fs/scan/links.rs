@@ -15,9 +15,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use podkeep_format::id::{ChunkIdKey, LinkGroup};
 
-use super::batch::Stopped;
 use super::directory::Directory;
 use super::stat::Stat;
+use crate::fs::batch::Stopped;
 
 /// The number of a group within its scan.
 pub(crate) type GroupNumber = usize;

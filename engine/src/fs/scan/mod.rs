@@ -7,7 +7,6 @@
 //! batches under way (at most a handful of 4 MiB), a stage and a window for each worker, and the
 //! entries of directories that are not finished.
 
-mod batch;
 mod content;
 mod directory;
 mod entry;
@@ -26,12 +25,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Receiver;
 use podkeep_format::id::SnapshotId;
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use batch::{Filled, Outbox};
 use directory::{Directory, OpenDirectories, open_directory};
 use glob::Globs;
 use links::Links;
@@ -40,13 +37,12 @@ use stat::Stat;
 use work::{Job, Queue, Shared, Worker};
 
 use super::attributes::FsTraits;
+use super::batch::{Inbox, Outbox};
 use super::mapped::MappedFiles;
 use super::states::{States, root_key};
 use super::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan};
 use crate::chunk::Chunking;
 
-/// Batches that wait for the consumer.
-const BATCHES_WAITING_MAX: usize = 2;
 /// Threads of one scan.
 const THREADS_MAX: usize = 64;
 /// A path given by a caller is walked in parts that the kernel takes.
@@ -146,7 +142,7 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
     });
 
     let threads = spec.threads.clamp(1, THREADS_MAX);
-    let (sender, receiver) = crossbeam_channel::bounded(BATCHES_WAITING_MAX);
+    let (outbox, inbox) = Outbox::new();
     let shared = Arc::new(Shared {
         item: spec.item,
         chunking: spec.chunking,
@@ -158,7 +154,7 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
         queue: Queue::new(first),
         open: OpenDirectories::new(root_fd),
         links: Links::default(),
-        outbox: Outbox::new(sender),
+        outbox,
         report: Report::default(),
         numbers: AtomicUsize::new(1),
         stopped: AtomicBool::new(false),
@@ -166,10 +162,8 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
     });
     let mut scan = Scan {
         shared,
-        receiver: Some(receiver),
+        inbox,
         workers: Vec::new(),
-        batch: Arc::default(),
-        ranges: Vec::new(),
         display,
     };
     for index in 0..threads {
@@ -242,11 +236,8 @@ impl Drop for StopOnPanic<'_> {
 
 struct Scan {
     shared: Arc<Shared>,
-    /// `None` once it is disconnected.
-    receiver: Option<Receiver<Filled>>,
+    inbox: Inbox,
     workers: Vec<JoinHandle<()>>,
-    batch: Arc<Vec<u8>>,
-    ranges: Vec<std::ops::Range<usize>>,
     display: Vec<u8>,
 }
 
@@ -261,49 +252,19 @@ impl Scan {
 
 impl TreeScan for Scan {
     fn next(&mut self) -> Result<Option<ScanBatch>, FsError> {
-        let filled = match &self.receiver {
-            Some(receiver) => receiver.recv().ok(),
-            None => None,
-        };
-        let Some(filled) = filled else {
-            self.receiver = None;
+        let batch = self.inbox.next();
+        if batch.is_none() {
             self.join();
-            self.batch = Arc::default();
-            self.ranges.clear();
-            return Ok(None);
-        };
-        self.batch = Arc::new(filled.bytes);
-        self.ranges = filled.ranges;
-        Ok(Some(ScanBatch {
-            chunks: filled.chunks,
-            findings: filled.findings,
-            files: filled.counts.files,
-            bytes_read: filled.counts.bytes_read,
-            bytes_logical: filled.counts.bytes_logical,
-        }))
+        }
+        Ok(batch)
     }
 
     fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError> {
-        let ranges = wanted
-            .iter()
-            .map(|index| self.ranges.get(*index as usize).cloned())
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| {
-                FsError::new(
-                    "read",
-                    &self.display,
-                    FsErrorKind::Other,
-                    "a chunk was asked for that the last batch does not have",
-                )
-            })?;
-        Ok(ChunkBytes {
-            buffer: Arc::clone(&self.batch),
-            ranges,
-        })
+        self.inbox.fetch(wanted, &self.display)
     }
 
     fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {
-        self.receiver = None;
+        self.inbox.close();
         self.join();
         let root = *self
             .shared
@@ -326,6 +287,7 @@ impl TreeScan for Scan {
             bytes_logical: report.bytes_logical.load(Ordering::Relaxed),
             bytes_allocated: report.bytes_allocated.load(Ordering::Relaxed),
             incomplete: report.incomplete.load(Ordering::Relaxed),
+            layers: Vec::new(),
         })
     }
 }
@@ -334,7 +296,7 @@ impl Drop for Scan {
     fn drop(&mut self) {
         self.shared.stop();
         // Wakes the worker that waits for room.
-        self.receiver = None;
+        self.inbox.close();
         self.join();
         // Groups and directories refer to each other.
         self.shared.links.clear();

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::batch::Outbox;
+use crate::fs::batch::Outbox;
 use crate::monitor::{Finding, FindingKind};
 
 /// Findings of one kind that are told one by one; what is beyond is summed up at the end.

@@ -19,7 +19,6 @@ use podkeep_format::tree::{Entry, Node, TreeNode, build_directory};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::batch::{Outbox, Stage, Stopped};
 use super::directory::{
     Body, Contents, Directory, OpenDirectories, Opened, PushBody, open_directory, open_quietly,
 };
@@ -31,6 +30,7 @@ use super::report::Report;
 use super::stat::Stat;
 use crate::chunk::Chunking;
 use crate::fs::attributes::FsTraits;
+use crate::fs::batch::{Outbox, Stage, Stopped};
 use crate::fs::bytes_outside_holes;
 use crate::fs::states::{RecordKind, States, StatesReader, child_key};
 use crate::monitor::FindingKind;

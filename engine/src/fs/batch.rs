@@ -1,4 +1,5 @@
-//! From the workers to the consumer: chunks are staged by each worker and gathered in one batch.
+//! From the workers of a scan to its consumer: chunks are staged by each worker and gathered in
+//! one batch.
 //!
 //! There is one open batch for all workers, so that the order in which chunks are reported keeps
 //! children before parents: a worker hands over what it staged before it says that an entry is
@@ -7,15 +8,19 @@
 //! something to hand over themselves.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use podkeep_format::block::BlockClass;
 use podkeep_format::id::{ChunkId, ChunkKind};
+use podkeep_format::tree::{ContentBuilder, Piece};
 
-use crate::fs::FoundChunk;
+use super::{ChunkBytes, FoundChunk, FsError, FsErrorKind, ScanBatch};
+use crate::chunk::{Chunking, Cut};
 use crate::monitor::Finding;
 
+/// Batches that wait for the consumer.
+const BATCHES_WAITING_MAX: usize = 2;
 /// Bytes of chunks in a batch. A single chunk may be larger.
 pub(crate) const BATCH_BYTES_MAX: usize = 4 << 20;
 /// A worker hands over what it staged when it has this much.
@@ -42,12 +47,12 @@ pub(crate) struct Counts {
 
 /// A batch on its way.
 #[derive(Default)]
-pub(crate) struct Filled {
-    pub chunks: Vec<FoundChunk>,
-    pub ranges: Vec<Range<usize>>,
-    pub bytes: Vec<u8>,
-    pub findings: Vec<Finding>,
-    pub counts: Counts,
+struct Filled {
+    chunks: Vec<FoundChunk>,
+    ranges: Vec<Range<usize>>,
+    bytes: Vec<u8>,
+    findings: Vec<Finding>,
+    counts: Counts,
 }
 
 /// What one worker has read and not yet handed over.
@@ -56,9 +61,24 @@ pub(crate) struct Stage {
     pub bytes: Vec<u8>,
     found: Vec<(FoundChunk, Range<usize>)>,
     pub counts: Counts,
+    /// Ids of all that is staged, once somebody asks for them.
+    ids: Option<Vec<ChunkId>>,
 }
 
 impl Stage {
+    /// Begins to remember the ids of what is staged.
+    pub fn remember_ids(&mut self) {
+        self.ids = Some(Vec::new());
+    }
+
+    /// The ids of what was staged since [`remember_ids`](Self::remember_ids), ascending.
+    pub fn remembered_ids(&mut self) -> Vec<ChunkId> {
+        let mut ids = self.ids.take().unwrap_or_default();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
     /// Records a chunk whose bytes are `self.bytes[range]`.
     pub fn found(&mut self, id: ChunkId, kind: ChunkKind, class: BlockClass, range: Range<usize>) {
         let len = range.len() as u32;
@@ -69,6 +89,9 @@ impl Stage {
             len,
         };
         self.found.push((chunk, range));
+        if let Some(ids) = &mut self.ids {
+            ids.push(id);
+        }
     }
 
     /// Copies a chunk in.
@@ -76,6 +99,30 @@ impl Stage {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         self.found(id, kind, class, start..self.bytes.len());
+    }
+
+    /// Stages what was cut off a content, and adds it to that content's pieces.
+    pub fn cut(
+        &mut self,
+        chunking: &Chunking,
+        content: &mut ContentBuilder,
+        class: BlockClass,
+        cut: Cut<'_>,
+    ) {
+        let piece = match cut {
+            Cut::Chunk(bytes) => {
+                let id = chunking.ids.chunk_id(ChunkKind::Data, bytes);
+                self.add(id, ChunkKind::Data, class, bytes);
+                Piece::Chunk {
+                    id,
+                    len: bytes.len() as u32,
+                }
+            }
+            Cut::Zeros(len) => Piece::Zero { len },
+        };
+        content.push(&chunking.ids, piece, &mut |id, list| {
+            self.add(id, ChunkKind::List, BlockClass::Meta, &list)
+        });
     }
 
     pub fn is_large(&self) -> bool {
@@ -103,6 +150,61 @@ pub(crate) struct Outbox {
     open: Mutex<Open>,
 }
 
+/// The consumer's end.
+pub(crate) struct Inbox {
+    /// `None` once it is disconnected.
+    receiver: Option<Receiver<Filled>>,
+    /// Of the last batch.
+    bytes: Arc<Vec<u8>>,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Inbox {
+    /// As [`TreeScan::next`](super::TreeScan::next): `None` once the outbox is closed.
+    pub fn next(&mut self) -> Option<ScanBatch> {
+        let filled = match &self.receiver {
+            Some(receiver) => receiver.recv().ok(),
+            None => None,
+        };
+        let Some(filled) = filled else {
+            self.close();
+            return None;
+        };
+        self.bytes = Arc::new(filled.bytes);
+        self.ranges = filled.ranges;
+        Some(ScanBatch {
+            chunks: filled.chunks,
+            findings: filled.findings,
+            files: filled.counts.files,
+            bytes_read: filled.counts.bytes_read,
+            bytes_logical: filled.counts.bytes_logical,
+        })
+    }
+
+    /// As [`TreeScan::fetch`](super::TreeScan::fetch).
+    pub fn fetch(&self, wanted: &[u32], object: &[u8]) -> Result<ChunkBytes, FsError> {
+        let ranges = wanted
+            .iter()
+            .map(|index| self.ranges.get(*index as usize).cloned())
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| {
+                let cause = "a chunk was asked for that the last batch does not have";
+                FsError::new("read", object, FsErrorKind::Other, cause)
+            })?;
+        Ok(ChunkBytes {
+            buffer: Arc::clone(&self.bytes),
+            ranges,
+        })
+    }
+
+    /// Whoever waits for room learns that nobody listens.
+    pub fn close(&mut self) {
+        self.receiver = None;
+        self.bytes = Arc::default();
+        self.ranges.clear();
+    }
+}
+
 struct Open {
     batch: Filled,
     recent: Vec<[u8; 32]>,
@@ -111,14 +213,21 @@ struct Open {
 }
 
 impl Outbox {
-    pub fn new(sender: Sender<Filled>) -> Self {
-        Self {
+    pub fn new() -> (Self, Inbox) {
+        let (sender, receiver) = crossbeam_channel::bounded(BATCHES_WAITING_MAX);
+        let outbox = Self {
             open: Mutex::new(Open {
                 batch: Filled::default(),
                 recent: vec![[0; 32]; RECENT_IDS],
                 sender: Some(sender),
             }),
-        }
+        };
+        let inbox = Inbox {
+            receiver: Some(receiver),
+            bytes: Arc::default(),
+            ranges: Vec::new(),
+        };
+        (outbox, inbox)
     }
 
     /// Takes over all that is staged.
