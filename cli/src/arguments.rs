@@ -300,6 +300,10 @@ pub struct Restore {
     #[arg(long)]
     pub replace: bool,
 
+    /// Move a name that belongs to another image on the host to the restored one
+    #[arg(long)]
+    pub retag: bool,
+
     /// Say what would be done, change nothing
     #[arg(long)]
     pub dry_run: bool,

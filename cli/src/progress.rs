@@ -271,9 +271,13 @@ fn item_text(progress: &Progress<'_>, stores: bool) -> String {
         return String::new();
     };
     let (kind, name) = item.split_once(':').unwrap_or(("", item));
+    let (name, count) = match kind {
+        // What people know an image by is neither the whole of its ID nor its number of files.
+        "image" => (units::image_name(name), String::new()),
+        _ => (name.to_owned(), units::counted(*files, "file", "files")),
+    };
     let mut text = format!(
-        "  {kind:<9}  {name:<24}  {:>14}  {:>8}",
-        units::counted(*files, "file", "files"),
+        "  {kind:<9}  {name:<24}  {count:>14}  {:>8}",
         units::size(*bytes)
     );
     match (*bytes, *bytes_new) {

@@ -209,9 +209,35 @@ pub fn table(align: &[Align], rows: &[Vec<String>]) -> Vec<String> {
         .collect()
 }
 
+/// An image's name; of an ID or digest as many digits as Podman shows.
+pub fn image_name(name: &str) -> String {
+    const DIGITS: usize = 12;
+    let is_hex = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if is_hex(name) {
+        return name[..DIGITS].to_owned();
+    }
+    match name.split_once("@sha256:") {
+        Some((repository, digest)) if is_hex(digest) => {
+            format!("{repository}@sha256:{}...", &digest[..DIGITS])
+        }
+        _ => name.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_is_shown_by_what_people_know_it_by() {
+        let id = "0c190cc595a64c9ce859db4f59c54babf7302af61c14d50723850fb62ca992da";
+        assert_eq!(image_name(id), "0c190cc595a6");
+        assert_eq!(
+            image_name(&format!("h:5000/x@sha256:{id}")),
+            "h:5000/x@sha256:0c190cc595a6..."
+        );
+        assert_eq!(image_name("localhost/lab:1"), "localhost/lab:1");
+    }
 
     #[test]
     fn sizes() {

@@ -21,6 +21,9 @@ pub const ID_RANGES_MAX: u64 = 340;
 /// Findings that a snapshot quotes, and the bytes of each; all of them are counted.
 pub const FINDING_SAMPLES_MAX: u64 = 32;
 pub const FINDING_BYTES_MAX: usize = 1024;
+/// Other names of one item: an image's tags and digests.
+pub const ALIASES_MAX: u64 = 4096;
+pub const ALIAS_BYTES_MAX: usize = 1024;
 pub const TAGS_MAX: u64 = 64;
 pub const TAG_TEXT_BYTES_MAX: usize = 256;
 pub const EXCLUDES_MAX: u64 = 256;
@@ -126,6 +129,8 @@ pub struct IdRange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotBody {
     pub host_name: String,
+    /// What else the item goes by, ascending: an image's other names and its ID.
+    pub aliases: Vec<String>,
     /// Files, for an item that has any.
     pub root: Option<TreeId>,
     /// A chunk of kind `Record` and its length, for an item that has a definition.
@@ -168,6 +173,7 @@ impl SnapshotBody {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::new();
         out.bytes(self.host_name.as_bytes());
+        encode_texts(&self.aliases, &mut out);
         match &self.root {
             None => out.u8(0),
             Some(root) => out.u8(1).raw(&root.0),
@@ -206,6 +212,7 @@ impl SnapshotBody {
         let input = &mut input;
         let body = Self {
             host_name: decode_text(input, "host name", NAME_TEXT_BYTES_MAX)?,
+            aliases: decode_texts(input, "alias", ALIASES_MAX, ALIAS_BYTES_MAX)?,
             root: match input.u8()? {
                 0 => None,
                 1 => Some(TreeId(input.array()?)),
@@ -252,6 +259,9 @@ impl SnapshotBody {
         input.end()?;
         if body.definition.is_some_and(|(_, len)| len == 0) {
             return input.fail(Defect::NotCanonical("definition"));
+        }
+        if !body.aliases.is_sorted_by(|a, b| a < b) {
+            return input.fail(Defect::NotCanonical("order of aliases"));
         }
         if (body.finding_samples.len() as u64) > body.findings {
             return input.fail(Defect::NotCanonical("finding"));

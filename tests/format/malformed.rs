@@ -766,6 +766,11 @@ fn snapshot_cases() -> Vec<Case> {
             "empty-definition",
             body(&|b| b.definition = Some((ChunkId([1; 32]), 0))),
         ),
+        (
+            "snapshot-body",
+            "alias-twice",
+            body(&|b| b.aliases = vec!["a".to_owned(); 2]),
+        ),
         ("snapshot-body", "zone", body(&|b| b.zone_minutes = 1081)),
         (
             "snapshot-body",

@@ -169,6 +169,7 @@ pub fn snapshot_header() -> SnapshotHeader {
 pub fn snapshot_body() -> SnapshotBody {
     SnapshotBody {
         host_name: "web1".to_owned(),
+        aliases: vec!["localhost/web:2".to_owned()],
         root: Some(TreeId(bytes32("root"))),
         definition: Some((ChunkId(bytes32("definition")), 812)),
         uid_map: vec![

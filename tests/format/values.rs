@@ -123,12 +123,13 @@ fn body() -> impl Strategy<Value = SnapshotBody> {
             vec(text(400), 0..10),
             any::<[bool; 2]>(),
             [text(64), text(64), text(64)],
+            btree_set(text(64), 0..5),
         ),
     )
         .prop_map(|(first, second, third)| {
             let (host_name, root, definition, uid_map, gid_map, consistency) = first;
             let (complete, findings, finding_samples, started, finished, zone_minutes) = second;
-            let (scope_all, tags, numbers, excludes, switches, texts) = third;
+            let (scope_all, tags, numbers, excludes, switches, texts, aliases) = third;
             let [exclude_caches, cross_mounts] = switches;
             let [
                 files,
@@ -140,6 +141,7 @@ fn body() -> impl Strategy<Value = SnapshotBody> {
             let [driver, podman_version, podkeep_version] = texts;
             SnapshotBody {
                 host_name,
+                aliases: aliases.into_iter().collect(),
                 root: root.map(TreeId),
                 definition: definition.map(|(id, len)| (ChunkId(id), len)),
                 uid_map,

@@ -5,4 +5,5 @@
 mod lab;
 
 mod hosts;
+mod images;
 mod volumes;

@@ -35,6 +35,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
             (false, true) => Existing::Replace,
             (false, false) => Existing::Refuse,
         },
+        retag: arguments.retag,
         dry_run: arguments.dry_run,
         threads: 0,
         wait: arguments.patience.wait,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use podkeep_format::id::SnapshotId;
 use podkeep_format::item::{Item, ItemKind};
 
+use super::image::Images;
 use super::lock::ItemLock;
 use super::volume::{Volumes, not_here};
 use super::{
@@ -21,7 +22,7 @@ use crate::fs::{
     ChunkBytes, FsError, FsErrorKind, PresentQuery, ScanBatch, ScanOutcome, TreeScan, TreeWriter,
     WriteBatch, WriteOutcome,
 };
-use crate::monitor::Finding;
+use crate::monitor::{Finding, FindingKind};
 use crate::podman::Podman;
 
 /// This host, reached in-process.
@@ -29,7 +30,41 @@ pub struct LocalHost {
     /// Locks lie below it; made on first use.
     state: PathBuf,
     /// `None`: the host has no Podman.
-    volumes: Option<Volumes>,
+    podman: Option<LocalPodman>,
+}
+
+struct LocalPodman {
+    podman: Podman,
+    volumes: Volumes,
+    images: Images,
+}
+
+impl LocalPodman {
+    fn inventory(&self) -> Result<Inventory, HostError> {
+        let info = self.podman.info()?;
+        let mut inventory = Inventory {
+            volumes: self.volumes.inventory()?,
+            ..Inventory::default()
+        };
+        match &info.places {
+            Some(places) => {
+                (inventory.images, inventory.findings) = self.images.inventory(places)?
+            }
+            None => inventory.findings.push(Finding {
+                object: "images".into(),
+                kind: FindingKind::Skipped,
+                snapshots: Vec::new(),
+                paths: Vec::new(),
+                message: format!(
+                    "they lie in a store of driver {}, which podkeep does not know",
+                    info.driver
+                ),
+            }),
+        }
+        inventory.driver = Some(info.driver);
+        inventory.podman_version = Some(info.version);
+        Ok(inventory)
+    }
 }
 
 impl LocalHost {
@@ -37,7 +72,7 @@ impl LocalHost {
     pub fn new(state: impl Into<PathBuf>) -> Self {
         Self {
             state: state.into(),
-            volumes: None,
+            podman: None,
         }
     }
 
@@ -45,7 +80,11 @@ impl LocalHost {
     /// what it needs of `environment`, and nothing else.
     pub fn with_podman(mut self, environment: &[(OsString, OsString)]) -> Self {
         let podman = Podman::find(environment);
-        self.volumes = podman.map(|podman| Volumes::new(podman, self.state.clone()));
+        self.podman = podman.map(|podman| LocalPodman {
+            volumes: Volumes::new(podman.clone(), self.state.clone()),
+            images: Images::new(podman.clone(), self.state.clone()),
+            podman,
+        });
         self
     }
 
@@ -53,8 +92,8 @@ impl LocalHost {
         ItemLock::take(&self.state, item)
     }
 
-    fn volumes(&self, item: &Item) -> Result<&Volumes, HostError> {
-        self.volumes.as_ref().ok_or_else(|| HostError::Podman {
+    fn podman(&self, item: &Item) -> Result<&LocalPodman, HostError> {
+        self.podman.as_ref().ok_or_else(|| HostError::Podman {
             action: "find",
             object: item.to_string(),
             cause: "this host has no podman".into(),
@@ -124,8 +163,8 @@ fn scan_states(request: &ScanRequest) -> Option<ScanStates> {
 
 impl Source for LocalHost {
     fn inventory(&self) -> Result<Inventory, HostError> {
-        match &self.volumes {
-            Some(volumes) => volumes.inventory(),
+        match &self.podman {
+            Some(podman) => podman.inventory(),
             None => Ok(Inventory::default()),
         }
     }
@@ -136,9 +175,16 @@ impl Source for LocalHost {
         let (root, definition, findings) = match item.kind {
             ItemKind::Path => (Some(ScanRoot::Path(item.name.clone())), None, Vec::new()),
             ItemKind::Volume => {
-                let read = self.volumes(item)?.read(item)?;
+                let read = self.podman(item)?.volumes.read(item)?;
                 let root = read.data.map(ScanRoot::Directory);
                 (root, Some(read.definition), read.findings)
+            }
+            ItemKind::Image => {
+                let mut opened = self.podman(item)?.images.read(request)?;
+                opened.tree = opened.tree.map(|tree| -> Box<dyn TreeScan> {
+                    Box::new(LockedScan { tree, _lock: lock })
+                });
+                return Ok(opened);
             }
             _ => return Err(not_here(item)),
         };
@@ -239,11 +285,17 @@ impl Target for LocalHost {
     }
 
     fn plan(&self, request: &WriteRequest) -> Result<PlacePlan, HostError> {
-        if let Place::Item { item, definition } = &request.place
-            && item.kind == ItemKind::Volume
-        {
-            let volumes = self.volumes(item)?;
-            return volumes.plan(request, item, definition.as_deref());
+        if let Place::Item { item, definition } = &request.place {
+            let definition = definition.as_deref();
+            match item.kind {
+                ItemKind::Volume => {
+                    return self.podman(item)?.volumes.plan(request, item, definition);
+                }
+                ItemKind::Image => {
+                    return self.podman(item)?.images.plan(request, item, definition);
+                }
+                _ => {}
+            }
         }
         let destination = destination(request)?;
         let path = full_path(&destination);
@@ -257,6 +309,7 @@ impl Target for LocalHost {
         Ok(PlacePlan {
             actions: vec![action],
             conflicts: in_the_way(request, &path).into_iter().collect(),
+            present: Vec::new(),
             room: write::room(&destination, request.existing),
         })
     }
@@ -264,9 +317,14 @@ impl Target for LocalHost {
     fn open(&self, request: &WriteRequest) -> Result<Box<dyn TreeWriter>, HostError> {
         let lock = match &request.place {
             Place::Item { item, definition } if item.kind == ItemKind::Volume => {
-                let volumes = self.volumes(item)?;
+                let volumes = &self.podman(item)?.volumes;
                 let lock = self.lock(item)?;
                 return volumes.write(request, item, definition.as_deref(), lock);
+            }
+            Place::Item { item, definition } if item.kind == ItemKind::Image => {
+                let images = &self.podman(item)?.images;
+                let lock = self.lock(item)?;
+                return images.write(request, item, definition.as_deref(), lock);
             }
             Place::Item { item, .. } => Some(self.lock(item)?),
             Place::Directory(_) => None,

@@ -3,6 +3,7 @@
 //! Operations reach a host only through these traits; [`local`] is the host that this process
 //! runs on.
 
+mod image;
 pub mod local;
 mod lock;
 pub mod select;
@@ -11,8 +12,8 @@ mod volume;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use podkeep_format::id::SnapshotId;
-use podkeep_format::item::Item;
+use podkeep_format::id::{ChunkId, DiffId, SnapshotId};
+use podkeep_format::item::{Item, ItemKind};
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::Chunking;
@@ -50,6 +51,8 @@ pub struct Inventory {
     pub driver: Option<String>,
     pub podman_version: Option<String>,
     pub volumes: Vec<VolumeFacts>,
+    /// Sorted by item.
+    pub images: Vec<ImageFacts>,
     pub findings: Vec<Finding>,
 }
 
@@ -62,6 +65,49 @@ pub struct VolumeFacts {
     /// Containers (names) that mount it, and which of them run.
     pub used_by: Vec<String>,
     pub used_by_running: Vec<String>,
+}
+
+/// An image as containers/storage tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// 64 hex digits.
+    pub id: String,
+    /// Tags and names by digest, in Podman's order; an untagged image has none.
+    pub names: Vec<String>,
+    /// Bottom first. Layers whose DiffID the store does not know are left out.
+    pub layers: Vec<DiffId>,
+    /// It lies in a store that this Podman only reads: no part of the host's own.
+    pub external: bool,
+}
+
+impl ImageFacts {
+    /// The lowest of its names, or else its ID: what it is called does not depend on the order
+    /// in which it was tagged.
+    pub fn item(&self) -> Item {
+        let name = self.names.iter().min().unwrap_or(&self.id);
+        Item::new(ItemKind::Image, name.as_bytes())
+    }
+
+    /// Its other names and its ID, ascending.
+    pub fn aliases(&self) -> Vec<String> {
+        let item = self.item().name;
+        let mut aliases = self.names.clone();
+        aliases.push(self.id.clone());
+        aliases.retain(|name| name.as_bytes() != item);
+        aliases.sort();
+        aliases.dedup();
+        aliases
+    }
+}
+
+/// A layer that the repository holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownLayer {
+    pub diff_id: DiffId,
+    /// The chunk of its recipe.
+    pub recipe: ChunkId,
+    /// Bytes of its tar.
+    pub size: u64,
 }
 
 /// What to read, and how.
@@ -78,6 +124,8 @@ pub struct ScanRequest {
     pub cross_mounts: bool,
     /// Directory of the file states; `None` reads everything and records nothing.
     pub states: Option<PathBuf>,
+    /// Layers of an image that are named and not read.
+    pub known_layers: Vec<KnownLayer>,
     /// File states may be reused if they were recorded for exactly this snapshot of the item.
     pub trusted: Option<SnapshotId>,
 }
@@ -122,6 +170,8 @@ pub struct WriteRequest {
     pub existing: Existing,
     pub chunking: Arc<Chunking>,
     pub threads: usize,
+    /// A name that belongs to another image here moves to the restored one.
+    pub retag: bool,
     /// Names what is restored: a staged tree is gone on with only if it was staged for the same.
     pub root: podkeep_format::id::TreeId,
     /// The tree is one file of this name, which goes into the place's directory (for a `path:`
@@ -138,6 +188,8 @@ pub struct PlacePlan {
     pub actions: Vec<String>,
     /// Each ends with the flag that resolves it. Not empty: the restore would be refused.
     pub conflicts: Vec<String>,
+    /// Paths below the item's root that the target has already and does not want.
+    pub present: Vec<Vec<u8>>,
     /// Where the tree goes, if it can be told what fits there.
     pub room: Option<Room>,
 }

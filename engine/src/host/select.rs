@@ -2,15 +2,37 @@
 
 use podkeep_format::item::{Item, ItemKind};
 
-use super::Inventory;
+use super::{ImageFacts, Inventory};
+
+/// An item of a host, and what else it goes by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Named {
+    pub item: Item,
+    /// As [`SnapshotBody::aliases`](podkeep_format::snapshot::SnapshotBody::aliases).
+    pub aliases: Vec<String>,
+}
 
 /// Every item of a host that `--all` covers, sorted.
-pub fn everything(inventory: &Inventory) -> Vec<Item> {
-    let mut items: Vec<Item> = inventory
-        .volumes
-        .iter()
-        .map(|volume| Item::new(ItemKind::Volume, volume.name.as_bytes()))
-        .collect();
+pub fn everything(inventory: &Inventory) -> Vec<Named> {
+    named(inventory, |image| !image.external)
+}
+
+/// Every item that can be named, sorted.
+pub fn nameable(inventory: &Inventory) -> Vec<Named> {
+    named(inventory, |_| true)
+}
+
+fn named(inventory: &Inventory, takes: impl Fn(&ImageFacts) -> bool) -> Vec<Named> {
+    let volumes = inventory.volumes.iter().map(|volume| Named {
+        item: Item::new(ItemKind::Volume, volume.name.as_bytes()),
+        aliases: Vec::new(),
+    });
+    let images = inventory.images.iter().filter(|image| takes(image));
+    let images = images.map(|image| Named {
+        item: image.item(),
+        aliases: image.aliases(),
+    });
+    let mut items: Vec<Named> = volumes.chain(images).collect();
     items.sort();
     items
 }
@@ -21,18 +43,80 @@ pub fn matching(inventory: &Inventory, wanted: &Item, glob: bool) -> Vec<Item> {
     if wanted.kind == ItemKind::Path {
         return vec![wanted.clone()];
     }
-    let mut items = everything(inventory);
-    items.retain(|item| matches(wanted, glob, item));
-    items
+    let items = nameable(inventory);
+    let ranks = items
+        .iter()
+        .map(|named| rank(wanted, glob, &named.item, &named.aliases));
+    best(ranks).map(|index| items[index].item.clone()).collect()
 }
 
-/// Whether `item` is what `wanted` means.
-pub fn matches(wanted: &Item, glob: bool, item: &Item) -> bool {
-    wanted.kind == item.kind
-        && match glob && wanted.kind != ItemKind::Path {
-            true => glob_matches(&wanted.name, &item.name),
-            false => wanted.name == item.name,
+/// How well a selector fits an item; of several items those with the lowest rank are meant
+/// ([`best`]). `None`: not at all.
+pub fn rank(wanted: &Item, glob: bool, item: &Item, aliases: &[String]) -> Option<u8> {
+    if wanted.kind != item.kind {
+        return None;
+    }
+    if wanted.kind == ItemKind::Path {
+        return (wanted.name == item.name).then_some(0);
+    }
+    let names = std::iter::once(item.name.as_slice()).chain(aliases.iter().map(String::as_bytes));
+    match (glob, wanted.kind) {
+        (true, _) => {
+            let mut names = names;
+            let found = names.any(|name| glob_matches(&wanted.name, name));
+            found.then_some(0)
         }
+        (false, ItemKind::Image) => names
+            .filter_map(|name| image_rank(&wanted.name, name))
+            .min(),
+        (false, _) => (wanted.name == item.name).then_some(0),
+    }
+}
+
+/// The places of the lowest rank.
+pub fn best(ranks: impl Iterator<Item = Option<u8>> + Clone) -> impl Iterator<Item = usize> {
+    let lowest = ranks.clone().flatten().min();
+    ranks
+        .enumerate()
+        .filter(move |(_, rank)| rank.is_some() && *rank == lowest)
+        .map(|(index, _)| index)
+}
+
+/// Hex digits of an image's ID that stand for it.
+const ID_DIGITS_MIN: usize = 4;
+
+/// How people shorten the names of images, as Podman itself resolves them against what is in its
+/// store: without the tag `latest`, without `localhost/` or Docker's registry, without any
+/// registry or path; or the first digits of the ID.
+fn image_rank(wanted: &[u8], name: &[u8]) -> Option<u8> {
+    if wanted == name {
+        return Some(0);
+    }
+    if wanted.is_empty() {
+        return None;
+    }
+    if is_image_id(name) {
+        let digits = wanted.strip_prefix(b"sha256:").unwrap_or(wanted);
+        let fits = digits.len() >= ID_DIGITS_MIN && name.starts_with(digits);
+        return fits.then_some(4);
+    }
+    let head = name.strip_suffix(wanted).or_else(|| {
+        let last = wanted.rsplit(|byte| *byte == b'/').next()?;
+        let is_bare = !last.contains(&b':') && !wanted.contains(&b'@');
+        let untagged = name.strip_suffix(b":latest").filter(|_| is_bare)?;
+        untagged.strip_suffix(wanted)
+    })?;
+    match head {
+        b"" => Some(0),
+        b"localhost/" => Some(1),
+        b"docker.io/library/" | b"docker.io/" => Some(2),
+        _ => head.ends_with(b"/").then_some(3),
+    }
+}
+
+/// Whether a name is an image's whole ID: 64 hex digits, which no tag can be.
+pub fn is_image_id(name: &[u8]) -> bool {
+    name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// `*` stands for any bytes, `?` for one byte, and a backslash takes the next byte literally.
@@ -74,7 +158,38 @@ pub fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::glob_matches;
+    use super::{best, glob_matches, image_rank};
+
+    #[test]
+    fn short_names_of_images_mean_what_podman_takes_them_for() {
+        let id = "0c190cc595a64c9ce859db4f59c54babf7302af61c14d50723850fb62ca992da";
+        for (wanted, name, expected) in [
+            ("localhost/lab:1", "localhost/lab:1", Some(0)),
+            ("localhost/lab", "localhost/lab:latest", Some(0)),
+            ("lab:1", "localhost/lab:1", Some(1)),
+            ("lab", "localhost/lab:1", None),
+            ("z", "docker.io/library/z:latest", Some(2)),
+            ("a/b", "localhost:5000/a/b:latest", Some(3)),
+            ("b:2", "localhost:5000/a/b:2", Some(3)),
+            ("ab:1", "localhost/lab:1", None),
+            ("localhost:5000/a", "localhost:5000/a:latest", Some(0)),
+            ("x@sha256:00", "h:5000/x@sha256:00", Some(3)),
+            ("0c19", id, Some(4)),
+            ("sha256:0c19", id, Some(4)),
+            ("0c1", id, None),
+            ("", "localhost/lab:1", None),
+        ] {
+            let rank = image_rank(wanted.as_bytes(), name.as_bytes());
+            assert_eq!(rank, expected, "{wanted} {name}");
+        }
+    }
+
+    #[test]
+    fn the_best_match_wins() {
+        let ranks = [Some(3), None, Some(1), Some(1)];
+        assert_eq!(best(ranks.into_iter()).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(best([None, None].into_iter()).count(), 0);
+    }
 
     #[test]
     fn globs_match_whole_names() {

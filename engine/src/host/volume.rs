@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::lock::{ItemLock, make_private};
-use super::{Existing, HostError, Inventory, PlacePlan, Room, VolumeFacts, WriteRequest};
+use super::{Existing, HostError, PlacePlan, Room, VolumeFacts, WriteRequest};
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
 use crate::fs::{FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome};
 use crate::monitor::{Finding, FindingKind};
@@ -84,8 +84,7 @@ impl Volumes {
         }
     }
 
-    pub fn inventory(&self) -> Result<Inventory, HostError> {
-        let info = self.podman.info()?;
+    pub fn inventory(&self) -> Result<Vec<VolumeFacts>, HostError> {
         let volumes = list_volumes(&self.podman)?;
         let mut users = match volumes.is_empty() {
             true => HashMap::new(),
@@ -109,12 +108,7 @@ impl Volumes {
             .into_iter()
             .map(|volume| (volume.definition.name.clone(), volume));
         *self.known.lock().unwrap_or_else(|e| e.into_inner()) = by_name.collect();
-        Ok(Inventory {
-            driver: Some(info.driver),
-            podman_version: Some(info.version),
-            volumes: facts,
-            findings: Vec::new(),
-        })
+        Ok(facts)
     }
 
     /// The volume's definition, and its directory when that holds its content now.
@@ -182,6 +176,7 @@ impl Volumes {
             conflicts,
             room: self.room(&judged, request.existing),
             actions: judged.actions,
+            present: Vec::new(),
         })
     }
 

@@ -27,10 +27,11 @@ use super::pump::{Sink, pump};
 use super::{
     BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
 };
-use crate::fs::{FoundChunk, ScanOutcome};
-use crate::host::{HostError, Inventory, ScanRequest, Source, select};
+use crate::fs::{FoundChunk, ScanOutcome, ScannedLayer};
+use crate::host::{self, HostError, ImageFacts, Inventory, ScanRequest, Source, select};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::index::Index;
+use crate::repo::layers::{KnownLayer, LayerRecords};
 use crate::repo::lease::HeldLease;
 use crate::repo::writer::{Writer, WriterCounts};
 use crate::repo::{RepoError, Repository, StoredSnapshot, now, orphans, random, reserve};
@@ -90,7 +91,8 @@ fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec
     }
     let mut items: Vec<Item> = Vec::new();
     if *all {
-        items.extend(select::everything(inventory));
+        let everything = select::everything(inventory);
+        items.extend(everything.into_iter().map(|named| named.item));
     }
     for selector in selectors {
         let matched = matching(inventory, selector);
@@ -104,7 +106,7 @@ fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec
     }
     if items.is_empty() {
         let (message, hint) = match inventory.podman_version {
-            Some(_) => ("this host's Podman has no volume", ""),
+            Some(_) => ("this host's Podman has no volume and no image", ""),
             None => (
                 "this host has no Podman, so --all finds nothing",
                 "path:/DIR backs up a directory; is podman in PATH?",
@@ -115,14 +117,12 @@ fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec
             hint: hint.into(),
         });
     }
+    let excluded = options.exclude_items.iter();
+    let excluded: Vec<Item> = excluded
+        .flat_map(|selector| matching(inventory, selector))
+        .collect();
     let mut seen = std::collections::HashSet::new();
-    items.retain(|item| {
-        let excluded = options
-            .exclude_items
-            .iter()
-            .any(|selector| select::matches(&selector.item, selector.glob, item));
-        !excluded && seen.insert(item.clone())
-    });
+    items.retain(|item| !excluded.contains(item) && seen.insert(item.clone()));
     if items.is_empty() {
         return Err(OperationError::Refused {
             message: "nothing to back up: --exclude-item leaves nothing of the selection".into(),
@@ -138,8 +138,9 @@ fn matching(inventory: &Inventory, selector: &Selector) -> Vec<Item> {
 
 /// Items of the same kind whose names are nearly what was asked for.
 fn near(inventory: &Inventory, wanted: &Item) -> Vec<String> {
-    let names: Vec<String> = select::everything(inventory)
+    let names: Vec<String> = select::nameable(inventory)
         .iter()
+        .map(|named| &named.item)
         .filter(|item| item.kind == wanted.kind)
         .map(|item| Escaped(&item.name).to_string())
         .collect();
@@ -210,6 +211,7 @@ struct Session {
     lease: HeldLease,
     writer: Writer,
     latest: HashMap<Item, StoredSnapshot>,
+    layers: LayerRecords,
     /// Whether file states may stand for chunk look-ups: nothing that they rely on can be gone.
     states_hold: bool,
 }
@@ -268,6 +270,7 @@ impl Run<'_> {
         settle(repo, self.monitor)?;
         let index = Arc::new(Index::load(repo, self.monitor)?);
         orphans::adopt_own(repo, &index, self.monitor)?;
+        let layers = LayerRecords::list(repo)?;
         let latest = repo.own_latest(self.monitor)?;
         let states_hold = index.tombstones.is_empty()
             && index.missing.is_empty()
@@ -278,6 +281,7 @@ impl Run<'_> {
             lease,
             writer,
             latest,
+            layers,
             states_hold,
         })
     }
@@ -296,6 +300,7 @@ impl Run<'_> {
         self.findings_before_item = self.monitor.warnings();
         let samples_before = self.monitor.samples();
         let item_started = now();
+        let known_layers = self.known_layers(session, &job.item)?;
         let previous = session.latest.get(&job.item);
         let trusted = previous
             .filter(|_| session.states_hold && job.fenced == 0)
@@ -308,6 +313,7 @@ impl Run<'_> {
             exclude_caches: self.options.exclude_caches,
             cross_mounts: self.options.cross_mounts,
             states: self.options.states.clone(),
+            known_layers,
             trusted,
         };
         let header = SnapshotHeader {
@@ -331,9 +337,18 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         };
+        let layers = read.outcome.as_ref().map_or(&[][..], |o| &o.layers[..]);
+        for layer in layers {
+            session.layers.add(
+                self.repo,
+                held(layer),
+                layer.chunks.iter().copied().collect(),
+            );
+        }
         let warnings = self.monitor.warnings() - self.findings_before_item;
         let body = SnapshotBody {
             host_name: self.repo.host_name().to_owned(),
+            aliases: self.aliases(&job.item),
             root: read.outcome.as_ref().map(|outcome| outcome.root),
             definition: read.definition,
             uid_map: Vec::new(),
@@ -383,6 +398,37 @@ impl Run<'_> {
             body,
             report,
         }))
+    }
+
+    /// Layers of an image that need not be read.
+    fn known_layers(
+        &self,
+        session: &mut Session,
+        item: &Item,
+    ) -> OperationResult<Vec<host::KnownLayer>> {
+        let mut known = Vec::new();
+        let image = self
+            .inventory
+            .images
+            .iter()
+            .find(|image| image.item() == *item);
+        for diff_id in image.map_or(&[][..], |image| &image.layers[..]) {
+            let Session { layers, writer, .. } = session;
+            if let Some(layer) = layers.find(self.repo, writer, *diff_id, self.monitor)? {
+                known.push(host::KnownLayer {
+                    diff_id: layer.diff_id,
+                    recipe: layer.recipe,
+                    size: layer.size,
+                });
+            }
+        }
+        Ok(known)
+    }
+
+    fn aliases(&self, item: &Item) -> Vec<String> {
+        let mut images = self.inventory.images.iter();
+        let image = images.find(|image| image.item() == *item);
+        image.map_or_else(Vec::new, ImageFacts::aliases)
     }
 
     fn scan(&self, writer: &mut Writer, request: &ScanRequest) -> OperationResult<ItemRead> {
@@ -452,6 +498,7 @@ impl Run<'_> {
             return Ok(());
         }
         session.writer.flush()?;
+        session.layers.put(self.repo, session.lease.id())?;
         let mut published = Vec::new();
         for item in pending.drain(..) {
             let (session_key, seal) = session.writer.session();
@@ -565,6 +612,15 @@ impl Run<'_> {
             seconds: started.elapsed().as_secs_f64(),
             items: self.done,
         })
+    }
+}
+
+/// A layer that was just read, as the repository holds it.
+fn held(layer: &ScannedLayer) -> KnownLayer {
+    KnownLayer {
+        diff_id: layer.diff_id,
+        recipe: layer.recipe,
+        size: layer.size,
     }
 }
 

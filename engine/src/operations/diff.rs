@@ -12,14 +12,15 @@ use std::sync::Arc;
 
 use podkeep_format::id::{ChunkId, ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
-use podkeep_format::tree::{Entry, Node, TreeNode};
+use podkeep_format::tree::{Content, Entry, Node, TreeNode};
 
 use super::pump::{Sink, pump};
 use super::walk::{self, Place};
 use super::{Change, DiffRow, OperationError, OperationResult, SnapSpec, reading, select};
 use crate::fs::{FoundChunk, FsErrorKind};
-use crate::host::{HostError, ScanRequest, Source};
+use crate::host::{HostError, KnownLayer, ScanRequest, Source, select as host_select};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
+use crate::podman::{LAYERS_FOLDER, layer_of_file};
 use crate::repo::reader::{DirectoryEntries, Reader, TreeNodes, root_entry};
 use crate::repo::{RepoError, RepoResult, Repository, StoredSnapshot};
 
@@ -73,13 +74,11 @@ pub fn diff(
             for finding in &inventory.findings {
                 monitor.finding(finding.clone());
             }
+            let there = host_select::nameable(&inventory);
             for stored in &older.items {
                 let item = &stored.header.item;
-                let gone = item.kind == ItemKind::Volume
-                    && !inventory
-                        .volumes
-                        .iter()
-                        .any(|volume| volume.name.as_bytes() == item.name);
+                let gone =
+                    item.kind != ItemKind::Path && !there.iter().any(|named| named.item == *item);
                 let live = if gone {
                     Some((Nodes::stored(&reader), None))
                 } else {
@@ -127,6 +126,7 @@ fn scan<'r>(
         exclude: body.map_or_else(Vec::new, |body| body.excludes.clone()),
         exclude_caches: body.is_some_and(|body| body.exclude_caches),
         cross_mounts: body.is_some_and(|body| body.cross_mounts),
+        known_layers: stored_layers(reader, root(stored)),
         states: None,
         trusted: None,
     };
@@ -148,6 +148,32 @@ fn scan<'r>(
         }
         Err(error) => Err(error),
     }
+}
+
+/// The layers that a snapshot has of an image: equal DiffIDs are equal layers, so that they are
+/// not read to be compared. What cannot be read of the tree shows when it is walked.
+fn stored_layers(reader: &Reader, root: Option<TreeId>) -> Vec<KnownLayer> {
+    let folder = root.and_then(|root| reader.lookup(root, LAYERS_FOLDER.as_bytes()).ok()?);
+    let Some(Node::Directory { tree }) = folder.map(|folder| folder.node) else {
+        return Vec::new();
+    };
+    let layers = reader.directory(tree).filter_map(|entry| {
+        let Entry { name, node, .. } = entry.ok()?;
+        let Node::File {
+            size,
+            content: Content::Recipe { id },
+            ..
+        } = node
+        else {
+            return None;
+        };
+        Some(KnownLayer {
+            diff_id: layer_of_file(&name)?,
+            recipe: id,
+            size,
+        })
+    });
+    layers.collect()
 }
 
 /// Scans an item and keeps the tree nodes that are not stored.

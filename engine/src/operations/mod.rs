@@ -232,6 +232,8 @@ pub struct RestoreOptions {
     /// A new name for the one item that is restored.
     pub rename: Option<Vec<u8>>,
     pub existing: Existing,
+    /// A name that belongs to another image of the host moves to the restored one.
+    pub retag: bool,
     pub dry_run: bool,
     /// 0: one for each core.
     pub threads: usize,

@@ -26,6 +26,7 @@ use super::patience::patiently;
 use super::select::{self, Chosen};
 use super::walk::entry_at;
 use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, reading};
+use crate::fs::FsErrorKind;
 use crate::host::{HostError, Place, Target, WriteRequest};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::reader::{Reader, is_fatal};
@@ -59,7 +60,7 @@ pub fn restore(
     };
     let mut requests = Vec::new();
     let mut needs = Needs::default();
-    for item in items {
+    for mut item in items {
         let request = item.request(repo, options)?;
         let plan = target.plan(&request)?;
         if let (Some(room), Some(bytes)) = (plan.room, request.bytes_expected) {
@@ -67,6 +68,7 @@ pub fn restore(
         }
         report.actions.extend(plan.actions);
         report.conflicts.extend(plan.conflicts);
+        item.present = plan.present;
         requests.push((item, request));
     }
     report.needs = needs.into_list();
@@ -84,8 +86,9 @@ pub fn restore(
             needs: report.needs,
         });
     }
+    let mut failed = None;
     for (item, request) in requests {
-        restore_item(
+        let restored = restore_item(
             &reader,
             target,
             &item,
@@ -93,7 +96,25 @@ pub fn restore(
             options.wait,
             &counting,
             &mut report,
-        )?;
+        );
+        match restored {
+            Err(OperationError::Host(error)) if concerns_one_item(&error) => {
+                counting.finding(Finding {
+                    object: item.item.to_string(),
+                    kind: FindingKind::NotRestored,
+                    snapshots: vec![item.run.clone()],
+                    paths: Vec::new(),
+                    message: error.to_string(),
+                });
+                failed = Some(error);
+            }
+            other => other?,
+        }
+    }
+    if let Some(error) = failed
+        && report.items == 0
+    {
+        return Err(error.into());
     }
     report.warnings = counting.warnings();
     report.seconds = started.elapsed().as_secs_f64();
@@ -115,6 +136,18 @@ struct PlannedItem {
     bytes: Option<u64>,
     /// Several items go to `DIR/<kind>/<name>`.
     several: bool,
+    /// Paths that the target has already.
+    present: Vec<Vec<u8>>,
+}
+
+/// Whether the others can still be restored: not when there is no room, nor when somebody else
+/// works on the item.
+fn concerns_one_item(error: &HostError) -> bool {
+    match error {
+        HostError::Fs(error) => error.kind != FsErrorKind::NoSpace,
+        HostError::Busy { .. } => false,
+        HostError::Podman { .. } | HostError::Refused { .. } => true,
+    }
 }
 
 fn plan_items(
@@ -172,6 +205,7 @@ fn plan_items(
             whole: body.complete,
             bytes,
             several,
+            present: Vec::new(),
         });
     }
     Ok(items)
@@ -200,6 +234,7 @@ impl PlannedItem {
         Ok(WriteRequest {
             place: self.place(options)?,
             existing: options.existing,
+            retag: options.retag,
             chunking: Arc::clone(repo.chunking()),
             threads: match options.threads {
                 0 => std::thread::available_parallelism().map_or(2, usize::from),
@@ -301,6 +336,7 @@ fn restore_item(
             request.threads,
             monitor,
         )
+        .without(&planned.present)
         .run(entry, request.file_name.as_deref())
     })?;
     let (outcome, findings) = writer.finish().map_err(HostError::from)?;

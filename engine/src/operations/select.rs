@@ -11,8 +11,8 @@ use podkeep_format::run::RunRecord;
 use podkeep_format::tree::Time;
 
 use super::near::near_names;
-use super::{ItemPath, OperationError, OperationResult, SnapSpec, SnapWhich};
-use crate::host::select;
+use super::{ItemPath, OperationError, OperationResult, Selector, SnapSpec, SnapWhich};
+use crate::host::select as host_select;
 use crate::monitor::Monitor;
 use crate::repo::{Repository, StoredSnapshot};
 
@@ -225,17 +225,19 @@ pub fn choose(run: &Run, wanted: &[ItemPath]) -> OperationResult<Chosen> {
     let mut chosen: Chosen = Vec::new();
     for want in wanted {
         let before = chosen.len();
-        for snapshot in &run.items {
-            let item = &snapshot.header.item;
-            let path = if select::matches(&want.selector.item, want.selector.glob, item) {
-                want.path.clone()
-            } else {
-                // `path:/srv/data/a.txt` may lie inside the item `path:/srv/data`.
-                match below(&want.selector.item, item) {
-                    Some(inside) if want.path.is_empty() => inside,
-                    _ => continue,
-                }
-            };
+        let ranks = run.items.iter().map(|snapshot| {
+            let aliases = snapshot.body.as_ref().map(|body| body.aliases.as_slice());
+            let Selector { item, glob } = &want.selector;
+            let held = &snapshot.header.item;
+            host_select::rank(item, *glob, held, aliases.unwrap_or_default())
+        });
+        let named = host_select::best(ranks).map(|index| (&run.items[index], want.path.clone()));
+        // `path:/srv/data/a.txt` may lie inside the item `path:/srv/data`.
+        let inside = run.items.iter().filter_map(|snapshot| {
+            let path = below(&want.selector.item, &snapshot.header.item)?;
+            want.path.is_empty().then_some((snapshot, path))
+        });
+        for (snapshot, path) in named.chain(inside) {
             let known = |(s, p): &(StoredSnapshot, Vec<u8>)| s.id == snapshot.id && *p == path;
             if !chosen.iter().any(known) {
                 chosen.push((snapshot.clone(), path));

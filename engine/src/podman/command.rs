@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use serde::de::DeserializeOwned;
 
+use super::storage::{StorageDriver, StoragePlaces};
+
 /// Variables that a podman child may see.
 const VARIABLES: &[&str] = &[
     "PATH",
@@ -109,6 +111,8 @@ pub(super) struct Ended {
 pub struct StoreInfo {
     /// The storage driver: "overlay".
     pub driver: String,
+    /// Where its images and layers are. `None`: the driver is not one that podkeep reads.
+    pub places: Option<StoragePlaces>,
     /// Where the volumes are.
     pub volume_path: PathBuf,
     pub version: String,
@@ -162,6 +166,14 @@ impl Podman {
             driver: String,
             #[serde(rename = "volumePath")]
             volume_path: PathBuf,
+            #[serde(rename = "graphRoot", default)]
+            graph_root: PathBuf,
+            #[serde(rename = "runRoot", default)]
+            run_root: PathBuf,
+            #[serde(rename = "graphOptions", default)]
+            options: Option<serde_json::Map<String, serde_json::Value>>,
+            #[serde(rename = "transientStore", default)]
+            transient: bool,
         }
         #[derive(serde::Deserialize)]
         struct Version {
@@ -176,9 +188,22 @@ impl Podman {
         if !info.store.volume_path.is_absolute() {
             return Err(purpose.error("its volume path is not absolute"));
         }
+        let store = info.store;
+        let driver = StorageDriver::from_word(&store.driver);
+        let places = driver
+            .filter(|_| store.graph_root.is_absolute())
+            .map(|driver| StoragePlaces {
+                driver,
+                graph_root: store.graph_root,
+                run_root: store.run_root,
+                image_store: None,
+                additional_stores: additional_stores(&store.options.unwrap_or_default()),
+                transient: store.transient,
+            });
         Ok(StoreInfo {
-            driver: info.store.driver,
-            volume_path: info.store.volume_path,
+            driver: store.driver,
+            places,
+            volume_path: store.volume_path,
             version: info.version.version,
         })
     }
@@ -217,7 +242,8 @@ impl Podman {
         self.end_within(purpose, arguments, stdin, TIME_MAX)
     }
 
-    fn end_within<A: AsRef<OsStr>>(
+    /// The same, for a call that may take longer than most.
+    pub(super) fn end_within<A: AsRef<OsStr>>(
         &self,
         purpose: Purpose<'_>,
         arguments: &[A],
@@ -274,6 +300,29 @@ impl Podman {
     }
 }
 
+/// Stores that are only read. One is an option `DRIVER.imagestore`; newer versions list several as
+/// `DRIVER.additionalImageStores`.
+fn additional_stores(options: &serde_json::Map<String, serde_json::Value>) -> Vec<PathBuf> {
+    let mut stores: Vec<PathBuf> = Vec::new();
+    for (name, value) in options {
+        let listed = match name.rsplit('.').next() {
+            Some("additionalImageStores") => value.as_array().cloned().unwrap_or_default(),
+            Some("imagestore") => vec![value.clone()],
+            _ => continue,
+        };
+        for path in listed
+            .iter()
+            .filter_map(|path| path.as_str())
+            .map(PathBuf::from)
+        {
+            if path.is_absolute() && !stores.contains(&path) {
+                stores.push(path);
+            }
+        }
+    }
+    stores
+}
+
 pub(super) fn parse<T: DeserializeOwned>(
     purpose: Purpose<'_>,
     stdout: &[u8],
@@ -292,7 +341,9 @@ pub(super) fn failure(purpose: Purpose<'_>, ended: &Ended) -> PodmanError {
         said
     });
     // Podman has one exit code for all failures; its words are all that tells them apart.
-    error.not_found = lower.contains("no such volume") || lower.contains("no such container");
+    error.not_found = ["no such volume", "no such container", "image not known"]
+        .iter()
+        .any(|words| lower.contains(words));
     error
 }
 
@@ -447,9 +498,19 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let podman = fake(
             folder.path(),
-            r#"echo '{"store":{"graphDriverName":"vfs","volumePath":"/v","x":1},"version":{"Version":"5.4.2"}}'"#,
+            r#"echo '{"store":{"graphDriverName":"vfs","volumePath":"/v","graphRoot":"/g","runRoot":"/r",
+                "graphOptions":{"vfs.imagestore":"/a","vfs.additionalImageStores":["/b","/a"],
+                "overlay.mount_program":{"Executable":"/x"}},"x":1},"version":{"Version":"5.4.2"}}'"#,
         );
         let info = podman.info().unwrap();
+        let places = info.places.unwrap();
+        assert_eq!(places.graph_root, Path::new("/g"));
+        let stores: Vec<&str> = places
+            .additional_stores
+            .iter()
+            .filter_map(|p| p.to_str())
+            .collect();
+        assert_eq!(stores, ["/b", "/a"]);
         assert_eq!(
             (info.driver.as_str(), info.version.as_str()),
             ("vfs", "5.4.2")

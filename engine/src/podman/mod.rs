@@ -1,14 +1,23 @@
 //! All knowledge of Podman: running it, and what it says and keeps.
 
+mod adopt;
 mod command;
+mod image;
 mod layer;
+mod load;
 mod prime;
 mod storage;
 mod tar_split;
 mod volume;
 
+pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
 pub use command::{Podman, PodmanError, StoreInfo};
+pub use image::{
+    BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LayerDefinition, ShownImage, big_data_entry,
+    inspect_image, layer_file, layer_of_file,
+};
 pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
+pub use load::load as load_image;
 pub use prime::{Primer, SEED_NAME, remove_seed};
 pub use storage::{
     BIG_DATA_BYTES_MAX, BigData, ImageId, LayerId, NotUnderstood, Origin, Storage, StorageDriver,

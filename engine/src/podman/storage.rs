@@ -440,7 +440,7 @@ fn listing(files: &[ListFile<'_>], texts: &[Vec<u8>]) -> Result<StoreListing, St
 
 /// The file that holds a piece of big data. Podman's own test passes over the last character, so
 /// a name whose only other character is its last stands as it is.
-fn big_data_file(name: &str) -> String {
+pub fn big_data_file(name: &str) -> String {
     let plain = |c: char| c == '.' || c.is_ascii_digit() || c.is_ascii_lowercase();
     let mut rest = name.chars();
     rest.next_back();

@@ -156,6 +156,7 @@ fn layers_are_restored_over_whatever_is_there() {
             to_dir: Some(to.clone()),
             rename: None,
             existing,
+            retag: false,
             dry_run: false,
             threads: 2,
             wait: Duration::ZERO,

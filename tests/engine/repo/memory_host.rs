@@ -246,6 +246,7 @@ impl TreeScan for MemoryScan {
             files: self.files,
             directories: 1,
             bytes_logical: self.bytes,
+            layers: Vec::new(),
             bytes_allocated: self.bytes,
             incomplete: false,
         })

@@ -18,7 +18,7 @@ use podkeep_engine::repo::{RepoError, Repository};
 use podkeep_engine::store::faults::{Effect, Fault, Faults};
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_engine::store::recording::Op;
-use podkeep_engine::store::{ObjectName, ObjectStore, StoreErrorKind};
+use podkeep_engine::store::{ObjectName, StoreErrorKind};
 use podkeep_format::item::Item;
 use podkeep_format::lease::Purpose;
 
@@ -59,6 +59,7 @@ fn bring_back_part(
         to_dir: Some("/restored".into()),
         rename: None,
         existing: Existing::Refuse,
+        retag: false,
         dry_run: false,
         threads: 2,
         wait: Duration::ZERO,

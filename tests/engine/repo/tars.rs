@@ -325,6 +325,7 @@ pub fn layer_file(layer: KnownLayer) -> Node {
 fn snapshot_body(root: TreeId) -> SnapshotBody {
     SnapshotBody {
         host_name: "host1".into(),
+        aliases: Vec::new(),
         root: Some(root),
         definition: None,
         uid_map: Vec::new(),
@@ -341,8 +342,11 @@ fn snapshot_body(root: TreeId) -> SnapshotBody {
         files: 0,
         directories: 0,
         bytes_logical: 0,
+        bytes_allocated: 0,
         bytes_read: 0,
         excludes: Vec::new(),
+        exclude_caches: false,
+        cross_mounts: false,
         driver: String::new(),
         podman_version: String::new(),
         podkeep_version: String::new(),

@@ -108,6 +108,7 @@ impl Bench {
             to_dir: Some(to.to_owned()),
             rename: None,
             existing,
+            retag: false,
             dry_run: false,
             threads: 2,
             wait: Duration::ZERO,

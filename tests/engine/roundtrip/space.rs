@@ -29,6 +29,7 @@ fn options(of: &Path, below: &[u8], to: &Path, existing: Existing) -> RestoreOpt
         to_dir: Some(to.to_owned()),
         rename: None,
         existing,
+        retag: false,
         dry_run: false,
         threads: 2,
         wait: Duration::ZERO,

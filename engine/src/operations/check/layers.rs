@@ -134,6 +134,6 @@ fn has_all(reader: &Reader, record: &LayerRecord) -> bool {
     let index = reader.index();
     record.chunks.iter().all(|id| {
         let places = index.places(id);
-        places.iter().any(|place| index.is_live(&place.block.pack))
+        places.iter().any(|place| index.is_there(&place.block.pack))
     })
 }

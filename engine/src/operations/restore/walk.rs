@@ -82,6 +82,8 @@ pub struct Walk<'r> {
     groups: HashSet<LinkGroup>,
     /// A large file of which a part was damaged in an earlier window.
     dropped: Option<FileNumber>,
+    /// Paths that the target does not want.
+    present: &'r [Vec<u8>],
 }
 
 impl<'r> Walk<'r> {
@@ -113,7 +115,14 @@ impl<'r> Walk<'r> {
             next_file: 0,
             groups: HashSet::new(),
             dropped: None,
+            present: &[],
         }
+    }
+
+    /// Leaves out entries (no directories) at these paths.
+    pub fn without(mut self, present: &'r [Vec<u8>]) -> Self {
+        self.present = present;
+        self
     }
 
     /// Gives all steps for `root` to the writer. `file_name`: the root is no directory and goes by
@@ -177,7 +186,7 @@ impl<'r> Walk<'r> {
                             entries: self.reader.directory(tree),
                             path_len: path.len(),
                         });
-                    } else {
+                    } else if !self.present.contains(&path) {
                         let parent = frame.number;
                         self.entry(parent, entry, &path)?;
                     }

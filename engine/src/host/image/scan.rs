@@ -1,0 +1,380 @@
+//! Reading an image: its big data and its layers, as the tree that a snapshot keeps of it.
+//!
+//! The tree is made, not found: owners, modes and times are the same for every image, so that
+//! equal images have equal roots. Layers that the repository holds are named and not read; the
+//! others are read by a few workers, each taking the next one, and appear in the tree only once
+//! their tar hashed to their DiffID.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use podkeep_format::block::BlockClass;
+use podkeep_format::codec::Encoder;
+use podkeep_format::id::{ChunkId, ChunkKind, DiffId, TreeId};
+use podkeep_format::tree::{
+    Content, ContentBuilder, Entry, INLINE_BYTES_MAX, Node, Time, TreeNode, build_directory,
+};
+
+use super::super::KnownLayer;
+use super::recipe::RecipeBuilder;
+use crate::chunk::Chunking;
+use crate::fs::batch::{Inbox, Outbox, Stage, Stopped};
+use crate::fs::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, ScannedLayer, TreeScan};
+use crate::podman::{
+    BIG_DATA_FOLDER, LAYERS_FOLDER, LayerError, LayerEvent, LayerReader, Storage, StoreListing,
+    StoredLayer, layer_file,
+};
+
+/// Workers of one image.
+const THREADS_MAX: usize = 8;
+const FOLDER_MODE: u16 = 0o755;
+const FILE_MODE: u16 = 0o644;
+
+/// What to read.
+pub struct ImageSpec {
+    /// The item's text form.
+    pub item: String,
+    pub chunking: Arc<Chunking>,
+    pub threads: usize,
+    pub storage: Storage,
+    pub listing: Arc<StoreListing>,
+    /// Bottom first, each with its DiffID.
+    pub layers: Vec<(DiffId, StoredLayer)>,
+    /// Files of the big data, by their names in the tree.
+    pub big_data: Vec<(String, Vec<u8>)>,
+    pub known: Vec<KnownLayer>,
+}
+
+/// Starts to read.
+pub fn scan(spec: ImageSpec) -> Result<Box<dyn TreeScan>, FsError> {
+    let (outbox, inbox) = Outbox::new();
+    let display = spec.item.clone().into_bytes();
+    let shared = Arc::new(Shared {
+        jobs: jobs(&spec),
+        next: AtomicUsize::new(0),
+        done: Mutex::default(),
+        outcome: Mutex::new(None),
+        outbox,
+        spec,
+    });
+    let leader = Arc::clone(&shared);
+    let thread = std::thread::Builder::new()
+        .name("read-image".into())
+        .spawn(move || lead(&leader))
+        .map_err(|error| FsError::new("read", &display, FsErrorKind::Other, error))?;
+    Ok(Box::new(ImageScan {
+        shared,
+        inbox,
+        thread: Some(thread),
+        display,
+    }))
+}
+
+/// The layers that must be read, each DiffID once.
+fn jobs(spec: &ImageSpec) -> Vec<(DiffId, StoredLayer)> {
+    let mut met: Vec<DiffId> = spec.known.iter().map(|layer| layer.diff_id).collect();
+    let mut jobs = Vec::new();
+    for (diff_id, layer) in &spec.layers {
+        if !met.contains(diff_id) {
+            met.push(*diff_id);
+            jobs.push((*diff_id, layer.clone()));
+        }
+    }
+    jobs
+}
+
+struct Shared {
+    spec: ImageSpec,
+    jobs: Vec<(DiffId, StoredLayer)>,
+    /// The first job that nobody has taken.
+    next: AtomicUsize,
+    done: Mutex<Vec<ScannedLayer>>,
+    outcome: Mutex<Option<Result<ScanOutcome, FsError>>>,
+    outbox: Outbox,
+}
+
+/// Why a worker ends before the layers do.
+enum Ended {
+    /// The consumer is gone.
+    Stopped,
+    Failed(FsError),
+}
+
+impl From<Stopped> for Ended {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+struct ImageScan {
+    shared: Arc<Shared>,
+    inbox: Inbox,
+    thread: Option<JoinHandle<()>>,
+    display: Vec<u8>,
+}
+
+impl ImageScan {
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic leaves no outcome.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl TreeScan for ImageScan {
+    fn next(&mut self) -> Result<Option<ScanBatch>, FsError> {
+        let batch = self.inbox.next();
+        if batch.is_none() {
+            self.join();
+        }
+        Ok(batch)
+    }
+
+    fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError> {
+        self.inbox.fetch(wanted, &self.display)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {
+        self.inbox.close();
+        self.join();
+        let mut outcome = self
+            .shared
+            .outcome
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        outcome.take().unwrap_or_else(|| {
+            let cause = "its reading stopped";
+            Err(FsError::new(
+                "read",
+                &self.display,
+                FsErrorKind::Other,
+                cause,
+            ))
+        })
+    }
+}
+
+impl Drop for ImageScan {
+    fn drop(&mut self) {
+        // Wakes the worker that waits for room.
+        self.inbox.close();
+        self.join();
+    }
+}
+
+/// Closes the outbox whatever happens: the consumer must not wait for ever.
+struct CloseAtEnd<'s>(&'s Outbox);
+
+impl Drop for CloseAtEnd<'_> {
+    fn drop(&mut self) {
+        // The consumer may be gone.
+        let _ = self.0.close();
+    }
+}
+
+fn lead(shared: &Shared) {
+    let closing = CloseAtEnd(&shared.outbox);
+    let threads = shared
+        .spec
+        .threads
+        .clamp(1, THREADS_MAX)
+        .min(shared.jobs.len());
+    let ended = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(shared))).collect();
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or(Err(Ended::Stopped)))
+            .collect::<Result<Vec<()>, Ended>>()
+    });
+    let outcome = match ended {
+        Ok(_) => assemble(shared),
+        Err(ended) => Err(ended),
+    };
+    let outcome = match outcome {
+        Ok(outcome) => Ok(outcome),
+        Err(Ended::Failed(error)) => Err(error),
+        Err(Ended::Stopped) => return,
+    };
+    *shared
+        .outcome
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    drop(closing);
+}
+
+fn work(shared: &Shared) -> Result<(), Ended> {
+    let mut stage = Stage::default();
+    loop {
+        let index = shared.next.fetch_add(1, Ordering::Relaxed);
+        let Some((diff_id, layer)) = shared.jobs.get(index) else {
+            return Ok(());
+        };
+        match read_layer(shared, *diff_id, layer, &mut stage) {
+            Ok(scanned) => {
+                shared.outbox.take(&mut stage)?;
+                let mut done = shared.done.lock().unwrap_or_else(PoisonError::into_inner);
+                done.push(scanned);
+            }
+            Err(ended) => {
+                // The others need not go on.
+                shared.next.store(shared.jobs.len(), Ordering::Relaxed);
+                return Err(ended);
+            }
+        }
+    }
+}
+
+fn read_layer(
+    shared: &Shared,
+    diff_id: DiffId,
+    layer: &StoredLayer,
+    stage: &mut Stage,
+) -> Result<ScannedLayer, Ended> {
+    let failed = |error: LayerError| Ended::Failed(layer_error(&shared.spec.item, &error));
+    let spec = &shared.spec;
+    let mut reader = LayerReader::open(&spec.storage, &spec.listing, layer).map_err(failed)?;
+    stage.remember_ids();
+    let mut recipe = RecipeBuilder::new(&spec.chunking);
+    let end = loop {
+        match reader.next_event().map_err(failed)? {
+            LayerEvent::Literal(bytes) => recipe.literal(bytes, stage),
+            LayerEvent::Payload { size, .. } => recipe.begin_payload(size),
+            LayerEvent::Bytes(bytes) => {
+                stage.counts.bytes_read += bytes.len() as u64;
+                recipe.payload(bytes, stage);
+            }
+            LayerEvent::End(end) => break end,
+        }
+        if stage.is_large() {
+            shared.outbox.take(stage)?;
+        }
+    };
+    let scanned = recipe.finish(end.diff_id, stage);
+    debug_assert_eq!((scanned.diff_id, scanned.size), (diff_id, end.size));
+    Ok(ScannedLayer {
+        chunks: stage.remembered_ids(),
+        ..scanned
+    })
+}
+
+/// What could not be read is named with the item that needs it.
+fn layer_error(item: &str, error: &LayerError) -> FsError {
+    FsError::new("read", item.as_bytes(), FsErrorKind::Other, error)
+}
+
+/// Makes the tree, once all layers are read.
+fn assemble(shared: &Shared) -> Result<ScanOutcome, Ended> {
+    let spec = &shared.spec;
+    let layers = std::mem::take(&mut *shared.done.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut recipes: HashMap<DiffId, (ChunkId, u64)> = HashMap::new();
+    recipes.extend(spec.known.iter().map(|l| (l.diff_id, (l.recipe, l.size))));
+    recipes.extend(layers.iter().map(|l| (l.diff_id, (l.recipe, l.size))));
+
+    let mut stage = Stage::default();
+    let mut bytes_logical = 0;
+    let mut files = Vec::new();
+    for (name, bytes) in &spec.big_data {
+        bytes_logical += bytes.len() as u64;
+        let content = content_of(spec, bytes, &mut stage);
+        files.push(file(name.clone(), bytes.len() as u64, content));
+    }
+    let big_data = directory(spec, BIG_DATA_FOLDER, files, &mut stage);
+    let mut files = Vec::new();
+    for (number, (diff_id, _)) in spec.layers.iter().enumerate() {
+        let Some((id, size)) = recipes.get(diff_id).copied() else {
+            let cause = format!("layer {diff_id} was not read");
+            let item = spec.item.as_bytes();
+            return Err(Ended::Failed(FsError::new(
+                "read",
+                item,
+                FsErrorKind::Other,
+                cause,
+            )));
+        };
+        bytes_logical += size;
+        files.push(file(
+            layer_file(number, diff_id),
+            size,
+            Content::Recipe { id },
+        ));
+    }
+    let layers_folder = directory(spec, LAYERS_FOLDER, files, &mut stage);
+    let count = (spec.big_data.len() + spec.layers.len()) as u64;
+    let mut root = directory(spec, "", vec![big_data, layers_folder], &mut stage);
+    root.name.clear();
+    let node = TreeNode::Root(Box::new(root)).encode();
+    let id = spec.chunking.ids.chunk_id(ChunkKind::Tree, &node);
+    stage.add(id, ChunkKind::Tree, BlockClass::Meta, &node);
+    stage.counts.files = count;
+    stage.counts.bytes_logical = bytes_logical;
+    shared.outbox.take(&mut stage)?;
+    Ok(ScanOutcome {
+        root: TreeId(id.0),
+        files: count,
+        directories: 3,
+        bytes_logical,
+        bytes_allocated: bytes_logical,
+        incomplete: false,
+        layers,
+    })
+}
+
+fn content_of(spec: &ImageSpec, bytes: &[u8], stage: &mut Stage) -> Content {
+    if bytes.len() <= INLINE_BYTES_MAX {
+        return Content::Inline(bytes.to_vec());
+    }
+    let mut content = ContentBuilder::new();
+    spec.chunking.chunker.cut_whole(bytes, &mut |cut| {
+        stage.cut(&spec.chunking, &mut content, BlockClass::Small, cut)
+    });
+    content.finish(&spec.chunking.ids, &mut |id, list| {
+        stage.add(id, ChunkKind::List, BlockClass::Meta, &list)
+    })
+}
+
+fn file(name: String, size: u64, content: Content) -> Entry {
+    let node = Node::File {
+        size,
+        content,
+        holes: Vec::new(),
+        unstable: false,
+    };
+    entry(name, FILE_MODE, node)
+}
+
+fn directory(spec: &ImageSpec, name: &str, mut entries: Vec<Entry>, stage: &mut Stage) -> Entry {
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    let encoded: Vec<(Vec<u8>, Vec<u8>)> = entries
+        .into_iter()
+        .map(|entry| {
+            let mut out = Encoder::new();
+            entry.encode(&mut out);
+            (entry.name, out.finish())
+        })
+        .collect();
+    let pairs = encoded
+        .iter()
+        .map(|(name, body)| (name.as_slice(), body.as_slice()));
+    let tree = build_directory(&spec.chunking.ids, pairs, &mut |id, node| {
+        stage.add(id, ChunkKind::Tree, BlockClass::Meta, &node)
+    });
+    entry(name.to_owned(), FOLDER_MODE, Node::Directory { tree })
+}
+
+fn entry(name: String, mode: u16, node: Node) -> Entry {
+    Entry {
+        name: name.into_bytes(),
+        mode,
+        uid: 0,
+        gid: 0,
+        mtime: Time::default(),
+        inode_flags: 0,
+        project: 0,
+        xattrs: Vec::new(),
+        link: None,
+        node,
+    }
+}

@@ -1,0 +1,553 @@
+//! Giving an image that Podman loaded the identity that it had where it was saved.
+//!
+//! `podman load` makes a manifest of its own, so that the digests are others than those that the
+//! image was pulled by, and it has no place for signatures and names by digest. So its big data
+//! and its entry of images.json are replaced by those of the snapshot. That file belongs to
+//! containers/storage, whose rules are kept: the exclusive lock on images.lock, a new token in it
+//! before the file changes (whoever has it in memory reads it again), and a rename. Entries of
+//! other images are written back byte for byte.
+//!
+//! Sources: containers/storage `images.go`, `pkg/lockfile/lastwrite.go`.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value, json};
+
+use super::image::{ImageDefinition, big_data_entry};
+use super::storage::big_data_file;
+
+/// Podman itself holds the lock for the time of writing a few small files.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(120);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Bytes of images.json. 100,000 images have some 150 MB.
+const IMAGES_BYTES_MAX: u64 = 256 << 20;
+/// Of lastwrite.go: time, counter, process, and so many random bytes.
+const TOKEN_RANDOM_BYTES: usize = 64 - 8 - 8 - 4;
+
+/// A failure of the adoption; the image is as it was before, or as it was to be.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}: {cause}")]
+pub struct AdoptError {
+    pub action: &'static str,
+    pub path: String,
+    pub cause: String,
+}
+
+impl AdoptError {
+    fn new(action: &'static str, path: &Path, cause: impl std::fmt::Display) -> Self {
+        Self {
+            action,
+            path: path.display().to_string(),
+            cause: cause.to_string(),
+        }
+    }
+}
+
+/// What is there of the image before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// A restore loaded it: all that it has besides its layers is makeshift.
+    Loaded,
+    /// It was here: what it has stays, and what the snapshot has comes along.
+    Present,
+}
+
+/// What became of the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adoption {
+    /// Names of the snapshot that belong to another image, with that image's ID: left alone.
+    pub left: Vec<(String, String)>,
+    /// The same, taken from that image.
+    pub taken: Vec<(String, String)>,
+}
+
+/// The folder `<graph root>/<driver>-images` of a store, and no store that is read-only.
+pub struct ImageRecords {
+    folder: PathBuf,
+}
+
+impl ImageRecords {
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+        }
+    }
+
+    /// Puts the identity of `definition` on the image with its ID. `big_data` holds the files of
+    /// its big data, named as in a snapshot's tree. With `retag`, names that belong to
+    /// another image are taken from it. Durable on return.
+    pub fn adopt(
+        &self,
+        definition: &ImageDefinition,
+        big_data: &Path,
+        before: Before,
+        retag: bool,
+    ) -> Result<Adoption, AdoptError> {
+        let lock = self.lock()?;
+        let path = self.folder.join("images.json");
+        let mut entries = self.read(&path)?;
+        let mut own = None;
+        let mut names = Names::new(definition, retag);
+        for (index, raw) in entries.iter_mut().enumerate() {
+            let mut entry: Map<String, Value> = serde_json::from_str(raw.get())
+                .map_err(|error| AdoptError::new("understand", &path, error))?;
+            if entry.get("id").and_then(Value::as_str) == Some(&definition.id) {
+                own = Some((index, entry));
+            } else if names.settle(&mut entry) {
+                *raw = to_raw(&entry, &path)?;
+            }
+        }
+        let (index, existing) = match own {
+            Some(own) => own,
+            // A manifest list is big data alone, and nothing has to be loaded for it.
+            None if definition.layers.is_empty() => {
+                entries.push(to_raw(&Map::new(), &path)?);
+                (entries.len() - 1, Map::new())
+            }
+            None => {
+                let cause = format!("it has no image {}", definition.id);
+                return Err(AdoptError::new("find the image in", &path, cause));
+            }
+        };
+        let changed = merged(definition, &existing, before, &names.ours);
+        self.write_big_data(definition, big_data)?;
+        if changed != existing || !names.adoption.taken.is_empty() {
+            entries[index] = to_raw(&changed, &path)?;
+            lock.mark()?;
+            let bytes = serde_json::to_vec(&entries)
+                .map_err(|error| AdoptError::new("write", &path, error))?;
+            self.replace(&path, &bytes)?;
+        }
+        if before == Before::Loaded {
+            self.remove_makeshift(definition, &existing);
+        }
+        Ok(names.adoption)
+    }
+
+    fn lock(&self) -> Result<Lock, AdoptError> {
+        let path = self.folder.join("images.lock");
+        let failed = |error: std::io::Error| AdoptError::new("lock", &path, error);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(&path)
+            .map_err(failed)?;
+        let since = Instant::now();
+        loop {
+            match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Lock { file, path }),
+                Err(Errno::AGAIN | Errno::ACCESS) if since.elapsed() < LOCK_TIME_MAX => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(Errno::AGAIN | Errno::ACCESS) => {
+                    let waited = LOCK_TIME_MAX.as_secs();
+                    let cause = format!("another process has held it for {waited} s");
+                    return Err(AdoptError::new("lock", &path, cause));
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<Box<RawValue>>, AdoptError> {
+        let size = match std::fs::metadata(path) {
+            Ok(facts) => facts.len(),
+            // The store has had no image yet.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(AdoptError::new("read", path, error)),
+        };
+        if size > IMAGES_BYTES_MAX {
+            return Err(AdoptError::new("read", path, "it is too large"));
+        }
+        let bytes = std::fs::read(path).map_err(|error| AdoptError::new("read", path, error))?;
+        // Go writes `null` for an empty list.
+        let entries: Option<_> = serde_json::from_slice(&bytes)
+            .map_err(|error| AdoptError::new("understand", path, error))?;
+        Ok(entries.unwrap_or_default())
+    }
+
+    fn write_big_data(&self, definition: &ImageDefinition, from: &Path) -> Result<(), AdoptError> {
+        let folder = self.folder.join(&definition.id);
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+        match made {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(AdoptError::new("make", &folder, error));
+            }
+            _ => {}
+        }
+        for piece in definition.big_data() {
+            let source = from.join(big_data_entry(piece.key));
+            let bytes =
+                std::fs::read(&source).map_err(|error| AdoptError::new("read", &source, error))?;
+            let target = folder.join(big_data_file(piece.key));
+            if std::fs::read(&target).is_ok_and(|there| there == bytes) {
+                continue;
+            }
+            self.replace(&target, &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Files of the makeshift identity that the image no longer lists.
+    fn remove_makeshift(&self, definition: &ImageDefinition, existing: &Map<String, Value>) {
+        for key in strings(existing, "big-data-names") {
+            if !definition.big_data().any(|piece| piece.key == key) {
+                let path = self.folder.join(&definition.id).join(big_data_file(key));
+                // A file that nothing lists only takes room.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    /// Writes beside, and renames: readers see the old file or the new one.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), AdoptError> {
+        let mut name = std::ffi::OsString::from(".tmp-podkeep-");
+        name.push(path.file_name().unwrap_or_default());
+        let beside = path.with_file_name(name);
+        let write = || -> std::io::Result<()> {
+            let mut file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&beside)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&beside, path)?;
+            match path.parent() {
+                Some(folder) => File::open(folder)?.sync_all(),
+                None => Ok(()),
+            }
+        };
+        write().map_err(|error| {
+            // It is nothing that anybody would read.
+            let _ = std::fs::remove_file(&beside);
+            AdoptError::new("write", path, error)
+        })
+    }
+}
+
+/// The exclusive lock on images.lock, until it is dropped.
+struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Tells whoever has images.json in memory that it changes.
+    fn mark(&self) -> Result<(), AdoptError> {
+        let failed = |error: std::io::Error| AdoptError::new("mark", &self.path, error);
+        let now = crate::clock::now();
+        let nanos = (now.secs as u64)
+            .wrapping_mul(1_000_000_000)
+            .wrapping_add(u64::from(now.nanos));
+        let mut random = [0; TOKEN_RANDOM_BYTES];
+        getrandom::fill(&mut random).map_err(|error| failed(std::io::Error::other(error)))?;
+        let mut token = Vec::new();
+        token.extend_from_slice(&nanos.to_le_bytes());
+        token.extend_from_slice(&1u64.to_le_bytes());
+        token.extend_from_slice(&std::process::id().to_le_bytes());
+        token.extend_from_slice(&random);
+        self.file.write_all_at(&token, 0).map_err(failed)
+    }
+}
+
+/// Which of the snapshot's names the image gets.
+struct Names {
+    retag: bool,
+    ours: Vec<String>,
+    adoption: Adoption,
+}
+
+impl Names {
+    fn new(definition: &ImageDefinition, retag: bool) -> Self {
+        Self {
+            retag,
+            ours: definition.names().map(str::to_owned).collect(),
+            adoption: Adoption::default(),
+        }
+    }
+
+    /// Settles the names that this entry, another image's, has too: a name belongs to one image.
+    /// Returns whether the entry lost some.
+    fn settle(&mut self, entry: &mut Map<String, Value>) -> bool {
+        let shared: Vec<String> = strings(entry, "names")
+            .filter(|name| self.ours.iter().any(|ours| ours == name))
+            .map(str::to_owned)
+            .collect();
+        if shared.is_empty() {
+            return false;
+        }
+        let id = entry.get("id").and_then(Value::as_str).unwrap_or_default();
+        let told: Vec<_> = shared
+            .iter()
+            .map(|name| (name.clone(), id.to_owned()))
+            .collect();
+        if self.retag {
+            self.adoption.taken.extend(told);
+            let left: Vec<&str> = strings(entry, "names")
+                .filter(|name| !shared.iter().any(|shared| shared == name))
+                .collect();
+            let left = json!(left);
+            entry.insert("names".into(), left);
+            return true;
+        }
+        self.adoption.left.extend(told);
+        self.ours.retain(|name| !shared.contains(name));
+        false
+    }
+}
+
+/// The image's new entry.
+fn merged(
+    definition: &ImageDefinition,
+    existing: &Map<String, Value>,
+    before: Before,
+    names: &[String],
+) -> Map<String, Value> {
+    let mut entry = definition.entry.clone();
+    // Copies of layers for user namespaces are the old host's.
+    for field in ["layer", "mapped-layers"] {
+        match existing.get(field) {
+            Some(value) => entry.insert(field.into(), value.clone()),
+            None => entry.remove(field),
+        };
+    }
+    entry.insert("names".into(), json!(names));
+    if before == Before::Loaded {
+        return entry;
+    }
+    for field in ["names", "names-history", "big-data-names"] {
+        let mut values: Vec<&str> = strings(&entry, field).collect();
+        for value in strings(existing, field) {
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        if !values.is_empty() {
+            let values = json!(values);
+            entry.insert(field.into(), values);
+        }
+    }
+    for field in ["big-data-sizes", "big-data-digests"] {
+        let mut pairs = existing
+            .get(field)
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default();
+        if let Some(saved) = entry.get(field).and_then(Value::as_object) {
+            pairs.extend(saved.clone());
+        }
+        entry.insert(field.into(), Value::Object(pairs));
+    }
+    entry
+}
+
+fn strings<'e>(entry: &'e Map<String, Value>, field: &str) -> impl Iterator<Item = &'e str> {
+    let values = entry.get(field).and_then(Value::as_array);
+    values.into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn to_raw(entry: &Map<String, Value>, path: &Path) -> Result<Box<RawValue>, AdoptError> {
+    to_raw_value(entry).map_err(|error| AdoptError::new("write", path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::podman::image::LayerDefinition;
+
+    const OURS: &str = "aa";
+    const OTHER: &str = "bb";
+
+    fn object(value: Value) -> Map<String, Value> {
+        match value {
+            Value::Object(map) => map,
+            other => panic!("{other} is no object"),
+        }
+    }
+
+    fn definition() -> ImageDefinition {
+        let entry = json!({
+            "id": OURS.repeat(32),
+            "digest": "sha256:original",
+            "names": ["localhost/app:1", "localhost/app:2"],
+            "names-history": ["localhost/app:0"],
+            "layer": "the-layer-of-the-source",
+            "mapped-layers": ["m"],
+            "big-data-names": ["manifest"],
+            "big-data-sizes": {"manifest": 8},
+            "big-data-digests": {"manifest": "sha256:original"},
+            "created": "2024-01-01T00:00:00Z",
+            "flags": {"unknown": true},
+        });
+        let layer = LayerDefinition {
+            diff_id: "cd".repeat(32),
+            size: 1024,
+            compressed_digest: None,
+            compressed_size: None,
+        };
+        ImageDefinition::new(&OURS.repeat(32), object(entry), vec![layer])
+    }
+
+    struct Store {
+        folder: tempfile::TempDir,
+        big_data: tempfile::TempDir,
+    }
+
+    impl Store {
+        /// The entry of another image is written as no serialiser would.
+        fn new(other_names: &str) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let big_data = tempfile::tempdir().unwrap();
+            let (ours, other) = (OURS.repeat(32), OTHER.repeat(32));
+            let images = format!(
+                "[{{\"names\": {other_names},  \"id\":\"{other}\", \"z\": 1.50}},{{\"id\":\"{ours}\",\
+                 \"digest\":\"sha256:makeshift\",\"names\":[\"localhost/tmp/x:latest\"],\"layer\":\"top\",\
+                 \"big-data-names\":[\"manifest\",\"signature-1\"],\"big-data-sizes\":{{\"signature-1\":0}},\
+                 \"big-data-digests\":{{\"signature-1\":\"sha256:e\"}}}}]"
+            );
+            std::fs::write(folder.path().join("images.json"), images).unwrap();
+            std::fs::write(folder.path().join("images.lock"), [7; 64]).unwrap();
+            let own = folder.path().join(&ours);
+            std::fs::create_dir(&own).unwrap();
+            std::fs::write(own.join("manifest"), "makeshift").unwrap();
+            std::fs::write(own.join(big_data_file("signature-1")), "").unwrap();
+            std::fs::write(big_data.path().join("manifest"), "original").unwrap();
+            Self { folder, big_data }
+        }
+
+        fn adopt(&self, before: Before, retag: bool) -> Result<Adoption, AdoptError> {
+            let records = ImageRecords::new(self.folder.path());
+            records.adopt(&definition(), self.big_data.path(), before, retag)
+        }
+
+        fn text(&self) -> String {
+            std::fs::read_to_string(self.folder.path().join("images.json")).unwrap()
+        }
+
+        fn entry(&self, id: &str) -> Map<String, Value> {
+            let all: Vec<Map<String, Value>> = serde_json::from_str(&self.text()).unwrap();
+            let found = all.into_iter().find(|entry| entry["id"] == id.repeat(32));
+            found.unwrap()
+        }
+
+        fn files(&self) -> Vec<String> {
+            let own = self.folder.path().join(OURS.repeat(32));
+            let entries = std::fs::read_dir(own).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<String> = names.collect();
+            names.sort();
+            names
+        }
+
+        fn token(&self) -> Vec<u8> {
+            std::fs::read(self.folder.path().join("images.lock")).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_loaded_image_becomes_what_it_was_and_others_stay_to_the_byte() {
+        let store = Store::new(r#"["localhost/other:1"]"#);
+        let other = store.text().split("},").next().unwrap().to_owned();
+        let adoption = store.adopt(Before::Loaded, false).unwrap();
+        assert_eq!(adoption, Adoption::default());
+        let mut expected = definition().entry;
+        expected.insert("layer".into(), json!("top"));
+        expected.remove("mapped-layers");
+        assert_eq!(store.entry(OURS), expected);
+        assert!(store.text().starts_with(&other), "{}", store.text());
+        assert_eq!(store.files(), ["manifest"]);
+        let manifest = store.folder.path().join(OURS.repeat(32)).join("manifest");
+        assert_eq!(std::fs::read(manifest).unwrap(), b"original");
+        let token = store.token();
+        assert_eq!(token.len(), 64);
+        assert_ne!(token, [7; 64]);
+        // A second time there is nothing to do, and nobody need read it again.
+        store.adopt(Before::Loaded, false).unwrap();
+        assert_eq!(store.token(), token);
+    }
+
+    #[test]
+    fn an_image_that_was_here_keeps_what_it_has() {
+        let store = Store::new("null");
+        store.adopt(Before::Present, false).unwrap();
+        let entry = store.entry(OURS);
+        assert_eq!(
+            entry["names"],
+            json!([
+                "localhost/app:1",
+                "localhost/app:2",
+                "localhost/tmp/x:latest"
+            ])
+        );
+        assert_eq!(entry["big-data-names"], json!(["manifest", "signature-1"]));
+        assert_eq!(
+            entry["big-data-digests"],
+            json!({"manifest": "sha256:original", "signature-1": "sha256:e"})
+        );
+        assert_eq!(store.files(), [&big_data_file("signature-1"), "manifest"]);
+    }
+
+    #[test]
+    fn i_23_a_name_of_another_image_stays_there_unless_it_is_to_move() {
+        let names = r#"["localhost/app:2", "localhost/other:1"]"#;
+        let told = vec![("localhost/app:2".to_owned(), OTHER.repeat(32))];
+
+        let store = Store::new(names);
+        let adoption = store.adopt(Before::Loaded, false).unwrap();
+        assert_eq!((&adoption.left, adoption.taken.len()), (&told, 0));
+        assert_eq!(store.entry(OURS)["names"], json!(["localhost/app:1"]));
+        assert_eq!(store.entry(OTHER)["names"].as_array().unwrap().len(), 2);
+
+        let store = Store::new(names);
+        let adoption = store.adopt(Before::Loaded, true).unwrap();
+        assert_eq!((adoption.left.len(), &adoption.taken), (0, &told));
+        assert_eq!(store.entry(OURS)["names"], definition().entry["names"]);
+        assert_eq!(store.entry(OTHER)["names"], json!(["localhost/other:1"]));
+    }
+
+    #[test]
+    fn an_image_without_layers_is_made_from_nothing() {
+        let store = Store::new("null");
+        std::fs::write(store.folder.path().join("images.json"), "null").unwrap();
+        let mut list = definition();
+        list.layers.clear();
+        list.entry.remove("layer");
+        list.entry.remove("mapped-layers");
+        let records = ImageRecords::new(store.folder.path());
+        records
+            .adopt(&list, store.big_data.path(), Before::Loaded, false)
+            .unwrap();
+        assert_eq!(store.entry(OURS), list.entry);
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_understood_is_left_alone() {
+        let store = Store::new("null");
+        let images = store.folder.path().join("images.json");
+        std::fs::write(&images, "[]").unwrap();
+        let error = store.adopt(Before::Loaded, false).unwrap_err();
+        assert!(error.to_string().contains("it has no image"), "{error}");
+        std::fs::write(&images, "[{}").unwrap();
+        let error = store.adopt(Before::Loaded, false).unwrap_err();
+        assert!(error.to_string().contains("understand"), "{error}");
+        let store_two = Store::new("null");
+        std::fs::remove_file(store_two.big_data.path().join("manifest")).unwrap();
+        let before = store_two.text();
+        assert!(store_two.adopt(Before::Loaded, false).is_err());
+        assert_eq!(store_two.text(), before);
+    }
+}

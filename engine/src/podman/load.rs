@@ -1,0 +1,156 @@
+//! Loading an image's layers with Podman alone.
+//!
+//! `podman load` of a layout with uncompressed layers works with every driver and every version,
+//! and needs no other program. Layers that are in the store already, found by their DiffID, are
+//! not read from the layout and need not be in it. What Podman makes of manifest and names is
+//! makeshift: [`adopt`](super::adopt) replaces it.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use podkeep_format::id::{DiffId, hex};
+use serde_json::json;
+
+use super::command::{Podman, PodmanError, Purpose, failure};
+use super::image::{BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, big_data_entry, layer_file};
+
+/// A load that takes longer hangs. Podman copies each layer and unpacks it: some 100 MB a second.
+const LOAD_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
+/// Of what Podman says.
+const QUOTED_CHARS_MAX: usize = 1024;
+const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The host's own policy is about where images come from: this one comes from a backup of it.
+const POLICY: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
+
+/// Turns the restored tree of an image into a layout, and loads it. Layers whose tar is not there
+/// must be in the store. What is left of the tree is its big data.
+pub fn load(podman: &Podman, definition: &ImageDefinition, tree: &Path) -> Result<(), PodmanError> {
+    let purpose = Purpose {
+        action: "load",
+        object: &format!("image {}", definition.id),
+    };
+    let layout = tree.join("layout");
+    make_layout(definition, tree, &layout)
+        .map_err(|cause| PodmanError::new(purpose.action, purpose.object, cause))?;
+    let policy = tree.join("policy.json");
+    std::fs::write(&policy, POLICY)
+        .map_err(|cause| PodmanError::new("write", policy.display().to_string(), cause))?;
+    let arguments = [
+        "load".as_ref(),
+        "--quiet".as_ref(),
+        "--signature-policy".as_ref(),
+        policy.as_os_str(),
+        "--input".as_ref(),
+        layout.as_os_str(),
+    ];
+    let ended = podman.end_within(purpose, &arguments, b"", LOAD_TIME_MAX)?;
+    match ended.status.success() {
+        true => Ok(()),
+        false => Err(PodmanError {
+            cause: cause(&ended.stderr).unwrap_or_else(|| failure(purpose, &ended).cause),
+            ..failure(purpose, &ended)
+        }),
+    }
+}
+
+/// Podman tries every format that it knows, and tells of each why it is not that one. This is
+/// what it says of ours.
+fn cause(stderr: &str) -> Option<String> {
+    let line = stderr
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("* oci: "))?;
+    Some(line.chars().take(QUOTED_CHARS_MAX).collect())
+}
+
+/// The key of the configuration among the big data.
+pub fn config_key(definition: &ImageDefinition) -> Option<&str> {
+    let own = format!("sha256:{}", definition.id);
+    let mut keys = definition
+        .big_data()
+        .map(|piece| piece.key)
+        .filter(|key| key.starts_with("sha256:"));
+    let first = keys.next()?;
+    // Of an image whose layers are known by their table of contents only, the ID is no digest.
+    Some(keys.find(|key| *key == own).unwrap_or(first))
+}
+
+fn make_layout(definition: &ImageDefinition, tree: &Path, layout: &Path) -> Result<(), String> {
+    let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let blobs = layout.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs).map_err(|error| failed(&blobs, error))?;
+    let mut layers = Vec::new();
+    for (number, layer) in definition.layers.iter().enumerate() {
+        let Some(diff_id) = layer.diff_id() else {
+            return Err("a layer has no DiffID".into());
+        };
+        let tar = tree.join(LAYERS_FOLDER).join(layer_file(number, &diff_id));
+        match std::fs::rename(&tar, blobs.join(diff_id.to_hex())) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&tar, error)),
+            _ => {}
+        }
+        layers.push(json!({
+            "mediaType": LAYER_TYPE,
+            "digest": digest(&diff_id),
+            "size": layer.size,
+        }));
+    }
+    let Some(key) = config_key(definition) else {
+        return Err("it has no configuration".into());
+    };
+    let config = tree.join(BIG_DATA_FOLDER).join(big_data_entry(key));
+    let config = std::fs::read(&config).map_err(|error| failed(&config, error))?;
+    let put = |bytes: &[u8]| -> Result<serde_json::Value, String> {
+        let id = sha256(bytes);
+        let path = blobs.join(id.to_hex());
+        std::fs::write(&path, bytes).map_err(|error| failed(&path, error))?;
+        Ok(json!({"digest": digest(&id), "size": bytes.len()}))
+    };
+    let mut descriptor = put(&config)?;
+    descriptor["mediaType"] = CONFIG_TYPE.into();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": descriptor,
+        "layers": layers,
+    });
+    let mut descriptor = put(manifest.to_string().as_bytes())?;
+    descriptor["mediaType"] = MANIFEST_TYPE.into();
+    let index = json!({"schemaVersion": 2, "manifests": [descriptor]});
+    for (name, text) in [
+        ("oci-layout", json!({"imageLayoutVersion": "1.0.0"})),
+        ("index.json", index),
+    ] {
+        let path = layout.join(name);
+        std::fs::write(&path, text.to_string()).map_err(|error| failed(&path, error))?;
+    }
+    Ok(())
+}
+
+fn digest(id: &DiffId) -> String {
+    format!("sha256:{}", hex(&id.0))
+}
+
+/// Of any blob, which in a layout goes by the digest of its bytes.
+fn sha256(bytes: &[u8]) -> DiffId {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let mut id = DiffId([0; 32]);
+    id.0.copy_from_slice(digest.as_ref());
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_all_formats_that_podman_tried_the_reason_of_ours_is_told() {
+        let stderr = "Error: payload does not match any of the supported image formats:\n \
+                      * oci: writing blob: no space left\n * oci-archive: is a directory\n \
+                      * dir: open manifest.json: no such file";
+        assert_eq!(cause(stderr).unwrap(), "writing blob: no space left");
+        assert_eq!(cause("Error: killed"), None);
+    }
+}

@@ -1,0 +1,165 @@
+//! Images of real Podman hosts: from every driver onto every driver, the same image comes back.
+//!
+//! The three hosts differ in version and driver, and share one repository. What an image is, is
+//! told by Podman, by the files of containers/storage and by `find` in the mounted image, not by
+//! podkeep.
+
+use std::collections::BTreeMap;
+
+use crate::lab::{Driver, Host, Outcome, Suite};
+
+/// Prefix of every script.
+const WORDS: &str = r#"
+export PODKEEP_REPO=/share/repository PODKEEP_PASSWORD=secret
+images() { podman images -a -q --no-trunc | sort -u; }
+root() { podman info --format '{{.Store.GraphRoot}}/{{.Store.GraphDriverName}}'; }
+# Of each image one line: ID, digest, names, names by digest, layers, what is in its big data.
+identity() {
+    local id
+    for id in $(images); do
+        podman image inspect "$id" --format \
+            '{{.Id}} {{.Digest}} {{.RepoTags}} {{.RepoDigests}} {{.RootFS.Layers}} {{.NamesHistory}}' \
+            2>/dev/null || echo "$id list"
+        (cd "$(root)-images/${id#sha256:}" && sha256sum -- * | sort -k 2)
+    done
+}
+# The mounted files of one image. Folders have no size, and their times are the driver's business.
+files() {
+    local at
+    at=$(podman image mount "$1")
+    (cd "$at" && find . -type d -printf '%p %y %m %U:%G\n' -o -printf '%p %y %m %U:%G %s %T@ %l\n' \
+        | LC_ALL=C sort
+     find . -type f -exec sha256sum {} + | LC_ALL=C sort -k 2
+     getfattr -R -h -d -m '^user|^security.capability' . 2>/dev/null)
+    podman image unmount "$1" > /dev/null
+}
+# A layer that writes through a link of a lower one is unpacked beside the link by overlay, and through
+# it by the other drivers: of that image only what a container sees is the same everywhere.
+all_files() {
+    local id link
+    link=$(podman image inspect --format '{{.Id}}' localhost/odd/link:1)
+    for id in $(images); do
+        echo "== $id"
+        case $id in
+            *$link) podman run --rm --network=none "$id" /bin/cat /lib/c.so | sha256sum ;;
+            *) files "$id" 2>/dev/null || echo none ;;
+        esac
+    done
+}
+wipe() { podman rmi -a -f > /dev/null; [ -z "$(images)" ]; }
+"#;
+
+struct Lab {
+    host: Host,
+    name: String,
+}
+
+impl Lab {
+    fn new(suite: Suite, driver: Driver, share: &std::path::Path) -> Self {
+        let host = Host::up_sharing(suite, driver, share);
+        host.install_podkeep();
+        host.put(
+            std::path::Path::new(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../tests/lab/odd-images.py"
+            )),
+            "/root/odd-images.py",
+        );
+        let name = host.ok(&["hostname"]);
+        Self { host, name }
+    }
+
+    fn run(&self, script: &str) -> Outcome {
+        let script = format!("{WORDS}\n{script}");
+        self.host.run(&["bash", "-euo", "pipefail", "-c", &script])
+    }
+
+    #[track_caller]
+    fn ok(&self, script: &str) -> String {
+        let outcome = self.run(script);
+        assert_eq!(outcome.code, 0, "on {}: {script}: {outcome:?}", self.name);
+        outcome.text()
+    }
+}
+
+/// What a host's images are.
+#[derive(PartialEq, Eq)]
+struct Facts {
+    identity: String,
+    files: String,
+}
+
+impl Facts {
+    fn of(lab: &Lab) -> Self {
+        Self {
+            identity: lab.ok("identity"),
+            files: lab.ok("all_files"),
+        }
+    }
+
+    /// The first lines that differ.
+    fn differences(&self, other: &Self) -> Vec<String> {
+        let lines = |text: &str| -> Vec<String> { text.lines().map(str::to_owned).collect() };
+        let mut differences = Vec::new();
+        for (ours, theirs) in [
+            (&self.identity, &other.identity),
+            (&self.files, &other.files),
+        ] {
+            let (ours, theirs) = (lines(ours), lines(theirs));
+            differences.extend(
+                ours.iter()
+                    .filter(|l| !theirs.contains(l))
+                    .map(|l| format!("- {l}")),
+            );
+            differences.extend(
+                theirs
+                    .iter()
+                    .filter(|l| !ours.contains(l))
+                    .map(|l| format!("+ {l}")),
+            );
+        }
+        differences.truncate(40);
+        differences
+    }
+}
+
+/// I-01, I-02, I-04, I-05, I-10, I-16, I-17, I-19, I-20: twenty odd images of each of three hosts,
+/// onto each of the three.
+#[test]
+fn i_01_every_image_comes_back_the_same_from_every_driver_onto_every_driver() {
+    let share = tempfile::Builder::new()
+        .prefix("podkeep-images-")
+        .tempdir_in("/var/tmp")
+        .unwrap();
+    let labs = [
+        Lab::new(Suite::Trixie, Driver::Overlay, share.path()),
+        Lab::new(Suite::Bookworm, Driver::Vfs, share.path()),
+        Lab::new(Suite::Sid, Driver::Btrfs, share.path()),
+    ];
+    labs[0].ok("podkeep init > /dev/null");
+    let mut saved: BTreeMap<&str, Facts> = BTreeMap::new();
+    for lab in &labs {
+        let made = lab.ok("python3 /root/odd-images.py");
+        assert_eq!(made.lines().count(), 16, "{made}");
+        lab.ok("podkeep backup --all");
+        saved.insert(&lab.name, Facts::of(lab));
+        // Nothing is new: no layer is read, and nothing but snapshots is added.
+        let again = lab.ok("podkeep --json backup --all | tail -n 1");
+        assert!(again.contains(r#""chunks_new":0"#), "{again}");
+    }
+    for target in &labs {
+        for source in &labs {
+            target.ok("wipe");
+            target.ok(&format!("podkeep restore latest@{} --all", source.name));
+            let differences = saved[&source.name.as_str()].differences(&Facts::of(target));
+            assert!(
+                differences.is_empty(),
+                "from {} on {}:\n{}",
+                source.name,
+                target.name,
+                differences.join("\n")
+            );
+            target.ok("podman run --rm --network=none localhost/odd/whiteouts:1 /bin/cat /d/new > /dev/null");
+        }
+    }
+}
