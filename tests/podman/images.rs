@@ -146,8 +146,11 @@ fn i_01_every_image_comes_back_the_same_from_every_driver_onto_every_driver() {
         // Nothing is new: no layer is read, and nothing but snapshots is added.
         let again = lab.ok("podkeep --json backup --all | tail -n 1");
         assert!(again.contains(r#""chunks_new":0"#), "{again}");
+        assert!(again.contains(r#""bytes_read":0"#), "{again}");
     }
     for target in &labs {
+        // Podman alone must do.
+        target.ok("rm -f $(which skopeo containers-storage)");
         for source in &labs {
             target.ok("wipe");
             target.ok(&format!("podkeep restore latest@{} --all", source.name));
@@ -162,4 +165,115 @@ fn i_01_every_image_comes_back_the_same_from_every_driver_onto_every_driver() {
             target.ok("podman run --rm --network=none localhost/odd/whiteouts:1 /bin/cat /d/new > /dev/null");
         }
     }
+}
+
+/// A number of the summary of a `--json` run.
+fn number(summary: &str, field: &str) -> u64 {
+    let (_, rest) = summary
+        .split_once(&format!("\"{field}\":"))
+        .unwrap_or_else(|| panic!("no {field} in {summary}"));
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+fn one(suite: Suite, driver: Driver) -> (tempfile::TempDir, Lab) {
+    let share = tempfile::Builder::new()
+        .prefix("podkeep-images-")
+        .tempdir_in("/var/tmp")
+        .unwrap();
+    let lab = Lab::new(suite, driver, share.path());
+    lab.ok("podkeep init > /dev/null");
+    (share, lab)
+}
+
+/// One new layer costs one layer; a file that is in a layer and in a volume is stored once.
+#[test]
+fn only_what_is_new_is_read_and_stored() {
+    let (_share, lab) = one(Suite::Trixie, Driver::Overlay);
+    lab.host.image(crate::lab::Image::Busybox);
+    lab.ok("podkeep backup --all");
+    // Of every size that is kept in another way: in the tree, a chunk, many chunks, with zeros.
+    lab.ok(
+        "mkdir /root/new; cd /root/new; echo tiny > tiny; head -c 5000 /dev/urandom > small
+         head -c 3000000 /dev/urandom > large
+         (cat small; head -c 1000000 /dev/zero; cat small) > zeros
+         printf 'FROM localhost/lab:1\nCOPY . /new\n' > ../Containerfile
+         podman build -q --layers -t localhost/lab:2 -f ../Containerfile . > /dev/null",
+    );
+    let summary = lab.ok("podkeep --json backup --all | tail -n 1");
+    let (read, added) = (
+        number(&summary, "bytes_read"),
+        number(&summary, "bytes_added"),
+    );
+    assert!((4_000_000..4_300_000).contains(&read), "{summary}");
+    assert!((3_000_000..3_200_000).contains(&added), "{summary}");
+    lab.ok("podman volume create new > /dev/null
+         cp -a /root/new/. $(podman volume inspect new --format '{{.Mountpoint}}')");
+    let summary = lab.ok("podkeep --json backup volume:new | tail -n 1");
+    assert!(number(&summary, "bytes_added") < 30_000, "{summary}");
+}
+
+/// A restore that is killed is finished by the next one, and nothing makeshift stays.
+#[test]
+fn a_killed_restore_is_done_again() {
+    let (_share, lab) = one(Suite::Trixie, Driver::Vfs);
+    lab.ok("python3 /root/odd-images.py plain; podkeep backup --all");
+    let saved = lab.ok("identity");
+    let ids = lab.ok("images");
+    for moment in ["0.3", "0.6", "1.0", "1.5", "2.2"] {
+        lab.ok("wipe");
+        lab.ok(&format!(
+            "timeout -s KILL {moment} podkeep restore latest --all > /dev/null 2>&1 || true"
+        ));
+        lab.ok("podkeep restore latest --all");
+        assert_eq!(lab.ok("identity"), saved, "killed after {moment} s");
+        assert_eq!(lab.ok("images"), ids);
+        assert_eq!(lab.ok("ls -A /var/lib/podkeep/images"), "");
+    }
+}
+
+#[test]
+fn i_23_a_name_of_another_image_moves_only_when_it_is_told_to() {
+    let (_share, lab) = one(Suite::Sid, Driver::Overlay);
+    lab.ok("python3 /root/odd-images.py plain; podkeep backup image:odd/plain:1");
+    let id = |name: &str| {
+        lab.ok(&format!(
+            "podman image inspect --format '{{{{.Id}}}}' {name}"
+        ))
+    };
+    let (saved, other) = (id("localhost/odd/plain:1"), id("localhost/odd/docker:1"));
+    lab.ok(
+        "podman rmi localhost/odd/plain:1; podman tag localhost/odd/docker:1 localhost/odd/plain:1",
+    );
+    let outcome = lab.run("podkeep restore latest image:localhost/odd/plain:1");
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(
+        said.contains(&other) && said.contains("--retag moves it"),
+        "{said}"
+    );
+    assert_eq!(id("localhost/odd/plain:1"), other);
+    assert_eq!(id(&saved), saved, "restored without the name");
+    lab.ok("podkeep restore latest image:localhost/odd/plain:1 --retag");
+    assert_eq!(id("localhost/odd/plain:1"), saved);
+    assert_eq!(id("localhost/odd/docker:1"), other);
+    // I-08: what shares layers with an image that goes stays whole.
+    lab.ok("podman rmi -f localhost/odd/docker:1 > /dev/null");
+    lab.ok("podman run --rm --network=none localhost/odd/plain:1 /bin/cat /srv/other > /dev/null");
+}
+
+#[test]
+fn i_22_nothing_is_written_where_configuration_and_database_disagree() {
+    let (_share, lab) = one(Suite::Trixie, Driver::Vfs);
+    lab.ok("python3 /root/odd-images.py plain; podkeep backup image:odd/plain:1");
+    lab.ok("wipe; sed -i 's/driver = .*/driver = \"overlay\"/' /etc/containers/storage.conf");
+    let outcome = lab.run("podkeep restore latest image:odd/plain:1");
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(
+        said.contains("the driver overlay") && said.contains("database says vfs"),
+        "{said}"
+    );
+    lab.ok("sed -i 's/driver = .*/driver = \"vfs\"/' /etc/containers/storage.conf");
+    lab.ok("podkeep restore latest image:odd/plain:1");
 }

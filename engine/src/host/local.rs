@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use podkeep_format::id::SnapshotId;
 use podkeep_format::item::{Item, ItemKind};
@@ -23,7 +24,7 @@ use crate::fs::{
     WriteBatch, WriteOutcome,
 };
 use crate::monitor::{Finding, FindingKind};
-use crate::podman::Podman;
+use crate::podman::{Podman, StoreInfo};
 
 /// This host, reached in-process.
 pub struct LocalHost {
@@ -35,13 +36,37 @@ pub struct LocalHost {
 
 struct LocalPodman {
     podman: Podman,
+    info: OnceLock<StoreInfo>,
     volumes: Volumes,
     images: Images,
 }
 
 impl LocalPodman {
-    fn inventory(&self) -> Result<Inventory, HostError> {
+    /// Whether configuration and database agree on the driver: nothing may come to lie in a second
+    /// store beside the first.
+    fn require_one_driver(&self) -> Result<(), HostError> {
+        let info = self.info()?;
+        match &info.disagreement {
+            None => Ok(()),
+            Some(cause) => Err(HostError::Refused {
+                object: "Podman's store".into(),
+                cause: cause.clone(),
+                hint: "make storage.conf say what the store is".into(),
+            }),
+        }
+    }
+
+    /// Asked for once: a run restores many items.
+    fn info(&self) -> Result<&StoreInfo, HostError> {
+        if let Some(info) = self.info.get() {
+            return Ok(info);
+        }
         let info = self.podman.info()?;
+        Ok(self.info.get_or_init(|| info))
+    }
+
+    fn inventory(&self) -> Result<Inventory, HostError> {
+        let info = self.info()?.clone();
         let mut inventory = Inventory {
             volumes: self.volumes.inventory()?,
             ..Inventory::default()
@@ -83,6 +108,7 @@ impl LocalHost {
         self.podman = podman.map(|podman| LocalPodman {
             volumes: Volumes::new(podman.clone(), self.state.clone()),
             images: Images::new(podman.clone(), self.state.clone()),
+            info: OnceLock::new(),
             podman,
         });
         self
@@ -285,17 +311,17 @@ impl Target for LocalHost {
     }
 
     fn plan(&self, request: &WriteRequest) -> Result<PlacePlan, HostError> {
-        if let Place::Item { item, definition } = &request.place {
+        if let Place::Item { item, definition } = &request.place
+            && item.kind != ItemKind::Path
+        {
             let definition = definition.as_deref();
-            match item.kind {
-                ItemKind::Volume => {
-                    return self.podman(item)?.volumes.plan(request, item, definition);
-                }
-                ItemKind::Image => {
-                    return self.podman(item)?.images.plan(request, item, definition);
-                }
-                _ => {}
-            }
+            let podman = self.podman(item)?;
+            podman.require_one_driver()?;
+            return match item.kind {
+                ItemKind::Volume => podman.volumes.plan(request, item, definition),
+                ItemKind::Image => podman.images.plan(request, item, definition),
+                _ => Err(not_here(item)),
+            };
         }
         let destination = destination(request)?;
         let path = full_path(&destination);

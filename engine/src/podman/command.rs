@@ -22,8 +22,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use serde::de::DeserializeOwned;
 
-use super::storage::{StorageDriver, StoragePlaces};
-
 /// Variables that a podman child may see.
 const VARIABLES: &[&str] = &[
     "PATH",
@@ -106,18 +104,6 @@ pub(super) struct Ended {
     pub stderr: String,
 }
 
-/// Podman's store, as `podman info` tells of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreInfo {
-    /// The storage driver: "overlay".
-    pub driver: String,
-    /// Where its images and layers are. `None`: the driver is not one that podkeep reads.
-    pub places: Option<StoragePlaces>,
-    /// Where the volumes are.
-    pub volume_path: PathBuf,
-    pub version: String,
-}
-
 /// A podman that can be run.
 #[derive(Clone, Debug)]
 pub struct Podman {
@@ -154,58 +140,10 @@ impl Podman {
         })
     }
 
-    pub fn info(&self) -> Result<StoreInfo, PodmanError> {
-        #[derive(serde::Deserialize)]
-        struct Info {
-            store: Store,
-            version: Version,
-        }
-        #[derive(serde::Deserialize)]
-        struct Store {
-            #[serde(rename = "graphDriverName")]
-            driver: String,
-            #[serde(rename = "volumePath")]
-            volume_path: PathBuf,
-            #[serde(rename = "graphRoot", default)]
-            graph_root: PathBuf,
-            #[serde(rename = "runRoot", default)]
-            run_root: PathBuf,
-            #[serde(rename = "graphOptions", default)]
-            options: Option<serde_json::Map<String, serde_json::Value>>,
-            #[serde(rename = "transientStore", default)]
-            transient: bool,
-        }
-        #[derive(serde::Deserialize)]
-        struct Version {
-            #[serde(rename = "Version")]
-            version: String,
-        }
-        let purpose = Purpose {
-            action: "ask",
-            object: "Podman about its store",
-        };
-        let info: Info = self.json(purpose, &["info", "--format", "json"])?;
-        if !info.store.volume_path.is_absolute() {
-            return Err(purpose.error("its volume path is not absolute"));
-        }
-        let store = info.store;
-        let driver = StorageDriver::from_word(&store.driver);
-        let places = driver
-            .filter(|_| store.graph_root.is_absolute())
-            .map(|driver| StoragePlaces {
-                driver,
-                graph_root: store.graph_root,
-                run_root: store.run_root,
-                image_store: None,
-                additional_stores: additional_stores(&store.options.unwrap_or_default()),
-                transient: store.transient,
-            });
-        Ok(StoreInfo {
-            driver: store.driver,
-            places,
-            volume_path: store.volume_path,
-            version: info.version.version,
-        })
+    /// A variable that its children see.
+    pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
+        let found = self.environment.iter().find(|(other, _)| other == name);
+        found.map(|(_, value)| value.as_os_str())
     }
 
     /// A call whose standard output is JSON.
@@ -298,29 +236,6 @@ impl Podman {
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
         })
     }
-}
-
-/// Stores that are only read. One is an option `DRIVER.imagestore`; newer versions list several as
-/// `DRIVER.additionalImageStores`.
-fn additional_stores(options: &serde_json::Map<String, serde_json::Value>) -> Vec<PathBuf> {
-    let mut stores: Vec<PathBuf> = Vec::new();
-    for (name, value) in options {
-        let listed = match name.rsplit('.').next() {
-            Some("additionalImageStores") => value.as_array().cloned().unwrap_or_default(),
-            Some("imagestore") => vec![value.clone()],
-            _ => continue,
-        };
-        for path in listed
-            .iter()
-            .filter_map(|path| path.as_str())
-            .map(PathBuf::from)
-        {
-            if path.is_absolute() && !stores.contains(&path) {
-                stores.push(path);
-            }
-        }
-    }
-    stores
 }
 
 pub(super) fn parse<T: DeserializeOwned>(
@@ -491,32 +406,5 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = (OsString::from("PATH"), folder.path().as_os_str().to_owned());
         assert!(Podman::find(&[path]).is_none());
-    }
-
-    #[test]
-    fn the_store_is_what_podman_says() {
-        let folder = tempfile::tempdir().unwrap();
-        let podman = fake(
-            folder.path(),
-            r#"echo '{"store":{"graphDriverName":"vfs","volumePath":"/v","graphRoot":"/g","runRoot":"/r",
-                "graphOptions":{"vfs.imagestore":"/a","vfs.additionalImageStores":["/b","/a"],
-                "overlay.mount_program":{"Executable":"/x"}},"x":1},"version":{"Version":"5.4.2"}}'"#,
-        );
-        let info = podman.info().unwrap();
-        let places = info.places.unwrap();
-        assert_eq!(places.graph_root, Path::new("/g"));
-        let stores: Vec<&str> = places
-            .additional_stores
-            .iter()
-            .filter_map(|p| p.to_str())
-            .collect();
-        assert_eq!(stores, ["/b", "/a"]);
-        assert_eq!(
-            (info.driver.as_str(), info.version.as_str()),
-            ("vfs", "5.4.2")
-        );
-        assert_eq!(info.volume_path, Path::new("/v"));
-        let podman = fake(folder.path(), "echo nonsense");
-        assert!(podman.info().unwrap_err().cause.contains("not understood"));
     }
 }

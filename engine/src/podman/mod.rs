@@ -3,6 +3,7 @@
 mod adopt;
 mod command;
 mod image;
+mod info;
 mod layer;
 mod load;
 mod prime;
@@ -11,11 +12,12 @@ mod tar_split;
 mod volume;
 
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
-pub use command::{Podman, PodmanError, StoreInfo};
+pub use command::{Podman, PodmanError};
 pub use image::{
     BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LayerDefinition, ShownImage, big_data_entry,
     inspect_image, layer_file, layer_of_file,
 };
+pub use info::StoreInfo;
 pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
 pub use load::load as load_image;
 pub use prime::{Primer, SEED_NAME, remove_seed};
