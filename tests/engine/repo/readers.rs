@@ -18,7 +18,7 @@ use podkeep_engine::repo::{RepoError, Repository};
 use podkeep_engine::store::faults::{Effect, Fault, Faults};
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_engine::store::recording::Op;
-use podkeep_engine::store::{ObjectName, ObjectStore, StoreErrorKind};
+use podkeep_engine::store::{ObjectName, StoreErrorKind};
 use podkeep_format::item::Item;
 use podkeep_format::lease::Purpose;
 
