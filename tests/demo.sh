@@ -26,14 +26,21 @@ podkeep on real Podman hosts
   builds     podkeep itself, optimised, in ${CARGO_TARGET_DIR:-target/}, about 1 GB
   caches     root file systems of Podman hosts in $PODKEEP_LAB_CACHE, about 2 GB
   uses       /var/tmp for hosts and repository, about 4 GB, removed again
-  takes      on two cores about 10 minutes the first time, then 4
+  takes      on two cores about 10 minutes the first time, then less than 3
 INTRO
 install_packages "${missing[@]}"
 
 PODKEEP_LAB_RUN=$(mktemp -d /var/tmp/podkeep-lab-XXXXXXXX)
 export PODKEEP_LAB_RUN PODKEEP_LAB_OWNER=$$ PODKEEP_LAB_SHARE=$PODKEEP_LAB_RUN/share
-bases=
-trap '[ -z "$bases" ] || kill -- "-$bases" 2>/dev/null || true; "$lab" down-all' EXIT
+# What runs beside the demonstration does so in a process group of its own: a job in the background
+# does not see Ctrl-C.
+beside=
+stop_beside() {
+    [ -n "$beside" ] || return 0
+    kill -- "-$beside" 2>/dev/null || true
+    wait "$beside" 2>/dev/null || true
+}
+trap 'stop_beside; "$lab" down-all' EXIT
 trap 'echo; echo "Stopped; cleaning up." >&2; exit 130' INT
 trap 'exit 143' TERM
 mkdir "$PODKEEP_LAB_SHARE" "$PODKEEP_LAB_SHARE/truth"
@@ -62,13 +69,17 @@ bytes_of_volumes() {
 }
 bytes_of_repository() { du -sb "$PODKEEP_LAB_SHARE/repository" | cut -f 1; }
 
-# Writes what the volumes of a host are into a folder of the share: list_volumes HOST FOLDER
+# Writes what the volumes of a host are into a folder of the share, all of them at once:
+# list_volumes HOST FOLDER
 list_volumes() {
     mkdir -p "$PODKEEP_LAB_SHARE/$2"
     "$lab" exec "$1" bash -euc 'cd "/share/$1"; podman volume ls -q | sort > names
+        jobs=()
         for name in $(cat names); do
-            bash /root/listing.sh "/var/lib/containers/storage/volumes/$name/_data" > "$name.list"
-        done' list "$2"
+            bash /root/listing.sh "/var/lib/containers/storage/volumes/$name/_data" > "$name.list" &
+            jobs+=($!)
+        done
+        for job in "${jobs[@]}"; do wait "$job"; done' list "$2"
 }
 
 # Sets `differences` to the count of facts that are not as on web1 after the last backup, shows the
@@ -108,7 +119,7 @@ backup() {
 # restore HOST WHAT: restores everything there, compares, starts containers, compares again, and looks
 # whether the databases start.
 restore() {
-    local begin took name sums
+    local begin took sums
     begin=$(now_ms)
     podkeep_on "$1" restore latest --all
     took=$(($(now_ms) - begin))
@@ -116,9 +127,12 @@ restore() {
     row "restored on $2" "$(human "$size")" - "$(seconds $took)" "$differences"
     # Podman seeds and re-owns a volume from the image's folder at its first mount, unless it knows
     # that the volume has been used.
-    for name in "${volumes[@]}"; do
-        "$lab" exec "$1" podman run --rm --network=none -v "$name:/seed" localhost/lab:1 /bin/true
-    done
+    "$lab" exec "$1" bash -euc 'jobs=()
+        for name; do
+            podman run --rm --network=none -v "$name:/seed" localhost/lab:1 /bin/true &
+            jobs+=($!)
+        done
+        for job in "${jobs[@]}"; do wait "$job"; done' mount "${volumes[@]}"
     compare "$1" "$1-mounted"
     row "  and mounted by a container" - - - "$differences"
     sums=$(data "$1" sums) || die "the databases on $1 are not what they were"
@@ -127,13 +141,16 @@ restore() {
 }
 
 title "Building podkeep and the hosts' file systems"
-# The hosts beside the compiler, in a process group of their own: a job in the background does not see
-# Ctrl-C.
 setsid "$lab" base trixie bookworm sid postgres < /dev/null > /dev/null &
-bases=$!
+beside=$!
 cargo build --locked --release -p podkeep
-wait "$bases" || die "cannot build the hosts' file systems"
-bases=
+wait "$beside" || die "cannot build the hosts' file systems"
+# The other hosts boot and get their images while the first one is worked on.
+export lab
+export -f new_host
+setsid bash -euc 'new_host web2 bookworm vfs; new_host web3 sid btrfs' \
+    < /dev/null > "$PODKEEP_LAB_RUN/others.log" 2>&1 &
+beside=$!
 
 title "Host web1: PostgreSQL and SQLite under load, logs, 50,000 small files; then a power cut"
 new_host web1 trixie overlay
@@ -168,11 +185,11 @@ title "All containers and volumes of web1 are destroyed, then restored"
 restore web1 "overlay, Podman 5.4 (where they were)"
 
 title "Restored on a host with Podman 4.3 and the vfs driver"
-new_host web2 bookworm vfs
+wait "$beside" || { cat "$PODKEEP_LAB_RUN/others.log" >&2; die "cannot make the other hosts"; }
+beside=
 restore web2 "vfs, Podman 4.3"
 
 title "Restored on a host with Podman 5.8 and the btrfs driver"
-new_host web3 sid btrfs
 restore web3 "btrfs, Podman 5.8"
 
 printf '\n%-46s %9s %9s %8s %11s\n' "" size added seconds differences
