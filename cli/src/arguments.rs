@@ -98,7 +98,7 @@ pub struct Global {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 
-    /// Say more: all paths of a warning, what vanished while it was read
+    /// Say more: all paths of a warning, what vanished while it was read, what proves an image
     #[arg(short, long, global = true)]
     pub verbose: bool,
 }

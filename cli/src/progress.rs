@@ -118,7 +118,7 @@ impl Monitor for Reporter<'_> {
             return;
         }
         let shown = match finding.kind {
-            FindingKind::Vanished => self.output.manner.verbose,
+            FindingKind::Vanished | FindingKind::Proof => self.output.manner.verbose,
             FindingKind::Note => !self.output.manner.quiet,
             _ => true,
         };
@@ -224,10 +224,10 @@ fn style(template: &str) -> ProgressStyle {
 
 /// `volume:web:/a: cannot read it: Permission denied`, with further paths behind.
 fn finding_text(finding: &Finding, paths_max: usize) -> String {
-    let word = if finding.kind.is_warning() {
-        "Warning"
-    } else {
-        "Note"
+    let word = match finding.kind {
+        FindingKind::Proof => "Proof",
+        kind if kind.is_warning() => "Warning",
+        _ => "Note",
     };
     let joint = if finding.object.starts_with("path:") {
         "/"

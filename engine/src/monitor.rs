@@ -39,6 +39,8 @@ pub enum FindingKind {
     Healed,
     /// A volume that could not be read because it is not mounted, empty where it was not, ...
     Volume,
+    /// What was restored was compared with what was saved, and is equal: for who asks for it.
+    Proof,
     /// Worth saying, not a warning: never changes the exit code.
     Note,
 }
@@ -55,13 +57,14 @@ impl FindingKind {
             Self::Damaged => "damaged",
             Self::Healed => "healed",
             Self::Volume => "volume",
+            Self::Proof => "proof",
             Self::Note => "note",
         }
     }
 
     /// Whether a finding of this kind makes the run end with exit code 3.
     pub const fn is_warning(self) -> bool {
-        !matches!(self, Self::Note | Self::Vanished)
+        !matches!(self, Self::Note | Self::Proof | Self::Vanished)
     }
 
     /// Whether it makes the snapshot incomplete.

@@ -534,7 +534,7 @@ impl TreeWriter for VolumeWriter {
     }
 }
 
-fn finding(item: &Item, kind: FindingKind, message: String) -> Finding {
+pub(super) fn finding(item: &Item, kind: FindingKind, message: String) -> Finding {
     Finding {
         object: item.to_string(),
         kind,

@@ -67,6 +67,11 @@ pub fn backup(
         options,
         monitor: &counting,
         inventory: &inventory,
+        images: inventory
+            .images
+            .iter()
+            .map(|image| (image.item(), image))
+            .collect(),
         id: RunId(random().map_err(OperationError::Repository)?),
         started: now(),
         growth_before: repo.traffic().growth(),
@@ -198,6 +203,7 @@ struct Run<'a> {
     options: &'a BackupOptions,
     monitor: &'a Counting<'a>,
     inventory: &'a Inventory,
+    images: HashMap<Item, &'a ImageFacts>,
     id: RunId,
     started: Time,
     growth_before: u64,
@@ -407,11 +413,7 @@ impl Run<'_> {
         item: &Item,
     ) -> OperationResult<Vec<host::KnownLayer>> {
         let mut known = Vec::new();
-        let image = self
-            .inventory
-            .images
-            .iter()
-            .find(|image| image.item() == *item);
+        let image = self.images.get(item);
         for diff_id in image.map_or(&[][..], |image| &image.layers[..]) {
             let Session { layers, writer, .. } = session;
             if let Some(layer) = layers.find(self.repo, writer, *diff_id, self.monitor)? {
@@ -426,9 +428,8 @@ impl Run<'_> {
     }
 
     fn aliases(&self, item: &Item) -> Vec<String> {
-        let mut images = self.inventory.images.iter();
-        let image = images.find(|image| image.item() == *item);
-        image.map_or_else(Vec::new, ImageFacts::aliases)
+        let image = self.images.get(item);
+        image.map_or_else(Vec::new, |image| image.aliases())
     }
 
     fn scan(&self, writer: &mut Writer, request: &ScanRequest) -> OperationResult<ItemRead> {

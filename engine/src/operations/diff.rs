@@ -5,7 +5,7 @@
 //! and only new ones are kept in memory.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::iter::Peekable;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -74,11 +74,11 @@ pub fn diff(
             for finding in &inventory.findings {
                 monitor.finding(finding.clone());
             }
-            let there = host_select::nameable(&inventory);
+            let there = host_select::nameable(&inventory).into_iter();
+            let there: HashSet<Item> = there.map(|named| named.item).collect();
             for stored in &older.items {
                 let item = &stored.header.item;
-                let gone =
-                    item.kind != ItemKind::Path && !there.iter().any(|named| named.item == *item);
+                let gone = item.kind != ItemKind::Path && !there.contains(item);
                 let live = if gone {
                     Some((Nodes::stored(&reader), None))
                 } else {

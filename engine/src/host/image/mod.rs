@@ -18,7 +18,7 @@ use podkeep_format::id::DiffId;
 use podkeep_format::item::{Escaped, Item};
 
 use super::lock::{ItemLock, make_private};
-use super::volume::not_here;
+use super::volume::{finding, not_here};
 use super::{Existing, HostError, ImageFacts, OpenItem, PlacePlan, ScanRequest, WriteRequest};
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
 use crate::fs::{FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome};
@@ -467,7 +467,8 @@ impl TreeWriter for ImageWriter {
             .adopt(&definition, &folder.join(BIG_DATA_FOLDER), before, retag)
             .map_err(|error| failed(&error))?;
         findings.extend(told(&item, &adoption));
-        prove(&podman, &definition, &adoption).map_err(|cause| failed(&cause))?;
+        let proof = prove(&podman, &definition, &adoption).map_err(|cause| failed(&cause))?;
+        findings.push(finding(&item, FindingKind::Proof, proof));
         // What is left is the state folder's own, and a later restore clears it away.
         let _ = std::fs::remove_dir_all(&folder);
         let _ = std::fs::remove_file(&mark);
@@ -481,29 +482,26 @@ impl TreeWriter for ImageWriter {
 
 /// What became of names that another image has.
 fn told(item: &Item, adoption: &Adoption) -> Vec<Finding> {
-    let finding = |kind, message| Finding {
-        object: item.to_string(),
-        kind,
-        snapshots: Vec::new(),
-        paths: Vec::new(),
-        message,
-    };
     let left = adoption.left.iter().map(|(name, id)| {
         let message = format!("the name {name} stays with image {id}; --retag moves it");
-        finding(FindingKind::NotRestored, message)
+        finding(item, FindingKind::NotRestored, message)
     });
     let taken = adoption.taken.iter().map(|(name, id)| {
         let message = format!("the name {name} was taken from image {id}");
-        finding(FindingKind::Note, message)
+        finding(item, FindingKind::Note, message)
     });
     left.chain(taken).collect()
 }
 
-/// Asks Podman whether the image is what it was: ID, digest, names, layers. A manifest list has
-/// none of these to show.
-fn prove(podman: &Podman, definition: &ImageDefinition, adoption: &Adoption) -> Result<(), String> {
+/// Asks Podman whether the image is what it was: ID, digest, names, layers; says so in words. A
+/// manifest list has none of these to show.
+fn prove(
+    podman: &Podman,
+    definition: &ImageDefinition,
+    adoption: &Adoption,
+) -> Result<String, String> {
     if definition.layers.is_empty() {
-        return Ok(());
+        return Ok("its entry and big data are those that were saved".into());
     }
     let shown = inspect_image(podman, &definition.id).map_err(|error| error.to_string())?;
     let expect = |what: &str, shown: &str, saved: &str| match shown == saved {
@@ -524,11 +522,21 @@ fn prove(podman: &Podman, definition: &ImageDefinition, adoption: &Adoption) -> 
         .map(|layer| format!("sha256:{}", layer.diff_id))
         .collect();
     expect("layers", &shown.layers().join(" "), &layers.join(" "))?;
+    let mut names = 0;
     for name in definition.names() {
-        let left = adoption.left.iter().any(|(left, _)| left == name);
-        if !left && !shown.names().any(|shown| shown == name) {
+        if adoption.left.iter().any(|(left, _)| left == name) {
+            continue;
+        }
+        if !shown.names().any(|shown| shown == name) {
             return Err(format!("Podman does not show its name {name}"));
         }
+        names += 1;
     }
-    Ok(())
+    Ok(format!(
+        "Podman shows what was saved: ID {}, digest {}, {names} of {} names, {} layers",
+        definition.id,
+        definition.digest().unwrap_or("none"),
+        definition.names().count(),
+        layers.len()
+    ))
 }
