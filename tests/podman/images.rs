@@ -257,9 +257,6 @@ fn i_23_a_name_of_another_image_moves_only_when_it_is_told_to() {
     lab.ok("podkeep restore latest image:localhost/odd/plain:1 --retag");
     assert_eq!(id("localhost/odd/plain:1"), saved);
     assert_eq!(id("localhost/odd/docker:1"), other);
-    // I-08: what shares layers with an image that goes stays whole.
-    lab.ok("podman rmi -f localhost/odd/docker:1 > /dev/null");
-    lab.ok("podman run --rm --network=none localhost/odd/plain:1 /bin/cat /srv/other > /dev/null");
 }
 
 #[test]
@@ -276,4 +273,74 @@ fn i_22_nothing_is_written_where_configuration_and_database_disagree() {
     );
     lab.ok("sed -i 's/driver = .*/driver = \"vfs\"/' /etc/containers/storage.conf");
     lab.ok("podkeep restore latest image:odd/plain:1");
+}
+
+#[test]
+fn i_02_an_image_that_is_known_by_a_digest_alone_gets_no_other_name() {
+    let (_share, lab) = one(Suite::Sid, Driver::Vfs);
+    let made = lab.ok("python3 /root/odd-images.py");
+    let name = made.lines().find(|name| name.contains("@sha256:")).unwrap();
+    let identity = "identity | grep -A 3 odd/digest@";
+    let saved = lab.ok(identity);
+    lab.ok(&format!(
+        "podkeep backup image:{name}; wipe; podkeep restore latest image:{name}"
+    ));
+    assert_eq!(lab.ok(identity), saved);
+    let names = lab.ok("podman images -a --digests --format '{{.Repository}}:{{.Tag}}'");
+    assert_eq!(names, "localhost/odd/digest:<none>");
+    lab.ok(&format!("podman run --rm --network=none {name} /bin/true"));
+}
+
+#[test]
+fn i_04_all_names_come_back_also_when_the_image_is_picked_by_its_id() {
+    let (_share, lab) = one(Suite::Bookworm, Driver::Overlay);
+    lab.ok("python3 /root/odd-images.py plain");
+    let saved = lab.ok("identity | grep -A 4 odd/tags:1");
+    let id = lab.ok("podman image inspect --format '{{.Id}}' localhost/odd/tags:1");
+    let short = &id[..12];
+    lab.ok(&format!("podkeep backup image:{short}; wipe"));
+    lab.ok(&format!("podkeep restore latest image:{short}"));
+    assert_eq!(lab.ok("identity"), saved);
+    // I-05: nothing is added to names with a port, nor to those of Docker's registry.
+    let names = lab.ok("podman image inspect --format '{{join .RepoTags \" \"}}' $(images)");
+    let mut names: Vec<&str> = names.split(' ').collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "docker.io/library/z:latest",
+            "localhost/deadbeef:latest",
+            "localhost/odd/tags:1",
+            "localhost/odd/tags:two",
+            "localhost:5000/a/b:3",
+        ]
+    );
+    // I-14: each restore gives the same digests.
+    lab.ok("wipe; podkeep restore latest image:z");
+    assert_eq!(lab.ok("identity"), saved);
+}
+
+#[test]
+fn i_08_an_image_stays_whole_when_another_one_with_its_layers_goes() {
+    let (_share, lab) = one(Suite::Trixie, Driver::Btrfs);
+    lab.ok("python3 /root/odd-images.py plain");
+    let whole = lab.ok("files localhost/odd/plain:1");
+    lab.ok("podkeep backup image:odd/plain:1 image:odd/docker:1; wipe");
+    lab.ok("podkeep restore latest --all; podman rmi localhost/odd/docker:1 > /dev/null");
+    assert_eq!(lab.ok("files localhost/odd/plain:1"), whole);
+    lab.ok("podman run --rm --network=none localhost/odd/plain:1 /bin/cat /srv/other > /dev/null");
+}
+
+#[test]
+fn i_17_whiteouts_and_opaque_folders_hide_what_they_did() {
+    let (share, overlay) = one(Suite::Trixie, Driver::Overlay);
+    let vfs = Lab::new(Suite::Bookworm, Driver::Vfs, share.path());
+    overlay.ok("python3 /root/odd-images.py; podkeep backup image:odd/whiteouts:1");
+    vfs.ok("podkeep restore latest image:odd/whiteouts:1");
+    for lab in [&overlay, &vfs] {
+        let seen = lab.ok(
+            "podman run --rm --network=none localhost/odd/whiteouts:1 /bin/find /d /e /f | sort",
+        );
+        assert_eq!(seen, "/d\n/d/new\n/e\n/e/two\n/f", "on {}", lab.name);
+    }
 }

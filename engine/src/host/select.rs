@@ -161,7 +161,7 @@ mod tests {
     use super::{best, glob_matches, image_rank};
 
     #[test]
-    fn short_names_of_images_mean_what_podman_takes_them_for() {
+    fn i_05_short_names_of_images_mean_what_podman_takes_them_for() {
         let id = "0c190cc595a64c9ce859db4f59c54babf7302af61c14d50723850fb62ca992da";
         for (wanted, name, expected) in [
             ("localhost/lab:1", "localhost/lab:1", Some(0)),
