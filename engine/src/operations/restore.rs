@@ -7,7 +7,6 @@
 //! stands under a final name.
 
 mod applier;
-mod fetch;
 mod room;
 mod walk;
 

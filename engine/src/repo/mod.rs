@@ -20,6 +20,7 @@ pub mod reserve;
 mod segments;
 mod snapshots;
 mod trees;
+pub mod window;
 pub mod writer;
 
 use std::path::{Path, PathBuf};

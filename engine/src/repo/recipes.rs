@@ -6,6 +6,7 @@ use podkeep_format::tree::{Content, Piece};
 use ring::digest;
 
 use super::reader::{ChunkSlice, ContentPart, Pieces, Reader};
+use super::window::{self, WINDOW_BYTES, WINDOW_PIECES};
 use super::{RepoError, RepoResult};
 
 /// Bytes of runs that are decoded at once: at most half as many runs are in memory.
@@ -101,7 +102,7 @@ impl Reader {
     }
 
     /// Calls `each` with the bytes of a layer's tar in order, and fails at the end when their
-    /// sha256 is not the DiffID. Every chunk was checked before.
+    /// sha256 is not the DiffID. Every chunk was checked before. A window of it is in memory.
     ///
     /// An error of `each` ends it and is returned.
     pub fn rebuild<E: From<RepoError>>(
@@ -114,22 +115,25 @@ impl Reader {
             hasher.update(bytes);
             each(bytes)
         };
-        let mut kept = [Kept::default(), Kept::default()];
-        for part in self.recipe_parts(recipe) {
-            let part = part?;
-            match &part.source {
-                PartSource::Zeros => {
-                    let mut left = part.len;
-                    while left > 0 {
-                        let len = left.min(ZEROS.len() as u64);
-                        each(&ZEROS[..len as usize])?;
-                        left -= len;
+        let mut parts = self.recipe_parts(recipe);
+        loop {
+            let window = Window::gather(&mut parts)?;
+            if window.parts.is_empty() {
+                break;
+            }
+            let fetched = window::fetch(self, &window.chunks)?;
+            for part in &window.parts {
+                match &part.source {
+                    PartSource::Zeros => {
+                        let mut left = part.len;
+                        while left > 0 {
+                            let len = left.min(ZEROS.len() as u64);
+                            each(&ZEROS[..len as usize])?;
+                            left -= len;
+                        }
                     }
-                }
-                PartSource::Inline(bytes) => each(bytes)?,
-                PartSource::Chunk(slice) => {
-                    let kept = &mut kept[usize::from(part.stream == PartOf::Payloads)];
-                    each(kept.bytes(self, slice, part.len as usize)?)?;
+                    PartSource::Inline(bytes) => each(bytes)?,
+                    PartSource::Chunk(slice) => each(bytes_of(&fetched, slice, part.len)?)?,
                 }
             }
         }
@@ -154,26 +158,58 @@ fn recipe_name(id: ChunkId) -> String {
     format!("recipe {id}")
 }
 
-/// The last chunk that was read of a stream: the parts of a tar that lie in one chunk are many.
+/// Parts that follow each other, and the chunks that they need.
 #[derive(Default)]
-struct Kept(Option<(ChunkId, ChunkSlice)>);
+struct Window {
+    parts: Vec<RecipePart>,
+    chunks: Vec<ChunkId>,
+}
 
-impl Kept {
-    /// `len` bytes of a chunk.
-    fn bytes(&mut self, reader: &Reader, slice: &SliceOf, len: usize) -> RepoResult<&[u8]> {
-        let kept = match self.0.take() {
-            Some(kept) if kept.0 == slice.id => kept,
-            _ => (slice.id, reader.chunk(ChunkKind::Data, slice.id)?),
-        };
-        let chunk: &ChunkSlice = &self.0.insert(kept).1;
-        let start = slice.skip as usize;
-        match chunk.as_ref().get(start..start + len) {
-            Some(bytes) if chunk.len == slice.chunk_len as usize => Ok(bytes),
-            _ => Err(RepoError::Damaged {
-                object: format!("chunk {}", slice.id),
-                cause: "it has another length than its content says".into(),
-            }),
+impl Window {
+    fn gather(parts: &mut RecipeParts<'_>) -> RepoResult<Self> {
+        let mut window = Self::default();
+        let mut bytes = 0;
+        // The parts of a tar that lie in one chunk of headers are many.
+        let mut last = [None; 2];
+        while bytes < WINDOW_BYTES && window.parts.len() < WINDOW_PIECES {
+            let Some(part) = parts.next() else { break };
+            let part = part?;
+            if let PartSource::Chunk(slice) = &part.source {
+                let last = &mut last[usize::from(part.stream == PartOf::Payloads)];
+                if *last != Some(slice.id) {
+                    *last = Some(slice.id);
+                    window.chunks.push(slice.id);
+                    bytes += u64::from(slice.chunk_len);
+                }
+            }
+            window.parts.push(part);
         }
+        Ok(window)
+    }
+}
+
+/// `len` bytes of a chunk that was fetched.
+fn bytes_of<'w>(fetched: &'w window::Window, slice: &SliceOf, len: u64) -> RepoResult<&'w [u8]> {
+    let (buffer, range) = match fetched.chunks.get(&slice.id) {
+        Some(Ok(found)) => found,
+        Some(Err(error)) => return Err(error.clone()),
+        None => {
+            let object = format!("chunk {}", slice.id);
+            return Err(RepoError::Missing { object });
+        }
+    };
+    let start = (range.start + slice.skip) as usize;
+    let bytes = fetched.buffers.get(*buffer as usize);
+    match bytes.and_then(|bytes| bytes.get(start..start + len as usize)) {
+        Some(bytes) if range.len() == slice.chunk_len as usize => Ok(bytes),
+        _ => Err(other_length(slice)),
+    }
+}
+
+fn other_length(slice: &SliceOf) -> RepoError {
+    RepoError::Damaged {
+        object: format!("chunk {}", slice.id),
+        cause: "it has another length than its content says".into(),
     }
 }
 
@@ -298,6 +334,26 @@ impl<'r> Cursor<'r> {
             (None, None) if self.inline.is_empty() => Ok(()),
             (_, Some(Err(error))) => Err(error),
             _ => Err(wrong("a stream is longer than it says")),
+        }
+    }
+}
+
+/// The last chunk of runs that was read: a few KiB of it are taken at a time.
+#[derive(Default)]
+struct Kept(Option<(ChunkId, ChunkSlice)>);
+
+impl Kept {
+    /// `len` bytes of a chunk.
+    fn bytes(&mut self, reader: &Reader, slice: &SliceOf, len: usize) -> RepoResult<&[u8]> {
+        let kept = match self.0.take() {
+            Some(kept) if kept.0 == slice.id => kept,
+            _ => (slice.id, reader.chunk(ChunkKind::Data, slice.id)?),
+        };
+        let chunk: &ChunkSlice = &self.0.insert(kept).1;
+        let start = slice.skip as usize;
+        match chunk.as_ref().get(start..start + len) {
+            Some(bytes) if chunk.len == slice.chunk_len as usize => Ok(bytes),
+            _ => Err(other_length(slice)),
         }
     }
 }

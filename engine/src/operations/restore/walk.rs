@@ -8,7 +8,6 @@ use podkeep_format::id::{ChunkId, LinkGroup};
 use podkeep_format::tree::{Content, Entry, Node, Piece, XattrValue};
 
 use super::applier::Applier;
-use super::fetch;
 use crate::fs::{
     DirectoryNumber, FileNumber, FilePart, PartBytes, PresentQuery, WriteBatch, WriteStep,
 };
@@ -18,11 +17,10 @@ use crate::operations::{OperationError, OperationResult};
 use crate::repo::RepoResult;
 use crate::repo::reader::{Reader, is_fatal};
 use crate::repo::recipes::{PartSource, RecipePart, SliceOf};
+use crate::repo::window::{self, WINDOW_BYTES, WINDOW_PIECES};
 
-/// Content bytes, entries and pieces of one window.
-const WINDOW_BYTES: u64 = 24 << 20;
+/// Entries of one window.
 const WINDOW_ENTRIES: usize = 4096;
-const WINDOW_PIECES: usize = 1 << 16;
 
 /// A part of a file's content that is waiting in the window.
 enum WaitingPart {
@@ -352,8 +350,8 @@ impl<'r> Walk<'r> {
                 .collect();
             let reader = self.reader;
             let window = match &self.pool {
-                Some(pool) => pool.install(|| fetch::fetch(reader, &wanted)),
-                None => fetch::fetch(reader, &wanted),
+                Some(pool) => pool.install(|| window::fetch(reader, &wanted)),
+                None => window::fetch(reader, &wanted),
             }?;
             buffers = window.buffers;
             let inline = buffers.len() as u32;
@@ -534,7 +532,7 @@ fn wanted<'f>(
 fn parts(
     file: &WaitingFile,
     present: &[bool],
-    chunks: &std::collections::HashMap<ChunkId, fetch::Fetched>,
+    chunks: &std::collections::HashMap<ChunkId, window::Fetched>,
     inline: u32,
     inline_bytes: &mut Vec<u8>,
 ) -> Result<Vec<FilePart>, String> {
@@ -578,7 +576,7 @@ fn parts(
 
 /// Where a chunk of `len` bytes was fetched to.
 fn fetched(
-    chunks: &std::collections::HashMap<ChunkId, fetch::Fetched>,
+    chunks: &std::collections::HashMap<ChunkId, window::Fetched>,
     id: ChunkId,
     len: u32,
 ) -> Result<(u32, Range<u32>), String> {

@@ -1,4 +1,7 @@
-//! The content of one window: which chunks it needs, and their bytes, opened in pack order.
+//! Many chunks at once: their blocks are opened in pack order, in parallel, each once.
+//!
+//! Whoever reads much content gathers it in windows of bounded memory: chunk by chunk, a block
+//! would be opened again each time that the content comes back to it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -8,12 +11,17 @@ use podkeep_format::id::{ChunkId, ChunkKind};
 use podkeep_format::segment::{BlockPlace, Place};
 use rayon::prelude::*;
 
-use crate::repo::blocks::OpenBlock;
-use crate::repo::reader::{ChunkSlice, Reader, is_fatal};
-use crate::repo::{RepoError, RepoResult};
+use super::blocks::OpenBlock;
+use super::reader::{ChunkSlice, Reader, is_fatal};
+use super::{RepoError, RepoResult};
 
 /// Where a chunk's bytes are, or why they are nowhere.
 pub type Fetched = Result<(u32, Range<u32>), RepoError>;
+
+/// Content bytes of one window.
+pub const WINDOW_BYTES: u64 = 24 << 20;
+/// Pieces of one window.
+pub const WINDOW_PIECES: usize = 1 << 16;
 
 /// Bytes that were fetched for a window.
 #[derive(Default)]
