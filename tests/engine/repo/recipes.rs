@@ -140,7 +140,7 @@ fn a_recipe_that_lies_is_refused() {
             &|r| {
                 r.literals.content = Content::Pieces(vec![Piece::Chunk {
                     id: ChunkId([1; 32]),
-                    len: 16 << 20,
+                    len: r.literals.size as u32,
                 }]);
             },
             "missing",
