@@ -1,7 +1,7 @@
 #!/bin/bash
-# podkeep's main job on real Podman hosts, which this builds itself: volumes in use are backed up,
-# changed, backed up again, destroyed, and restored on three versions of Podman with three storage
-# drivers. A comparison that shares no code with podkeep counts the differences.
+# podkeep's main job on real Podman hosts, which this builds itself: volumes in use and images are
+# backed up, changed, backed up again, destroyed, and restored on three versions of Podman with three
+# storage drivers. A comparison that shares no code with podkeep counts the differences.
 #
 # Run it as root on Debian 12 or later, as often as you like. Ctrl-C leaves nothing behind.
 #
@@ -58,22 +58,24 @@ new_host() {
     "$lab" put "$1" target/release/podkeep /usr/local/bin/podkeep
     "$lab" put "$1" tests/lab/demo-data.sh /root/demo-data.sh
     "$lab" put "$1" tests/lab/listing.sh /root/listing.sh
-    "$lab" image "$1" busybox
-    "$lab" image "$1" postgres
 }
 # A power cut of the host, and its next boot.
 power_cut() { "$lab" crash "$1"; "$lab" up "$1"; }
 data() { "$lab" exec "$1" bash /root/demo-data.sh "$2"; }
-bytes_of_volumes() {
-    "$lab" exec web1 bash -c 'du -csB1 /var/lib/containers/storage/volumes/*/_data | tail -n 1 | cut -f 1'
+# The bytes of all volumes and images.
+bytes_of_host() {
+    "$lab" exec web1 bash -c '{ du -csB1 /var/lib/containers/storage/volumes/*/_data | tail -n 1 | cut -f 1
+        podman image inspect --format "{{.Size}}" $(podman images -q); } | awk "{ sum += \$1 } END { print sum }"'
 }
 bytes_of_repository() { du -sb "$PODKEEP_LAB_SHARE/repository" | cut -f 1; }
 
-# Writes what the volumes of a host are into a folder of the share, all of them at once:
-# list_volumes HOST FOLDER
-list_volumes() {
+# Writes what the volumes and images of a host are into a folder of the share, all volumes at once:
+# list_host HOST FOLDER
+list_host() {
     mkdir -p "$PODKEEP_LAB_SHARE/$2"
     "$lab" exec "$1" bash -euc 'cd "/share/$1"; podman volume ls -q | sort > names
+        podman images -a --no-trunc --digests --format "{{.ID}} {{.Digest}} {{.Repository}}:{{.Tag}}" \
+            | LC_ALL=C sort | tr "\n" "\0" > images.list
         jobs=()
         for name in $(cat names); do
             bash /root/listing.sh "/var/lib/containers/storage/volumes/$name/_data" > "$name.list" &
@@ -86,7 +88,7 @@ list_volumes() {
 # first of them: compare HOST FOLDER
 compare() {
     local truth=$PODKEEP_LAB_SHARE/truth found=$PODKEEP_LAB_SHARE/$2 file count
-    list_volumes "$1" "$2"
+    list_host "$1" "$2"
     differences=$(comm -3 "$truth/names" "$found/names" | wc -l)
     for file in "$truth"/*.list; do
         [ -s "$file" ] || die "the list of ${file##*/} is empty"
@@ -102,7 +104,7 @@ compare() {
 }
 
 table=() total_differences=0
-row() { table+=("$(printf '%-46s %9s %9s %8s %11s' "$@")"); }
+row() { table+=("$(printf '%-50s %9s %9s %8s %11s' "$@")"); }
 human() { numfmt --to=si --format=%.1f "$1"; }
 now_ms() { local t=$EPOCHREALTIME; echo $((${t%[.,]*} * 1000 + 10#${t#*[.,]} / 1000)); }
 seconds() { printf '%d.%d' $(($1 / 1000)) $(($1 % 1000 / 100)); }
@@ -113,7 +115,7 @@ backup() {
     before=$(bytes_of_repository); begin=$(now_ms)
     podkeep_on web1 backup --all
     took=$(($(now_ms) - begin)); after=$(bytes_of_repository)
-    row "$1" "$(human "$(bytes_of_volumes)")" "$(human $((after - before)))" "$(seconds $took)" -
+    row "$1" "$(human "$(bytes_of_host)")" "$(human $((after - before)))" "$(seconds $took)" -
 }
 
 # restore HOST WHAT: restores everything there, compares, starts containers, compares again, and looks
@@ -145,7 +147,7 @@ setsid "$lab" base trixie bookworm sid postgres < /dev/null > /dev/null &
 beside=$!
 cargo build --locked --release -p podkeep
 wait "$beside" || die "cannot build the hosts' file systems"
-# The other hosts boot and get their images while the first one is worked on.
+# The other hosts boot while the first one is worked on. They have no image and no volume.
 export lab
 export -f new_host
 setsid bash -euc 'new_host web2 bookworm vfs; new_host web3 sid btrfs' \
@@ -154,6 +156,8 @@ beside=$!
 
 title "Host web1: PostgreSQL and SQLite under load, logs, 50,000 small files; then a power cut"
 new_host web1 trixie overlay
+"$lab" image web1 busybox
+"$lab" image web1 postgres
 data web1 make
 data web1 use
 power_cut web1
@@ -166,8 +170,8 @@ title "A day of changes, and another power cut under load"
 data web1 change
 data web1 use
 power_cut web1
-list_volumes web1 truth
-size=$(bytes_of_volumes)
+list_host web1 truth
+size=$(bytes_of_host)
 
 title "Second backup, and one without changes"
 backup "second backup, after changes"
@@ -177,11 +181,12 @@ begin=$(now_ms)
 podkeep_on web1 check --read-data
 row "check of every byte in the repository" "$(human "$(bytes_of_repository)")" - "$(seconds $(($(now_ms) - begin)))" -
 
-title "All containers and volumes of web1 are destroyed, then restored"
+title "All containers, volumes and images of web1 are destroyed, then restored"
 "$lab" exec web1 bash -euc 'podman rm -f -a > /dev/null
     chattr -R -f -ia /var/lib/containers/storage/volumes || true
     podman volume rm -a > /dev/null
-    [ -z "$(podman volume ls -q)" ]; [ -z "$(ls /var/lib/containers/storage/volumes)" ]'
+    podman rmi -a -f > /dev/null
+    [ -z "$(podman images -a -q)$(podman volume ls -q)" ]; [ -z "$(ls /var/lib/containers/storage/volumes)" ]'
 restore web1 "overlay, Podman 5.4 (where they were)"
 
 title "Restored on a host with Podman 4.3 and the vfs driver"
@@ -192,7 +197,7 @@ restore web2 "vfs, Podman 4.3"
 title "Restored on a host with Podman 5.8 and the btrfs driver"
 restore web3 "btrfs, Podman 5.8"
 
-printf '\n%-46s %9s %9s %8s %11s\n' "" size added seconds differences
+printf '\n%-50s %9s %9s %8s %11s\n' "" size added seconds differences
 printf '%s\n' "${table[@]}"
 printf '\n%s on every host\n' "$first_sums"
 printf 'total: %d differences, %d s\n' "$total_differences" "$SECONDS"
