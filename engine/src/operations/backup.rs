@@ -27,7 +27,7 @@ use super::pump::{Sink, pump};
 use super::{
     BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
 };
-use crate::fs::{FoundChunk, ScanOutcome, ScannedLayer};
+use crate::fs::{FoundChunk, FsErrorKind, ScanOutcome, ScannedLayer};
 use crate::host::{self, HostError, ImageFacts, Inventory, ScanRequest, Source, select};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::index::Index;
@@ -338,7 +338,16 @@ impl Run<'_> {
                 return Err(error.into());
             }
             Err(OperationError::Host(error)) => {
-                self.fail_item(job.item, &error);
+                match self.is_gone(&job.item, &error)? {
+                    true => self.monitor.finding(Finding {
+                        object: text,
+                        kind: FindingKind::Vanished,
+                        snapshots: Vec::new(),
+                        paths: Vec::new(),
+                        message: "it was removed before it could be read".into(),
+                    }),
+                    false => self.fail_item(job.item, &error),
+                }
                 return Ok(None);
             }
             Err(error) => return Err(error),
@@ -466,6 +475,20 @@ impl Run<'_> {
             bytes_new: writer.counts().bytes_new - new_before,
             complete,
         })
+    }
+
+    /// Whether an image that cannot be read is no longer on the host: on a host that builds and
+    /// prunes images that is no failure.
+    fn is_gone(&self, item: &Item, error: &HostError) -> OperationResult<bool> {
+        let not_found = match error {
+            HostError::Fs(error) => error.kind == FsErrorKind::NotFound,
+            _ => false,
+        };
+        let Some(image) = self.images.get(item).filter(|_| not_found) else {
+            return Ok(false);
+        };
+        let now = self.source.inventory()?;
+        Ok(!now.images.iter().any(|other| other.id == image.id))
     }
 
     fn fail_item(&mut self, item: Item, error: &HostError) {

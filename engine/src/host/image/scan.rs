@@ -262,7 +262,11 @@ fn read_layer(
 
 /// What could not be read is named with the item that needs it.
 fn layer_error(item: &str, error: &LayerError) -> FsError {
-    FsError::new("read", item.as_bytes(), FsErrorKind::Other, error)
+    let kind = match error {
+        LayerError::Gone { .. } => FsErrorKind::NotFound,
+        _ => FsErrorKind::Other,
+    };
+    FsError::new("read", item.as_bytes(), kind, error)
 }
 
 /// Makes the tree, once all layers are read.
