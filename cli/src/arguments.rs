@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    failed or refused, nothing matched, or check found damage that it could not heal
+  1    failed or refused, nothing matched, or check or doctor found damage that remains
   2    wrong usage
   3    finished with warnings, something is missing, or an incomplete snapshot was used
   10   there is no repository at that place
@@ -147,6 +147,11 @@ pub enum Command {
     Restore(Restore),
     /// Verify that every snapshot can be restored, and heal what can be healed
     Check(Check),
+    /// Verify the images and layers in this host's own store
+    ///
+    /// Needs no repository and changes nothing: every layer is read and compared with the digest
+    /// that its image has of it. Says of each damage which images it hits and what puts it right.
+    Doctor(Doctor),
     /// Manage the keys and passphrases that open the repository
     #[command(subcommand, arg_required_else_help = true)]
     Key(Key),
@@ -331,6 +336,9 @@ pub struct Check {
     pub endorse: bool,
 }
 
+#[derive(Args, Debug)]
+pub struct Doctor {}
+
 #[derive(Subcommand, Debug)]
 pub enum Key {
     /// Add a passphrase that reads everything
@@ -412,6 +420,7 @@ impl Command {
             Self::Stats(_) => "stats",
             Self::Restore(_) => "restore",
             Self::Check(_) => "check",
+            Self::Doctor(_) => "doctor",
             Self::Key(Key::Add(_)) => "key add",
             Self::Key(Key::List(_)) => "key list",
             Self::Key(Key::Remove(_)) => "key remove",

@@ -232,6 +232,13 @@ pub enum Summary {
         findings: u64,
         seconds: f64,
     },
+    Doctor {
+        images: u64,
+        layers: u64,
+        damaged: u64,
+        findings: u64,
+        seconds: f64,
+    },
     Keys {
         keys: u64,
         findings: u64,
@@ -677,6 +684,16 @@ mod tests {
                     chunks: 0,
                     damaged: 0,
                     healed: 0,
+                    findings: 0,
+                    seconds: 0.0,
+                },
+            ),
+            (
+                "doctor",
+                Summary::Doctor {
+                    images: 0,
+                    layers: 0,
+                    damaged: 0,
                     findings: 0,
                     seconds: 0.0,
                 },

@@ -93,11 +93,20 @@ impl LocalHost {
     }
 
     fn podman(&self, item: &Item) -> Result<&LocalPodman, HostError> {
+        self.podman_for(item)
+    }
+
+    /// `object`: what it is needed for.
+    fn podman_for(&self, object: &dyn std::fmt::Display) -> Result<&LocalPodman, HostError> {
         self.podman.as_ref().ok_or_else(|| HostError::Podman {
             action: "find",
-            object: item.to_string(),
+            object: object.to_string(),
             cause: "this host has no podman".into(),
         })
+    }
+
+    pub(super) fn images(&self) -> Result<&Images, HostError> {
+        Ok(&self.podman_for(&"images")?.images)
     }
 }
 

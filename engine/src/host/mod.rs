@@ -1,14 +1,17 @@
-//! A Podman host, from two sides: a [`Source`] is read, a [`Target`] is written.
+//! A Podman host, from its sides: a [`Source`] is read, a [`Target`] is written, and the store of
+//! its images is looked after ([`StoreCare`]).
 //!
 //! Operations reach a host only through these traits; [`local`] is the host that this process
 //! runs on.
 
+mod care;
 mod image;
 pub mod local;
 mod lock;
 pub mod select;
 mod volume;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +23,7 @@ use crate::chunk::Chunking;
 pub use crate::fs::write::{Existing, Room};
 use crate::fs::{FsError, TreeScan, TreeWriter};
 use crate::monitor::Finding;
+pub use crate::podman::Remedy;
 
 /// A failure at a host: what was being done, to what, and why it failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -203,4 +207,64 @@ pub trait Target: Send + Sync {
 
     /// Prepares the place and its staging; refuses what [`plan`](Self::plan) calls a conflict.
     fn open(&self, request: &WriteRequest) -> Result<Box<dyn TreeWriter>, HostError>;
+}
+
+/// What to look at of a host's store of images.
+#[derive(Clone, Debug, Default)]
+pub struct ExamineRequest {
+    /// Reader threads, at least 1.
+    pub threads: usize,
+    /// Only layers with these DiffIDs, and nothing but layers; `None`: all that images need.
+    pub only: Option<BTreeSet<DiffId>>,
+}
+
+/// A layer of a host's store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LayerName {
+    /// 64 hex digits.
+    pub id: String,
+    /// `None`: the store has no record of it.
+    pub diff_id: Option<DiffId>,
+}
+
+/// Something of a host's store of images that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreFault {
+    /// "layer ID" or "image ID".
+    pub object: String,
+    pub layer: Option<LayerName>,
+    /// The images that it hits.
+    pub images: Vec<Item>,
+    /// The first file that is not right, below the layer's root.
+    pub path: Option<Vec<u8>>,
+    /// In words.
+    pub cause: String,
+    pub remedy: Remedy,
+}
+
+/// A step of an examination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// Comes first. What there is to look at; bytes of layers as the store knows them.
+    Plan {
+        images: u64,
+        layers: u64,
+        bytes: u64,
+    },
+    /// So many bytes of layers were read.
+    Read(u64),
+    /// A layer is done.
+    Layer,
+    Fault(StoreFault),
+}
+
+/// An examination under way; dropping it ends it.
+pub trait Examination: Send {
+    /// `None`: all was looked at.
+    fn next(&mut self) -> Result<Option<Examined>, HostError>;
+}
+
+/// A host's store of images: looked over without changing it.
+pub trait StoreCare: Send + Sync {
+    fn examine(&self, request: &ExamineRequest) -> Result<Box<dyn Examination>, HostError>;
 }

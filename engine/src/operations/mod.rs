@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 mod counting;
 pub mod diff;
+pub mod doctor;
 pub mod dump;
 pub mod find;
 pub mod init;
@@ -290,5 +291,20 @@ pub struct CheckReport {
     /// Damage that remains; each was a finding.
     pub damaged: u64,
     pub healed: u64,
+    pub seconds: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DoctorOptions {
+    /// Reader threads; 0: one for each core.
+    pub threads: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct DoctorReport {
+    pub images: u64,
+    pub layers: u64,
+    /// Each was a finding.
+    pub damaged: u64,
     pub seconds: f64,
 }

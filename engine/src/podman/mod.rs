@@ -2,6 +2,7 @@
 
 mod adopt;
 mod command;
+mod doctor;
 mod image;
 mod layer;
 mod load;
@@ -12,6 +13,7 @@ mod volume;
 
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
 pub use command::{Podman, PodmanError, StoreInfo};
+pub use doctor::{Doctor, Fault, Remedy, Subject};
 pub use image::{
     BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LayerDefinition, ShownImage, big_data_entry,
     inspect_image, layer_file, layer_of_file,

@@ -360,27 +360,36 @@ impl StoreListing {
 
     /// The layers of an image, the bottom one first.
     pub fn chain(&self, image: &StoredImage) -> Result<Vec<&StoredLayer>, StorageError> {
+        match self.known_chain(image) {
+            (mut chain, None) => {
+                chain.reverse();
+                Ok(chain)
+            }
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// The layers of an image, the top one first, as far down as there are records of them, and
+    /// why it ends before the bottom one.
+    pub(super) fn known_chain(
+        &self,
+        image: &StoredImage,
+    ) -> (Vec<&StoredLayer>, Option<StorageError>) {
         let mut chain = Vec::new();
         let mut met = HashSet::new();
         let mut next = image.top_layer;
-        while let Some(id) = next {
-            let Some(layer) = self.layers.get(&id) else {
-                return Err(StorageError::MissingLayer {
-                    image: image.id,
-                    layer: id,
-                });
+        while let Some(layer) = next {
+            let image = image.id;
+            let Some(record) = self.layers.get(&layer) else {
+                return (chain, Some(StorageError::MissingLayer { image, layer }));
             };
-            if !met.insert(id) || chain.len() == CHAIN_LAYERS_MAX {
-                return Err(StorageError::EndlessChain {
-                    image: image.id,
-                    layer: id,
-                });
+            if !met.insert(layer) || chain.len() == CHAIN_LAYERS_MAX {
+                return (chain, Some(StorageError::EndlessChain { image, layer }));
             }
-            chain.push(layer);
-            next = layer.parent;
+            chain.push(record);
+            next = record.parent;
         }
-        chain.reverse();
-        Ok(chain)
+        (chain, None)
     }
 }
 
