@@ -273,8 +273,9 @@ pub struct Stats {}
 
 #[derive(Args, Debug)]
 #[command(
-    group = clap::ArgGroup::new("what").required(true).args(["items", "all"]),
-    override_usage = "podkeep restore [OPTIONS] <SNAP> <ITEM[:/PATH]...|--all>"
+    group = clap::ArgGroup::new("what").required(true).multiple(true).args(["items", "all", "repair_layers"]),
+    override_usage = "podkeep restore [OPTIONS] <SNAP> <ITEM[:/PATH]...|--all>\n       \
+                      podkeep restore [OPTIONS] <SNAP> --repair-layers [image:NAME]..."
 )]
 pub struct Restore {
     /// Which snapshot
@@ -286,7 +287,7 @@ pub struct Restore {
     pub items: Vec<OsString>,
 
     /// Everything that the snapshot holds
-    #[arg(long)]
+    #[arg(long, conflicts_with = "items")]
     pub all: bool,
 
     /// Restore files into this directory, which is made when absent
@@ -308,6 +309,14 @@ pub struct Restore {
     /// Move a name that belongs to another image on the host to the restored one
     #[arg(long)]
     pub retag: bool,
+
+    /// Only repair layers of these images (none named: of all) that are damaged in this host's
+    /// store, where they are
+    ///
+    /// Puts back the content of damaged files, and what Podman keeps of a layer besides its files.
+    /// Layers that a container is on are refused: stop it first.
+    #[arg(long, conflicts_with_all = ["all", "to_dir", "rename", "merge", "replace", "retag"])]
+    pub repair_layers: bool,
 
     /// Say what would be done, change nothing
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! Examining the store of this host's Podman.
+//! Looking after the store of this host's Podman: examining it, and repairing its layers.
 //!
 //! Layers are read by a few threads, each taking the next one. What they find goes through a
 //! bounded channel; whoever stops listening stops them.
@@ -13,9 +13,15 @@ use podkeep_format::id::DiffId;
 use podkeep_format::item::{Item, ItemKind};
 
 use super::local::LocalHost;
-use super::{Examination, ExamineRequest, Examined, HostError, LayerName, StoreCare, StoreFault};
+use super::lock::ItemLock;
+use super::{
+    Examination, ExamineRequest, Examined, HostError, LayerName, LayerRepair, LayerRepaired,
+    StoreCare, StoreFault,
+};
 use crate::fs::{FsError, FsErrorKind};
-use crate::podman::{Doctor, Fault, StoredImage, StoredLayer, Subject};
+use crate::podman::{
+    Doctor, Fault, LayerId, LayerMender, RepairError, StoredImage, StoredLayer, Subject,
+};
 
 /// Reader threads.
 const THREADS_MAX: usize = 8;
@@ -58,6 +64,67 @@ impl StoreCare for LocalHost {
             inbox: Some(inbox),
             leader: Some(leader),
         }))
+    }
+
+    fn repair(&self, layer: &LayerName) -> Result<Box<dyn LayerRepair>, HostError> {
+        let images = self.images()?;
+        let Some(id) = LayerId::from_hex(&layer.id) else {
+            return Err(HostError::Podman {
+                action: "repair",
+                object: format!("layer {}", layer.id),
+                cause: "this is no layer's ID".into(),
+            });
+        };
+        // Another run that repairs it would use the same folder beside it.
+        let lock = self.lock(&Item::new(ItemKind::Image, layer.id.as_bytes()))?;
+        let run_root = images.run_root()?;
+        let mender = LayerMender::open(&images.storage()?, run_root, id).map_err(not_repaired)?;
+        Ok(Box::new(Repairing {
+            mender,
+            _lock: lock,
+        }))
+    }
+}
+
+struct Repairing {
+    mender: LayerMender,
+    _lock: ItemLock,
+}
+
+impl LayerRepair for Repairing {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), HostError> {
+        self.mender.push(bytes).map_err(not_repaired)
+    }
+
+    fn finish(self: Box<Self>) -> Result<LayerRepaired, HostError> {
+        let mended = self.mender.finish().map_err(not_repaired)?;
+        Ok(LayerRepaired {
+            files: mended.files,
+            bytes: mended.bytes,
+            left: mended.left,
+        })
+    }
+}
+
+fn not_repaired(error: RepairError) -> HostError {
+    match &error {
+        RepairError::InUse { layer, users } => HostError::Refused {
+            object: format!("layer {layer}"),
+            cause: format!("it is in use by {}", users.join(", ")),
+            hint: "`podman stop NAME` (or `podman unmount NAME`) ends that".into(),
+        },
+        RepairError::NotHere { layer, cause } | RepairError::Failed { layer, cause } => {
+            HostError::Podman {
+                action: "repair",
+                object: format!("layer {layer}"),
+                cause: cause.clone(),
+            }
+        }
+        RepairError::Storage(error) => HostError::Podman {
+            action: "list",
+            object: "layers".into(),
+            cause: error.to_string(),
+        },
     }
 }
 

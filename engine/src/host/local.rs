@@ -88,7 +88,7 @@ impl LocalHost {
         self
     }
 
-    fn lock(&self, item: &Item) -> Result<ItemLock, HostError> {
+    pub(super) fn lock(&self, item: &Item) -> Result<ItemLock, HostError> {
         ItemLock::take(&self.state, item)
     }
 

@@ -264,7 +264,32 @@ pub trait Examination: Send {
     fn next(&mut self) -> Result<Option<Examined>, HostError>;
 }
 
-/// A host's store of images: looked over without changing it.
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LayerRepaired {
+    /// Entries that were put back, and files of Podman's own that were made anew.
+    pub files: u64,
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// What is left to be told, in words.
+    pub left: Vec<String>,
+}
+
+/// A layer that is put right where it is. Dropped before its end, it changed nothing.
+pub trait LayerRepair: Send {
+    /// The next bytes of the layer's tar.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), HostError>;
+
+    /// All of the tar came. Nothing is changed unless it hashes to the layer's DiffID; afterwards
+    /// the layer is read again, and an error says what is still wrong with it.
+    fn finish(self: Box<Self>) -> Result<LayerRepaired, HostError>;
+}
+
+/// A host's store of images: looked over, and put right.
 pub trait StoreCare: Send + Sync {
+    /// Changes nothing.
     fn examine(&self, request: &ExamineRequest) -> Result<Box<dyn Examination>, HostError>;
+
+    /// Begins to repair a layer. Refuses one that is in use, naming who uses it.
+    fn repair(&self, layer: &LayerName) -> Result<Box<dyn LayerRepair>, HostError>;
 }

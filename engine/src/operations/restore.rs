@@ -8,6 +8,7 @@
 
 mod applier;
 mod fetch;
+mod repair;
 mod room;
 mod walk;
 
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 use podkeep_format::id::{ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::tree::{Entry, Node};
+
+pub use self::repair::repair_layers;
 
 use self::applier::Applier;
 use self::room::{Needs, bytes_below};

@@ -5,9 +5,12 @@ mod command;
 mod doctor;
 mod image;
 mod layer;
+mod list_lock;
 mod load;
 mod prime;
+mod repair;
 mod storage;
+mod tar;
 mod tar_split;
 mod volume;
 
@@ -21,6 +24,7 @@ pub use image::{
 pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
 pub use load::load as load_image;
 pub use prime::{Primer, SEED_NAME, remove_seed};
+pub use repair::{LayerMender, Mended, RepairError};
 pub use storage::{
     BIG_DATA_BYTES_MAX, BigData, ImageId, LayerId, NotUnderstood, Origin, Storage, StorageDriver,
     StorageError, StoragePlaces, StoreListing, StoredImage, StoredLayer,

@@ -22,7 +22,7 @@ use podkeep_format::item::Escaped;
 use rustix::io::Errno;
 
 pub use records::{BigData, ImageId, LayerId, NotUnderstood, StoredImage, StoredLayer};
-pub(super) use root::{AS_ROOT, Root, cause_of, open_file};
+pub(super) use root::{AS_ROOT, Root, cause_of, open as open_below, open_file};
 
 /// Bytes of one JSON file: an image or layer takes about 1 KiB.
 const JSON_BYTES_MAX: usize = 256 << 20;
@@ -237,6 +237,14 @@ impl Storage {
         Err(StorageError::Busy {
             object: self.graph_root().name(""),
         })
+    }
+
+    /// The lists, for whoever holds the lock of layers: it is not looked at, since a process that
+    /// closes a lock file loses its lock on it.
+    pub(super) fn read_under_lock(&self) -> Result<StoreListing, StorageError> {
+        let files = self.list_files();
+        let texts: Vec<Vec<u8>> = files.iter().map(ListFile::read).collect::<Result<_, _>>()?;
+        listing(&files, &texts)
     }
 
     /// A piece of an image's big data, of at most [`BIG_DATA_BYTES_MAX`] bytes, compared with

@@ -5,6 +5,7 @@ mod damage;
 mod foreign;
 mod hostile;
 mod listing;
+mod mend;
 mod rebuild;
 mod smoke;
 

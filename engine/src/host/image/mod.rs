@@ -108,6 +108,11 @@ impl Images {
         Ok(self.places.get_or_init(|| places))
     }
 
+    /// Where Podman keeps what does not outlast the machine's run.
+    pub fn run_root(&self) -> Result<PathBuf, HostError> {
+        Ok(self.places()?.run_root.clone())
+    }
+
     /// The store, opened anew.
     pub fn storage(&self) -> Result<Storage, HostError> {
         Storage::new(self.places()?).map_err(|error| HostError::Podman {
