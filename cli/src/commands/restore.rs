@@ -23,7 +23,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
         .map(|item| selectors::parse_item(item))
         .collect::<Result<Vec<_>, Failure>>()?;
     if arguments.repair_layers {
-        return repair_layers(context, snapshot, items, arguments.dry_run);
+        return repair_layers(context, snapshot, items, arguments);
     }
     let rename = match &arguments.rename {
         Some(name) => Some(selectors::decode(name.as_bytes(), name)?),
@@ -90,13 +90,14 @@ fn repair_layers(
     context: &Context<'_>,
     snapshot: SnapSpec,
     items: Vec<ItemPath>,
-    dry_run: bool,
+    arguments: &Restore,
 ) -> Result<Done, Failure> {
     let options = RepairLayersOptions {
         snapshot,
         items,
-        dry_run,
+        dry_run: arguments.dry_run,
         threads: 0,
+        wait: arguments.patience.wait,
     };
     let reporter = context.reporter();
     let repository = context.open(&reporter)?;
@@ -106,7 +107,7 @@ fn repair_layers(
     let report = report.map_err(|error| context.failure(error))?;
     show_actions(context, &report.actions);
     let layers = units::counted(report.layers, "layer", "layers");
-    let line = match (dry_run, report.damaged) {
+    let line = match (arguments.dry_run, report.damaged) {
         (_, 0) => format!("No damage in {layers}"),
         (true, damaged) => format!("Nothing was changed; {damaged} of {layers} damaged"),
         (false, damaged) => format!(

@@ -251,6 +251,8 @@ pub struct RepairLayersOptions {
     pub dry_run: bool,
     /// 0: one for each core.
     pub threads: usize,
+    /// How long to wait for a layer that another run repairs.
+    pub wait: Duration,
 }
 
 #[derive(Clone, Debug, Default)]

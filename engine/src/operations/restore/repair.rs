@@ -2,13 +2,14 @@
 //! snapshot, where they are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use podkeep_format::id::{ChunkId, DiffId};
 use podkeep_format::item::ItemKind;
 use podkeep_format::tree::{Content, Node};
 
 use super::super::doctor::{Step, examine, finding, threads};
+use super::super::patience::patiently;
 use super::super::select::{self, Chosen};
 use super::super::{
     OperationError, OperationResult, RepairLayersOptions, RepairLayersReport, reading,
@@ -73,7 +74,7 @@ pub fn repair_layers(
             report.actions.push(format!("repair layer {}", layer.id));
             continue;
         }
-        match repair(&reader, host, &layer, *recipe, monitor) {
+        match repair(&reader, host, &layer, *recipe, options.wait, monitor) {
             Ok(repaired) => told(&layer, repaired, &mut report, monitor),
             Err(error) => lost(&layer, error, monitor)?,
         }
@@ -144,9 +145,10 @@ fn repair(
     host: &dyn StoreCare,
     layer: &LayerName,
     (recipe, size): StoredLayer,
+    wait: Duration,
     monitor: &dyn Monitor,
 ) -> OperationResult<LayerRepaired> {
-    let mut repair = host.repair(layer)?;
+    let mut repair = patiently(wait, monitor, || host.repair(layer))?;
     let recipe = reader.recipe_of_file(recipe, size)?;
     reader.rebuild(&recipe, &mut |bytes| {
         if monitor.interrupted() {

@@ -13,6 +13,8 @@ const LINK_CHARS: usize = 26;
 const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 /// Entries of `l/`: one for each layer of the store.
 const LINKS_MAX: usize = 200_000;
+/// Layers below one another.
+const CHAIN_LAYERS_MAX: usize = 1000;
 /// Where fuse-overlayfs and force_mask keep what a file really is.
 const OVERRIDES: [&str; 2] = [
     "user.containers.override_stat",
@@ -33,8 +35,9 @@ pub fn keeps_attributes_elsewhere(storage: &Storage, layer: &StoredLayer) -> boo
     by_program.is_ok_and(|text| text.trim_ascii() == b"true") || OVERRIDES.into_iter().any(has)
 }
 
-/// Makes `link` and `lower` again where they are missing or empty. Returns how many files were
-/// made; `Err`: why one could not be, in words.
+/// Makes `link` and `lower` again where they are missing or empty, of the layers below first: a
+/// `lower` is made of theirs. Returns how many files were made; `Err`: why one could not be, in
+/// words.
 pub fn make_files(
     storage: &Storage,
     listing: &StoreListing,
@@ -43,8 +46,28 @@ pub fn make_files(
     let Some(root) = content_root(storage, layer) else {
         return Err("its directory went away".into());
     };
+    let mut chain = vec![layer];
+    while let Some(parent) = chain.last().and_then(|layer| layer.parent)
+        && let Some(parent) = listing.layers.get(&parent)
+        && chain.len() < CHAIN_LAYERS_MAX
+        && is_without(root, chain[chain.len() - 1], "lower")
+    {
+        chain.push(parent);
+    }
     let mut made = 0;
-    if read(root, layer.id, "link").is_none() {
+    for layer in chain.into_iter().rev() {
+        made += make_files_of(root, listing, layer)?;
+    }
+    Ok(made)
+}
+
+fn is_without(root: &Root, layer: &StoredLayer, name: &str) -> bool {
+    read(root, layer.id, name).is_none()
+}
+
+fn make_files_of(root: &Root, listing: &StoreListing, layer: &StoredLayer) -> Result<u64, String> {
+    let mut made = 0;
+    if is_without(root, layer, "link") {
         let link = match known_link(root, listing, layer.id) {
             Some(link) => link,
             None => new_link()?,
@@ -58,22 +81,17 @@ pub fn make_files(
         made += 1;
     }
     if let Some(parent) = layer.parent
-        && read(root, layer.id, "lower").is_none()
+        && is_without(root, layer, "lower")
     {
-        let has_parent = listing
-            .layers
-            .get(&parent)
-            .is_some_and(|p| p.parent.is_some());
-        let below = read(root, parent, "lower");
-        let Some(link) = read(root, parent, "link").filter(|_| !has_parent || below.is_some())
-        else {
-            return Err(format!(
-                "its file 'lower' cannot be made again before its parent {parent} is repaired"
-            ));
-        };
-        let lower = match below {
-            Some(below) => format!("l/{link}:{below}"),
-            None => format!("l/{link}"),
+        let is_bottom = (listing.layers.get(&parent)).is_some_and(|layer| layer.parent.is_none());
+        let lower = match (read(root, parent, "link"), read(root, parent, "lower")) {
+            (Some(link), Some(below)) => format!("l/{link}:{below}"),
+            (Some(link), None) if is_bottom => format!("l/{link}"),
+            _ => {
+                return Err(format!(
+                    "nothing tells what its file 'lower' was: see {parent}"
+                ));
+            }
         };
         write(root, layer.id, "lower", &lower)?;
         made += 1;
