@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    failed or refused, nothing matched, or check found damage that it could not heal
+  1    failed or refused, nothing matched, or check or doctor found damage that remains
   2    wrong usage
   3    finished with warnings, something is missing, or an incomplete snapshot was used
   10   there is no repository at that place
@@ -147,6 +147,11 @@ pub enum Command {
     Restore(Restore),
     /// Verify that every snapshot can be restored, and heal what can be healed
     Check(Check),
+    /// Verify the images and layers in this host's own store
+    ///
+    /// Needs no repository and changes nothing: every layer is read and compared with the digest
+    /// that its image has of it. Says of each damage which images it hits and what puts it right.
+    Doctor(Doctor),
     /// Manage the keys and passphrases that open the repository
     #[command(subcommand, arg_required_else_help = true)]
     Key(Key),
@@ -268,8 +273,9 @@ pub struct Stats {}
 
 #[derive(Args, Debug)]
 #[command(
-    group = clap::ArgGroup::new("what").required(true).args(["items", "all"]),
-    override_usage = "podkeep restore [OPTIONS] <SNAP> <ITEM[:/PATH]...|--all>"
+    group = clap::ArgGroup::new("what").required(true).multiple(true).args(["items", "all", "repair_layers"]),
+    override_usage = "podkeep restore [OPTIONS] <SNAP> <ITEM[:/PATH]...|--all>\n       \
+                      podkeep restore [OPTIONS] <SNAP> --repair-layers [image:NAME]..."
 )]
 pub struct Restore {
     /// Which snapshot
@@ -281,7 +287,7 @@ pub struct Restore {
     pub items: Vec<OsString>,
 
     /// Everything that the snapshot holds
-    #[arg(long)]
+    #[arg(long, conflicts_with = "items")]
     pub all: bool,
 
     /// Restore files into this directory, which is made when absent
@@ -303,6 +309,14 @@ pub struct Restore {
     /// Move a name that belongs to another image on the host to the restored one
     #[arg(long)]
     pub retag: bool,
+
+    /// Only repair layers of these images (none named: of all) that are damaged in this host's
+    /// store, where they are
+    ///
+    /// Puts back the content of damaged files, and what Podman keeps of a layer besides its files.
+    /// Layers that a container is on are refused: stop it first.
+    #[arg(long, conflicts_with_all = ["all", "to_dir", "rename", "merge", "replace", "retag"])]
+    pub repair_layers: bool,
 
     /// Say what would be done, change nothing
     #[arg(long)]
@@ -330,6 +344,9 @@ pub struct Check {
     #[arg(long)]
     pub endorse: bool,
 }
+
+#[derive(Args, Debug)]
+pub struct Doctor {}
 
 #[derive(Subcommand, Debug)]
 pub enum Key {
@@ -412,6 +429,7 @@ impl Command {
             Self::Stats(_) => "stats",
             Self::Restore(_) => "restore",
             Self::Check(_) => "check",
+            Self::Doctor(_) => "doctor",
             Self::Key(Key::Add(_)) => "key add",
             Self::Key(Key::List(_)) => "key list",
             Self::Key(Key::Remove(_)) => "key remove",

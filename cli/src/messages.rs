@@ -222,6 +222,15 @@ pub enum Summary {
         findings: u64,
         seconds: f64,
     },
+    RepairLayers {
+        layers: u64,
+        damaged: u64,
+        repaired: u64,
+        files: u64,
+        bytes_written: u64,
+        findings: u64,
+        seconds: f64,
+    },
     Check {
         snapshots: u64,
         packs: u64,
@@ -229,6 +238,13 @@ pub enum Summary {
         chunks: u64,
         damaged: u64,
         healed: u64,
+        findings: u64,
+        seconds: f64,
+    },
+    Doctor {
+        images: u64,
+        layers: u64,
+        damaged: u64,
         findings: u64,
         seconds: f64,
     },
@@ -669,6 +685,18 @@ mod tests {
                 },
             ),
             (
+                "restore --repair-layers",
+                Summary::RepairLayers {
+                    layers: 0,
+                    damaged: 0,
+                    repaired: 0,
+                    files: 0,
+                    bytes_written: 0,
+                    findings: 0,
+                    seconds: 0.0,
+                },
+            ),
+            (
                 "check",
                 Summary::Check {
                     snapshots: 0,
@@ -677,6 +705,16 @@ mod tests {
                     chunks: 0,
                     damaged: 0,
                     healed: 0,
+                    findings: 0,
+                    seconds: 0.0,
+                },
+            ),
+            (
+                "doctor",
+                Summary::Doctor {
+                    images: 0,
+                    layers: 0,
+                    damaged: 0,
                     findings: 0,
                     seconds: 0.0,
                 },

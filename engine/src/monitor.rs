@@ -33,7 +33,8 @@ pub enum FindingKind {
     Attribute,
     /// An entry could not be written, or clashes with what is there.
     NotRestored,
-    /// The content of a selected file is damaged or missing in the repository.
+    /// The content of a selected file is damaged or missing in the repository, or something of a
+    /// host's store of images is.
     Damaged,
     /// Was damaged, has been healed.
     Healed,

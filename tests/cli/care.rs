@@ -241,6 +241,7 @@ fn o_04_json_of_every_command_on_an_empty_repository() {
         (&["check"], 0),
         (&["check", "--read-data=5"], 0),
         (&["restore", "latest", "--all", "--to-dir", "/nowhere"], 1),
+        (&["doctor"], 1),
         (&["key", "list"], 0),
         (&["snapshots", "--of", "elsewhere"], 1),
         (&["snapshots", "--json-progress"], 0),

@@ -4,6 +4,7 @@ mod backup;
 mod check;
 mod completions;
 mod diff;
+mod doctor;
 mod dump;
 mod find;
 mod host;
@@ -35,6 +36,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
         Command::Stats(_) => stats::run(context),
         Command::Restore(arguments) => restore::run(context, arguments),
         Command::Check(arguments) => check::run(context, arguments),
+        Command::Doctor(_) => doctor::run(context),
         Command::Key(command) => key::run(context, command),
         Command::Completions(arguments) => completions::run(context, arguments),
         Command::Man(arguments) => man::run(context, arguments),

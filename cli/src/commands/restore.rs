@@ -1,7 +1,9 @@
 use std::os::unix::ffi::OsStrExt;
 
 use podkeep_engine::host::Existing;
-use podkeep_engine::operations::{RestoreOptions, RestoreReport, SpaceNeed, restore};
+use podkeep_engine::operations::{
+    ItemPath, RepairLayersOptions, RestoreOptions, RestoreReport, SnapSpec, SpaceNeed, restore,
+};
 
 use podkeep_format::item::Escaped;
 
@@ -20,6 +22,9 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
         .iter()
         .map(|item| selectors::parse_item(item))
         .collect::<Result<Vec<_>, Failure>>()?;
+    if arguments.repair_layers {
+        return repair_layers(context, snapshot, items, arguments);
+    }
     let rename = match &arguments.rename {
         Some(name) => Some(selectors::decode(name.as_bytes(), name)?),
         None => None,
@@ -46,14 +51,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
     let report = restore::restore(&repository, &host, &options, &reporter);
     reporter.end();
     let report = report.map_err(|error| context.failure(error))?;
-    for action in &report.actions {
-        context.output.row(
-            || Message::Action {
-                message: action.clone(),
-            },
-            || format!("  {action}"),
-        );
-    }
+    show_actions(context, &report.actions);
     if arguments.dry_run {
         for need in &report.needs {
             context.output.row(
@@ -75,6 +73,65 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
         );
     }
     Ok(finished(&report, &reporter, arguments.dry_run))
+}
+
+fn show_actions(context: &Context<'_>, actions: &[String]) {
+    for action in actions {
+        context.output.row(
+            || Message::Action {
+                message: action.clone(),
+            },
+            || format!("  {action}"),
+        );
+    }
+}
+
+fn repair_layers(
+    context: &Context<'_>,
+    snapshot: SnapSpec,
+    items: Vec<ItemPath>,
+    arguments: &Restore,
+) -> Result<Done, Failure> {
+    let options = RepairLayersOptions {
+        snapshot,
+        items,
+        dry_run: arguments.dry_run,
+        threads: 0,
+        wait: arguments.patience.wait,
+    };
+    let reporter = context.reporter();
+    let repository = context.open(&reporter)?;
+    let host = super::host::local(context)?;
+    let report = restore::repair_layers(&repository, &host, &options, &reporter);
+    reporter.end();
+    let report = report.map_err(|error| context.failure(error))?;
+    show_actions(context, &report.actions);
+    let layers = units::counted(report.layers, "layer", "layers");
+    let line = match (arguments.dry_run, report.damaged) {
+        (_, 0) => format!("No damage in {layers}"),
+        (true, damaged) => format!("Nothing was changed; {damaged} of {layers} damaged"),
+        (false, damaged) => format!(
+            "Repaired {} of {} in {layers}: {}, {} in {}",
+            report.repaired,
+            units::counted(damaged, "damaged layer", "damaged layers"),
+            units::counted(report.files, "file", "files"),
+            units::size(report.bytes_written),
+            units::duration(report.seconds)
+        ),
+    };
+    Ok(Done {
+        exit: exit_after(reporter.warnings()),
+        text: vec![line],
+        summary: Summary::RepairLayers {
+            layers: report.layers,
+            damaged: report.damaged,
+            repaired: report.repaired,
+            files: report.files,
+            bytes_written: report.bytes_written,
+            findings: reporter.warnings(),
+            seconds: report.seconds,
+        },
+    })
 }
 
 fn finished(report: &RestoreReport, reporter: &Reporter<'_>, dry_run: bool) -> Done {

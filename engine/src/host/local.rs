@@ -114,16 +114,25 @@ impl LocalHost {
         self
     }
 
-    fn lock(&self, item: &Item) -> Result<ItemLock, HostError> {
+    pub(super) fn lock(&self, item: &Item) -> Result<ItemLock, HostError> {
         ItemLock::take(&self.state, item)
     }
 
     fn podman(&self, item: &Item) -> Result<&LocalPodman, HostError> {
+        self.podman_for(item)
+    }
+
+    /// `object`: what it is needed for.
+    fn podman_for(&self, object: &dyn std::fmt::Display) -> Result<&LocalPodman, HostError> {
         self.podman.as_ref().ok_or_else(|| HostError::Podman {
             action: "find",
-            object: item.to_string(),
+            object: object.to_string(),
             cause: "this host has no podman".into(),
         })
+    }
+
+    pub(super) fn images(&self) -> Result<&Images, HostError> {
+        Ok(&self.podman_for(&"images")?.images)
     }
 }
 

@@ -1,14 +1,17 @@
-//! A Podman host, from two sides: a [`Source`] is read, a [`Target`] is written.
+//! A Podman host, from its sides: a [`Source`] is read, a [`Target`] is written, and the store of
+//! its images is looked after ([`StoreCare`]).
 //!
 //! Operations reach a host only through these traits; [`local`] is the host that this process
 //! runs on.
 
+mod care;
 mod image;
 pub mod local;
 mod lock;
 pub mod select;
 mod volume;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +23,7 @@ use crate::chunk::Chunking;
 pub use crate::fs::write::{Existing, Room};
 use crate::fs::{FsError, TreeScan, TreeWriter};
 use crate::monitor::Finding;
+pub use crate::podman::Remedy;
 
 /// A failure at a host: what was being done, to what, and why it failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -203,4 +207,89 @@ pub trait Target: Send + Sync {
 
     /// Prepares the place and its staging; refuses what [`plan`](Self::plan) calls a conflict.
     fn open(&self, request: &WriteRequest) -> Result<Box<dyn TreeWriter>, HostError>;
+}
+
+/// What to look at of a host's store of images.
+#[derive(Clone, Debug, Default)]
+pub struct ExamineRequest {
+    /// Reader threads, at least 1.
+    pub threads: usize,
+    /// Only layers with these DiffIDs, and nothing but layers; `None`: all that images need.
+    pub only: Option<BTreeSet<DiffId>>,
+}
+
+/// A layer of a host's store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LayerName {
+    /// 64 hex digits.
+    pub id: String,
+    /// `None`: the store has no record of it.
+    pub diff_id: Option<DiffId>,
+}
+
+/// Something of a host's store of images that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreFault {
+    /// "layer ID" or "image ID".
+    pub object: String,
+    pub layer: Option<LayerName>,
+    /// The images that it hits.
+    pub images: Vec<Item>,
+    /// The first file that is not right, below the layer's root.
+    pub path: Option<Vec<u8>>,
+    /// In words.
+    pub cause: String,
+    pub remedy: Remedy,
+}
+
+/// A step of an examination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// Comes first. What there is to look at; bytes of layers as the store knows them.
+    Plan {
+        images: u64,
+        layers: u64,
+        bytes: u64,
+    },
+    /// So many bytes of layers were read.
+    Read(u64),
+    /// A layer is done.
+    Layer,
+    Fault(StoreFault),
+}
+
+/// An examination under way; dropping it ends it.
+pub trait Examination: Send {
+    /// `None`: all was looked at.
+    fn next(&mut self) -> Result<Option<Examined>, HostError>;
+}
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LayerRepaired {
+    /// Entries that were put back, and files of Podman's own that were made anew.
+    pub files: u64,
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// What is left to be told, in words.
+    pub left: Vec<String>,
+}
+
+/// A layer that is put right where it is. Dropped before its end, it changed nothing.
+pub trait LayerRepair: Send {
+    /// The next bytes of the layer's tar.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), HostError>;
+
+    /// All of the tar came. Nothing is changed unless it hashes to the layer's DiffID; afterwards
+    /// the layer is read again, and an error says what is still wrong with it.
+    fn finish(self: Box<Self>) -> Result<LayerRepaired, HostError>;
+}
+
+/// A host's store of images: looked over, and put right.
+pub trait StoreCare: Send + Sync {
+    /// Changes nothing.
+    fn examine(&self, request: &ExamineRequest) -> Result<Box<dyn Examination>, HostError>;
+
+    /// Begins to repair a layer. Refuses one that is in use, naming who uses it.
+    fn repair(&self, layer: &LayerName) -> Result<Box<dyn LayerRepair>, HostError>;
 }

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 mod counting;
 pub mod diff;
+pub mod doctor;
 pub mod dump;
 pub mod find;
 pub mod init;
@@ -241,6 +242,33 @@ pub struct RestoreOptions {
     pub wait: Duration,
 }
 
+/// Which layers of the host's store a restore repairs where they are.
+#[derive(Clone, Debug)]
+pub struct RepairLayersOptions {
+    pub snapshot: SnapSpec,
+    /// Images; none: all of the snapshot.
+    pub items: Vec<ItemPath>,
+    pub dry_run: bool,
+    /// 0: one for each core.
+    pub threads: usize,
+    /// How long to wait for a layer that another run repairs.
+    pub wait: Duration,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct RepairLayersReport {
+    /// What was done, or with a dry run would be done, in words.
+    pub actions: Vec<String>,
+    /// Layers of the host that the snapshot holds, too: each was read.
+    pub layers: u64,
+    pub damaged: u64,
+    pub repaired: u64,
+    /// Entries that were put back.
+    pub files: u64,
+    pub bytes_written: u64,
+    pub seconds: f64,
+}
+
 /// What a restore needs on one file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpaceNeed {
@@ -290,5 +318,20 @@ pub struct CheckReport {
     /// Damage that remains; each was a finding.
     pub damaged: u64,
     pub healed: u64,
+    pub seconds: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DoctorOptions {
+    /// Reader threads; 0: one for each core.
+    pub threads: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct DoctorReport {
+    pub images: u64,
+    pub layers: u64,
+    /// Each was a finding.
+    pub damaged: u64,
     pub seconds: f64,
 }

@@ -7,6 +7,7 @@
 //! stands under a final name.
 
 mod applier;
+mod repair;
 mod room;
 mod walk;
 
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 use podkeep_format::id::{ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::tree::{Entry, Node};
+
+pub use self::repair::repair_layers;
 
 use self::applier::Applier;
 use self::room::{Needs, bytes_below};

@@ -7,29 +7,22 @@
 //! before the file changes (whoever has it in memory reads it again), and a rename. Entries of
 //! other images are written back byte for byte.
 //!
-//! Sources: containers/storage `images.go`, `pkg/lockfile/lastwrite.go`.
+//! Source: containers/storage `images.go`.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use super::image::{ImageDefinition, big_data_entry};
+use super::list_lock::ListLock;
 use super::storage::big_data_file;
 
-/// Podman itself holds the lock for the time of writing a few small files.
-const LOCK_TIME_MAX: Duration = Duration::from_secs(120);
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of images.json. 100,000 images have some 150 MB.
 const IMAGES_BYTES_MAX: u64 = 256 << 20;
-/// Of lastwrite.go: time, counter, process, and so many random bytes.
-const TOKEN_RANDOM_BYTES: usize = 64 - 8 - 8 - 4;
 
 /// A failure of the adoption; the image is as it was before, or as it was to be.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +113,8 @@ impl ImageRecords {
         self.write_big_data(definition, big_data)?;
         if changed != existing || !names.adoption.taken.is_empty() {
             entries[index] = to_raw(&changed, &path)?;
-            lock.mark()?;
+            let marked = lock.mark();
+            marked.map_err(|error| AdoptError::new("mark", &path, error))?;
             let bytes = serde_json::to_vec(&entries)
                 .map_err(|error| AdoptError::new("write", &path, error))?;
             self.replace(&path, &bytes)?;
@@ -131,33 +125,9 @@ impl ImageRecords {
         Ok(names.adoption)
     }
 
-    fn lock(&self) -> Result<Lock, AdoptError> {
+    fn lock(&self) -> Result<ListLock, AdoptError> {
         let path = self.folder.join("images.lock");
-        let failed = |error: std::io::Error| AdoptError::new("lock", &path, error);
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .open(&path)
-            .map_err(failed)?;
-        let since = Instant::now();
-        loop {
-            match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { file, path }),
-                Err(Errno::AGAIN | Errno::ACCESS) if since.elapsed() < LOCK_TIME_MAX => {
-                    std::thread::sleep(LOCK_PAUSE);
-                }
-                Err(Errno::AGAIN | Errno::ACCESS) => {
-                    let waited = LOCK_TIME_MAX.as_secs();
-                    let cause = format!("another process has held it for {waited} s");
-                    return Err(AdoptError::new("lock", &path, cause));
-                }
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(failed(errno.into())),
-            }
-        }
+        ListLock::take(&path).map_err(|error| AdoptError::new("lock", &path, error))
     }
 
     fn read(&self, path: &Path) -> Result<Vec<Box<RawValue>>, AdoptError> {
@@ -235,31 +205,6 @@ impl ImageRecords {
             let _ = std::fs::remove_file(&beside);
             AdoptError::new("write", path, error)
         })
-    }
-}
-
-/// The exclusive lock on images.lock, until it is dropped.
-struct Lock {
-    file: File,
-    path: PathBuf,
-}
-
-impl Lock {
-    /// Tells whoever has images.json in memory that it changes.
-    fn mark(&self) -> Result<(), AdoptError> {
-        let failed = |error: std::io::Error| AdoptError::new("mark", &self.path, error);
-        let now = crate::clock::now();
-        let nanos = (now.secs as u64)
-            .wrapping_mul(1_000_000_000)
-            .wrapping_add(u64::from(now.nanos));
-        let mut random = [0; TOKEN_RANDOM_BYTES];
-        getrandom::fill(&mut random).map_err(|error| failed(std::io::Error::other(error)))?;
-        let mut token = Vec::new();
-        token.extend_from_slice(&nanos.to_le_bytes());
-        token.extend_from_slice(&1u64.to_le_bytes());
-        token.extend_from_slice(&std::process::id().to_le_bytes());
-        token.extend_from_slice(&random);
-        self.file.write_all_at(&token, 0).map_err(failed)
     }
 }
 

@@ -19,8 +19,9 @@ use podkeep_format::item::Escaped;
 use ring::digest::{Context, SHA256};
 use rustix::io::Errno;
 
-use self::content::{Content, NoContent};
-use self::crc64::Crc64;
+use self::content::NoContent;
+pub(super) use self::content::{Content, clean};
+pub(super) use self::crc64::Crc64;
 use super::storage::{LayerId, Storage, StorageError, StoreListing, StoredLayer, cause_of};
 use super::tar_split::{TarSplit, TarSplitEntry, TarSplitError};
 

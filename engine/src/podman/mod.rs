@@ -2,17 +2,22 @@
 
 mod adopt;
 mod command;
+mod doctor;
 mod image;
 mod info;
 mod layer;
+mod list_lock;
 mod load;
 mod prime;
+mod repair;
 mod storage;
+mod tar;
 mod tar_split;
 mod volume;
 
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
 pub use command::{Podman, PodmanError};
+pub use doctor::{Doctor, Fault, Remedy, Subject};
 pub use image::{
     BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LayerDefinition, ShownImage, big_data_entry,
     inspect_image, layer_file, layer_of_file,
@@ -21,6 +26,7 @@ pub use info::StoreInfo;
 pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
 pub use load::load as load_image;
 pub use prime::{Primer, SEED_NAME, remove_seed};
+pub use repair::{LayerMender, Mended, RepairError};
 pub use storage::{
     BIG_DATA_BYTES_MAX, BigData, ImageId, LayerId, NotUnderstood, Origin, Storage, StorageDriver,
     StorageError, StoragePlaces, StoreListing, StoredImage, StoredLayer,

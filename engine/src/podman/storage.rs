@@ -22,7 +22,7 @@ use podkeep_format::item::Escaped;
 use rustix::io::Errno;
 
 pub use records::{BigData, ImageId, LayerId, NotUnderstood, StoredImage, StoredLayer};
-pub(super) use root::{AS_ROOT, Root, cause_of, open_file};
+pub(super) use root::{AS_ROOT, Root, cause_of, open as open_below, open_file};
 
 /// Bytes of one JSON file: an image or layer takes about 1 KiB.
 const JSON_BYTES_MAX: usize = 256 << 20;
@@ -239,6 +239,14 @@ impl Storage {
         })
     }
 
+    /// The lists, for whoever holds the lock of layers: it is not looked at, since a process that
+    /// closes a lock file loses its lock on it.
+    pub(super) fn read_under_lock(&self) -> Result<StoreListing, StorageError> {
+        let files = self.list_files();
+        let texts: Vec<Vec<u8>> = files.iter().map(ListFile::read).collect::<Result<_, _>>()?;
+        listing(&files, &texts)
+    }
+
     /// A piece of an image's big data, of at most [`BIG_DATA_BYTES_MAX`] bytes, compared with
     /// the size and digest that the image's record has of it.
     pub fn big_data(&self, image: &StoredImage, name: &str) -> Result<Vec<u8>, StorageError> {
@@ -360,27 +368,36 @@ impl StoreListing {
 
     /// The layers of an image, the bottom one first.
     pub fn chain(&self, image: &StoredImage) -> Result<Vec<&StoredLayer>, StorageError> {
+        match self.known_chain(image) {
+            (mut chain, None) => {
+                chain.reverse();
+                Ok(chain)
+            }
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// The layers of an image, the top one first, as far down as there are records of them, and
+    /// why it ends before the bottom one.
+    pub(super) fn known_chain(
+        &self,
+        image: &StoredImage,
+    ) -> (Vec<&StoredLayer>, Option<StorageError>) {
         let mut chain = Vec::new();
         let mut met = HashSet::new();
         let mut next = image.top_layer;
-        while let Some(id) = next {
-            let Some(layer) = self.layers.get(&id) else {
-                return Err(StorageError::MissingLayer {
-                    image: image.id,
-                    layer: id,
-                });
+        while let Some(layer) = next {
+            let image = image.id;
+            let Some(record) = self.layers.get(&layer) else {
+                return (chain, Some(StorageError::MissingLayer { image, layer }));
             };
-            if !met.insert(id) || chain.len() == CHAIN_LAYERS_MAX {
-                return Err(StorageError::EndlessChain {
-                    image: image.id,
-                    layer: id,
-                });
+            if !met.insert(layer) || chain.len() == CHAIN_LAYERS_MAX {
+                return (chain, Some(StorageError::EndlessChain { image, layer }));
             }
-            chain.push(layer);
-            next = layer.parent;
+            chain.push(record);
+            next = record.parent;
         }
-        chain.reverse();
-        Ok(chain)
+        (chain, None)
     }
 }
 

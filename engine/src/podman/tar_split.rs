@@ -8,12 +8,16 @@
 //! The decoder is for foreign bytes: a line has a limit, and so has all text in relation to the
 //! bytes of tar that it gave. Whether the tar is the right one, its DiffID tells.
 
+mod write;
+
 use std::io::{BufRead, BufReader, Read};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
+
+pub(super) use self::write::TarSplitWriter;
 
 /// Bytes of one line. A segment holds the headers of one entry (a PAX header may have 1 MiB), or
 /// all that follows the end of the tar.

@@ -1,10 +1,12 @@
 //! Images and layers of a store that is made by hand.
 
 mod backup;
+mod care;
 mod damage;
 mod foreign;
 mod hostile;
 mod listing;
+mod mend;
 mod rebuild;
 mod smoke;
 

@@ -40,7 +40,7 @@ fn item(name: &str) -> Item {
     Item::new(ItemKind::Path, name.as_bytes())
 }
 
-fn init(store: &dyn ObjectStore) {
+pub fn init(store: &dyn ObjectStore) {
     let options = InitOptions {
         like: None,
         reserve_bytes: 4096,
@@ -67,7 +67,7 @@ fn full() -> Credential {
     Credential::Passphrase(PASSPHRASE.to_vec().into())
 }
 
-fn open(store: Arc<dyn ObjectStore>) -> Repository {
+pub fn open(store: Arc<dyn ObjectStore>) -> Repository {
     open_with(store, &full(), None, 1).unwrap()
 }
 

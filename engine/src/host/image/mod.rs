@@ -108,6 +108,20 @@ impl Images {
         Ok(self.places.get_or_init(|| places))
     }
 
+    /// Where Podman keeps what does not outlast the machine's run.
+    pub fn run_root(&self) -> Result<PathBuf, HostError> {
+        Ok(self.places()?.run_root.clone())
+    }
+
+    /// The store, opened anew.
+    pub fn storage(&self) -> Result<Storage, HostError> {
+        Storage::new(self.places()?).map_err(|error| HostError::Podman {
+            action: "open",
+            object: "Podman's store".into(),
+            cause: error.to_string(),
+        })
+    }
+
     /// The image's definition, and its tree.
     pub fn read(&self, request: &ScanRequest) -> Result<OpenItem, HostError> {
         let item = &request.item;

@@ -24,7 +24,7 @@ const LOWERS_MAX: usize = 1000;
 const LOWER_BYTES_MAX: usize = 64 << 10;
 
 /// Why there are no directories to look into.
-pub(super) enum NoContent {
+pub(in crate::podman) enum NoContent {
     /// The layer's own directory is not there.
     Missing,
     /// Its files lie in an object store that has other names.
@@ -38,7 +38,7 @@ pub(super) enum NoContent {
 }
 
 /// Directories to look into, in order.
-pub(super) struct Content {
+pub(in crate::podman) struct Content {
     storage: Storage,
     own: Vec<OwnedFd>,
     /// Opened when the first file is not found above.
@@ -231,7 +231,7 @@ fn failed(root: &Root, below: &str, errno: Errno) -> NoContent {
 }
 
 /// A name by its components alone: no empty ones, no `.`, and `..` takes the one before it away.
-fn clean(name: &[u8]) -> Vec<u8> {
+pub(in crate::podman) fn clean(name: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in name.split(|byte| *byte == b'/') {
         match part {

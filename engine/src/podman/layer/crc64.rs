@@ -22,7 +22,7 @@ const TABLE: [u64; 256] = {
     table
 };
 
-pub(super) struct Crc64(u64);
+pub(in crate::podman) struct Crc64(u64);
 
 impl Crc64 {
     pub fn new() -> Self {

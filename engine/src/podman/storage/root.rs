@@ -36,6 +36,10 @@ impl Root {
         })
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A place below it, for messages; of an empty one, its own.
     pub fn name(&self, below: &str) -> String {
         let path = match below {
@@ -133,7 +137,8 @@ pub(in crate::podman) fn cause_of(errno: Errno) -> String {
     }
 }
 
-fn open(
+/// Opens what is there; nothing is made.
+pub(in crate::podman) fn open(
     directory: impl AsFd,
     below: &[u8],
     flags: OFlags,

@@ -1,0 +1,204 @@
+//! `restore --repair-layers`: damaged layers of the host's store get their content back from a
+//! snapshot, where they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use podkeep_format::id::{ChunkId, DiffId};
+use podkeep_format::item::ItemKind;
+use podkeep_format::tree::{Content, Node};
+
+use super::super::doctor::{Step, examine, finding, threads};
+use super::super::patience::patiently;
+use super::super::select::{self, Chosen};
+use super::super::{
+    OperationError, OperationResult, RepairLayersOptions, RepairLayersReport, reading,
+};
+use crate::host::{ExamineRequest, LayerName, LayerRepaired, Remedy, StoreCare};
+use crate::monitor::{Finding, FindingKind, Monitor, Progress};
+use crate::podman::{LAYERS_FOLDER, layer_of_file};
+use crate::repo::Repository;
+use crate::repo::reader::{Reader, is_fatal};
+
+/// Repairs the layers of the snapshot's images that the host has and that are damaged there.
+/// Layers that are sound stay as they are; one that is in use ends the run with its users.
+pub fn repair_layers(
+    repo: &Repository,
+    host: &dyn StoreCare,
+    options: &RepairLayersOptions,
+    monitor: &dyn Monitor,
+) -> OperationResult<RepairLayersReport> {
+    let started = Instant::now();
+    repo.require_full("restore")?;
+    for item in &options.items {
+        if item.selector.item.kind != ItemKind::Image || !item.path.is_empty() {
+            return Err(OperationError::Usage {
+                message: format!("{} has no layers", item.selector.item.at(&item.path)),
+                hint: "name images (image:NAME), or nothing for all of the snapshot".into(),
+            });
+        }
+    }
+    let _lease = reading::lease(repo, monitor)?;
+    let (_, chosen) = select::resolve(repo, &options.snapshot, &options.items, monitor)?;
+    let reader = reading::reader(repo, monitor)?;
+    let stored = stored_layers(&reader, &chosen, monitor)?;
+    let mut report = RepairLayersReport::default();
+    let request = ExamineRequest {
+        threads: threads(options.threads),
+        only: Some(stored.keys().copied().collect::<BTreeSet<DiffId>>()),
+    };
+    let mut damaged: BTreeSet<LayerName> = BTreeSet::new();
+    examine(host, &request, monitor, &mut |step| match step {
+        Step::Plan { layers, .. } => report.layers = layers,
+        Step::Fault(fault) => match (fault.remedy, &fault.layer) {
+            (Remedy::None, _) => {}
+            (Remedy::RepairLayer, Some(layer)) => {
+                damaged.insert(layer.clone());
+            }
+            _ => {
+                report.damaged += 1;
+                monitor.finding(Finding {
+                    kind: FindingKind::NotRestored,
+                    ..finding(&fault)
+                });
+            }
+        },
+    })?;
+    report.damaged += damaged.len() as u64;
+    monitor.progress(Progress::Phase("repairing layers"));
+    for layer in damaged {
+        let Some(recipe) = layer.diff_id.and_then(|diff_id| stored.get(&diff_id)) else {
+            continue;
+        };
+        if options.dry_run {
+            report.actions.push(format!("repair layer {}", layer.id));
+            continue;
+        }
+        match repair(&reader, host, &layer, *recipe, options.wait, monitor) {
+            Ok(repaired) => told(&layer, repaired, &mut report, monitor),
+            Err(error) => lost(&layer, error, monitor)?,
+        }
+    }
+    report.seconds = started.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// The recipe of a layer, and the bytes of its tar.
+type StoredLayer = (ChunkId, u64);
+
+/// The layers that the snapshots of images hold.
+fn stored_layers(
+    reader: &Reader,
+    chosen: &Chosen,
+    monitor: &dyn Monitor,
+) -> OperationResult<BTreeMap<DiffId, StoredLayer>> {
+    let mut stored = BTreeMap::new();
+    for (snapshot, _) in chosen {
+        let item = &snapshot.header.item;
+        let root = snapshot.body.as_ref().and_then(|body| body.root);
+        let (ItemKind::Image, Some(root)) = (item.kind, root) else {
+            continue;
+        };
+        let unreadable = |error: crate::repo::RepoError| match is_fatal(&error) {
+            true => Err(OperationError::from(error)),
+            false => {
+                monitor.finding(Finding {
+                    object: item.to_string(),
+                    kind: FindingKind::Damaged,
+                    snapshots: vec![snapshot.header.run.to_hex()],
+                    paths: Vec::new(),
+                    message: format!("a list of its layers cannot be read: {error}"),
+                });
+                Ok(())
+            }
+        };
+        let tree = match reader.lookup(root, LAYERS_FOLDER.as_bytes()) {
+            Ok(Some(entry)) => match entry.node {
+                Node::Directory { tree } => tree,
+                _ => continue,
+            },
+            Ok(None) => continue,
+            Err(error) => {
+                unreadable(error)?;
+                continue;
+            }
+        };
+        for entry in reader.directory(tree) {
+            match entry {
+                Ok(entry) => {
+                    if let Node::File { size, content, .. } = &entry.node
+                        && let Content::Recipe { id } = content
+                        && let Some(diff_id) = layer_of_file(&entry.name)
+                    {
+                        stored.insert(diff_id, (*id, *size));
+                    }
+                }
+                Err(error) => unreadable(error)?,
+            }
+        }
+    }
+    Ok(stored)
+}
+
+fn repair(
+    reader: &Reader,
+    host: &dyn StoreCare,
+    layer: &LayerName,
+    (recipe, size): StoredLayer,
+    wait: Duration,
+    monitor: &dyn Monitor,
+) -> OperationResult<LayerRepaired> {
+    let mut repair = patiently(wait, monitor, || host.repair(layer))?;
+    let recipe = reader.recipe_of_file(recipe, size)?;
+    reader.rebuild(&recipe, &mut |bytes| {
+        if monitor.interrupted() {
+            return Err(OperationError::Interrupted);
+        }
+        repair.write(bytes)?;
+        let bytes = bytes.len() as u64;
+        monitor.progress(Progress::Advance { files: 0, bytes });
+        Ok(())
+    })?;
+    Ok(repair.finish()?)
+}
+
+fn told(
+    layer: &LayerName,
+    repaired: LayerRepaired,
+    report: &mut RepairLayersReport,
+    monitor: &dyn Monitor,
+) {
+    report.repaired += 1;
+    report.files += repaired.files;
+    report.bytes_written += repaired.bytes;
+    report.actions.push(format!("repaired layer {}", layer.id));
+    for message in repaired.left {
+        not_restored(layer, message, monitor);
+    }
+}
+
+/// Other layers can still be repaired, unless one is in use or the repository is gone.
+fn lost(layer: &LayerName, error: OperationError, monitor: &dyn Monitor) -> OperationResult<()> {
+    use crate::host::HostError;
+    match error {
+        OperationError::Repository(error) if !is_fatal(&error) => {
+            not_restored(layer, format!("it cannot be read: {error}"), monitor);
+            Ok(())
+        }
+        OperationError::Host(error @ (HostError::Podman { .. } | HostError::Fs(_))) => {
+            not_restored(layer, error.to_string(), monitor);
+            Ok(())
+        }
+        error => Err(error),
+    }
+}
+
+fn not_restored(layer: &LayerName, message: String, monitor: &dyn Monitor) {
+    monitor.finding(Finding {
+        object: format!("layer {}", layer.id),
+        kind: FindingKind::NotRestored,
+        snapshots: Vec::new(),
+        paths: Vec::new(),
+        message,
+    });
+}

@@ -1,0 +1,496 @@
+//! Putting a damaged layer right where it is.
+//!
+//! The layer's tar comes from a repository as a stream. Each file of it is compared with what is
+//! on disk; what differs is written beside, and nothing under a final name is touched before the
+//! whole tar hashed to the layer's DiffID. Then, under the lock of layers and with no container
+//! on the layer, the files are renamed into place, and the layer is read once more.
+//!
+//! Names of a hard link that shared the damaged file get the new one. Attributes are those of the
+//! tar's headers, which is what Podman unpacked; stores that keep them elsewhere are refused.
+//! Drivers with whole trees copied the damage into the layers above: those copies are replaced,
+//! too, where nothing between wrote to the name. Layers of containers are only told of.
+
+mod above;
+mod overlay;
+mod place;
+mod users;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use podkeep_format::id::DiffId;
+use podkeep_format::item::Escaped;
+use ring::digest::{Context, SHA256};
+use rustix::io::Errno;
+
+use self::above::Touched;
+use self::place::{Place, Staged};
+use super::doctor::{content_folder, content_root};
+use super::layer::{Content, LayerError, LayerEvent, LayerReader, clean};
+use super::list_lock::ListLock;
+use super::storage::{
+    LayerId, Origin, Storage, StorageDriver, StorageError, StoreListing, StoredLayer,
+};
+use super::tar::{TarEntry, TarKind, TarParser, TarPart};
+use super::tar_split::TarSplitWriter;
+
+/// Hard links of one layer: each has a header of 512 bytes in its tar.
+const LINKS_MAX: usize = 1 << 20;
+/// Entries of one layer that are put back.
+const FIXES_MAX: usize = 1 << 20;
+/// Bytes that are compared at once.
+const COMPARE_BYTES: usize = 256 << 10;
+
+/// Why a layer is not repaired.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RepairError {
+    /// Containers or mounted images are on it; each in words.
+    #[error("layer {layer} is in use by {}", users.join(", "))]
+    InUse { layer: LayerId, users: Vec<String> },
+    #[error("layer {layer} cannot be repaired where it is: {cause}")]
+    NotHere { layer: LayerId, cause: String },
+    #[error("cannot repair layer {layer}: {cause}")]
+    Failed { layer: LayerId, cause: String },
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mended {
+    /// Entries that were put back, and files of Podman's own that were made anew.
+    pub files: u64,
+    /// Bytes of contents.
+    pub bytes: u64,
+    /// What is left to be told, in words.
+    pub left: Vec<String>,
+}
+
+/// A repair under way. Dropped before its end, it leaves the store as it was.
+pub struct LayerMender {
+    parser: TarParser,
+    hash: Context,
+    work: Work,
+}
+
+/// What the parts of the tar go to.
+struct Work {
+    storage: Storage,
+    listing: StoreListing,
+    layer: StoredLayer,
+    expected: DiffId,
+    run_root: PathBuf,
+    content: Content,
+    place: Place,
+    /// The tar-split of this tar, of which nothing else may be left.
+    split: TarSplitWriter<File>,
+    /// The file whose content comes.
+    current: Option<Current>,
+    fixes: Vec<Fix>,
+    /// Names of hard links with the names that they stand for, both cleaned.
+    links: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A file that is compared with what is on disk, or written beside it.
+struct Current {
+    entry: TarEntry,
+    state: Compared,
+}
+
+enum Compared {
+    /// So many bytes were equal.
+    Equal {
+        file: File,
+        bytes: u64,
+    },
+    Different(Staged),
+}
+
+/// Something that is put back.
+struct Fix {
+    entry: TarEntry,
+    /// Its new content. `None`: it is no file.
+    staged: Option<Staged>,
+}
+
+impl LayerMender {
+    /// `run_root` is the one of `storage`. Changes nothing but a folder of its own.
+    pub fn open(storage: &Storage, run_root: PathBuf, layer: LayerId) -> Result<Self, RepairError> {
+        let listing = storage.read()?;
+        let not_here = |cause: &str| RepairError::NotHere {
+            layer,
+            cause: cause.into(),
+        };
+        let Some(record) = listing.layers.get(&layer).cloned() else {
+            return Err(not_here("the store has no record of it"));
+        };
+        if matches!(record.origin, Origin::Additional(_)) {
+            return Err(not_here("it lies in a store that Podman only reads"));
+        }
+        if record.incomplete {
+            return Err(not_here("Podman is going to remove it"));
+        }
+        if record.mapped {
+            return Err(not_here("it is a copy of another layer for other users"));
+        }
+        let Some(expected) = record.diff_id.or(record.expected_diff_id) else {
+            return Err(not_here("the store does not know its digest"));
+        };
+        let driver = storage.driver();
+        if driver == StorageDriver::Zfs {
+            return Err(not_here("its driver is zfs"));
+        }
+        if driver == StorageDriver::Overlay && overlay::keeps_attributes_elsewhere(storage, &record)
+        {
+            return Err(not_here(
+                "the store keeps owners and modes of files in attributes of their own \
+                 (mount_program or force_mask)",
+            ));
+        }
+        let users = users::of(storage, &run_root, &listing, layer)?;
+        if !users.is_empty() {
+            return Err(RepairError::InUse { layer, users });
+        }
+        let Some(root) = content_root(storage, &record) else {
+            return Err(not_here("its directory is missing"));
+        };
+        let failed = |cause: String| RepairError::Failed { layer, cause };
+        let content = Content::open(storage, &listing, &record)
+            .map_err(|_| not_here("its files cannot be opened"))?;
+        let folder = content_folder(driver, layer);
+        let stage_in = match driver {
+            StorageDriver::Overlay => driver.layer_folder(layer),
+            _ => folder.clone(),
+        };
+        let place = Place::open(root, &folder, &stage_in)
+            .map_err(|errno| failed(format!("its directory: {errno}")))?;
+        let split = place
+            .stage("tar-split")
+            .map_err(|errno| failed(format!("its tar-split: {errno}")))?;
+        let split_file = split.reopen().map_err(|error| failed(error.to_string()))?;
+        drop(split);
+        Ok(Self {
+            parser: TarParser::new(),
+            hash: Context::new(&SHA256),
+            work: Work {
+                storage: storage.clone(),
+                listing,
+                layer: record,
+                expected,
+                run_root,
+                content,
+                place,
+                split: TarSplitWriter::new(split_file),
+                current: None,
+                fixes: Vec::new(),
+                links: Vec::new(),
+            },
+        })
+    }
+
+    /// The next bytes of the layer's tar.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), RepairError> {
+        self.hash.update(bytes);
+        let work = &mut self.work;
+        let pushed = self.parser.push(bytes, &mut |part| work.take(part));
+        pushed.map_err(|cause| self.work.failed(cause))
+    }
+
+    /// All bytes came: puts right what is not, and reads the layer again.
+    pub fn finish(self) -> Result<Mended, RepairError> {
+        let Self {
+            parser,
+            hash,
+            mut work,
+        } = self;
+        let ended = parser.finish().and_then(|()| work.end_file());
+        ended.map_err(|cause| work.failed(cause))?;
+        let found = hash.finish();
+        if found.as_ref() != work.expected.as_bytes() {
+            let found = podkeep_format::id::hex(found.as_ref());
+            return Err(work.failed(format!("the tar that came hashes to sha256:{found}")));
+        }
+        work.apply()
+    }
+}
+
+impl Work {
+    fn failed(&self, cause: impl ToString) -> RepairError {
+        RepairError::Failed {
+            layer: self.layer.id,
+            cause: cause.to_string(),
+        }
+    }
+
+    fn take(&mut self, part: TarPart<'_>) -> Result<(), String> {
+        match part {
+            TarPart::Raw(bytes) => {
+                self.end_file()?;
+                self.split.raw(bytes).map_err(|error| error.to_string())
+            }
+            TarPart::Entry(entry) => {
+                self.end_file()?;
+                let split = self.split.entry(&entry.name, entry.size);
+                split.map_err(|error| error.to_string())?;
+                self.entry(entry)
+            }
+            TarPart::Content(bytes) => {
+                self.split.content(bytes);
+                self.compare(bytes)
+            }
+        }
+    }
+
+    /// Looks for what an entry was unpacked to.
+    fn entry(&mut self, entry: &TarEntry) -> Result<(), String> {
+        if entry.kind == TarKind::File && entry.size > 0 {
+            let state = match self.content.file(&entry.name) {
+                Ok((file, size)) if size == entry.size => Compared::Equal { file, bytes: 0 },
+                Ok(_) | Err(_) => Compared::Different(self.stage()?),
+            };
+            self.current = Some(Current {
+                entry: entry.clone(),
+                state,
+            });
+            return Ok(());
+        }
+        if let TarKind::HardLink(target) = &entry.kind {
+            if self.links.len() == LINKS_MAX {
+                return Err(format!("it has more than {LINKS_MAX} hard links"));
+            }
+            self.links.push((clean(&entry.name), clean(target)));
+        }
+        let is_overlay = self.storage.driver() == StorageDriver::Overlay;
+        if self.place.has(entry, is_overlay) {
+            return Ok(());
+        }
+        let staged = match entry.kind {
+            TarKind::File if !place::is_whiteout(&entry.name) => Some(self.stage()?),
+            _ => None,
+        };
+        self.fix(entry.clone(), staged)
+    }
+
+    fn stage(&self) -> Result<Staged, String> {
+        let name = self.fixes.len().to_string();
+        self.place
+            .stage(&name)
+            .map_err(|errno| format!("cannot write beside it: {errno}"))
+    }
+
+    fn fix(&mut self, entry: TarEntry, staged: Option<Staged>) -> Result<(), String> {
+        if self.fixes.len() == FIXES_MAX {
+            return Err(format!("more than {FIXES_MAX} of its entries are damaged"));
+        }
+        self.fixes.push(Fix { entry, staged });
+        Ok(())
+    }
+
+    fn compare(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let Some(current) = &mut self.current else {
+            return Ok(());
+        };
+        if let Compared::Equal { file, bytes: equal } = &mut current.state {
+            if reads_equal(file, bytes) {
+                *equal += bytes.len() as u64;
+                return Ok(());
+            }
+            // What was equal so far is as good from the disk.
+            let (file, equal) = (file.try_clone(), *equal);
+            let name = self.fixes.len().to_string();
+            let staged = self.place.stage(&name);
+            let mut staged = staged.map_err(|errno| format!("cannot write beside it: {errno}"))?;
+            let copied = file.and_then(|file| staged.copy_start(file, equal));
+            copied.map_err(|error| error.to_string())?;
+            current.state = Compared::Different(staged);
+        }
+        if let Compared::Different(staged) = &mut current.state {
+            staged.write(bytes).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The content of the file that was under way is complete, once something else comes.
+    fn end_file(&mut self) -> Result<(), String> {
+        match self.current.take() {
+            Some(Current {
+                entry,
+                state: Compared::Different(staged),
+            }) => self.fix(entry, Some(staged)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts everything in its place.
+    fn apply(mut self) -> Result<Mended, RepairError> {
+        let mut mended = Mended::default();
+        let fixes = std::mem::take(&mut self.fixes);
+        let (root, driver) = match content_root(&self.storage, &self.layer) {
+            Some(root) => (root, self.storage.driver()),
+            None => return Err(self.failed("its directory went away")),
+        };
+        let lists = root.path().join(format!("{}-layers", driver.word()));
+        let lock = ListLock::take(&lists.join("layers.lock"))
+            .map_err(|error| self.failed(format!("cannot lock layers: {error}")))?;
+        self.listing = self.storage.read_under_lock()?;
+        let users = users::of(&self.storage, &self.run_root, &self.listing, self.layer.id)?;
+        if !users.is_empty() {
+            let layer = self.layer.id;
+            return Err(RepairError::InUse { layer, users });
+        }
+        let mut done = Vec::new();
+        let mut touched: BTreeMap<Vec<u8>, Touched> = BTreeMap::new();
+        for fix in fixes {
+            let name = clean(&fix.entry.name);
+            match self.put_back(&fix, &mut mended, &mut touched) {
+                Ok(()) => done.push(fix.entry),
+                Err(errno) => {
+                    let error = std::io::Error::from(errno);
+                    let name = Escaped(&name);
+                    mended
+                        .left
+                        .push(format!("cannot put back '{name}': {error}"));
+                }
+            }
+        }
+        // What was made in a directory changed its time.
+        self.place.set_directory_times(&done);
+        if driver == StorageDriver::Overlay {
+            let made = overlay::make_files(&self.storage, &self.listing, &self.layer);
+            match made {
+                Ok(made) => mended.files += made,
+                Err(cause) => mended.left.push(cause),
+            }
+        } else {
+            above::mend(&self, &touched, &mut mended);
+        }
+        self.place.sync();
+        drop(lock);
+        self.verify(lists, &mut mended)?;
+        Ok(mended)
+    }
+
+    fn put_back(
+        &self,
+        fix: &Fix,
+        mended: &mut Mended,
+        touched: &mut BTreeMap<Vec<u8>, Touched>,
+    ) -> Result<(), Errno> {
+        let name = clean(&fix.entry.name);
+        let is_overlay = self.storage.driver() == StorageDriver::Overlay;
+        let Some(staged) = &fix.staged else {
+            // A hard link that came along with its file is there by now.
+            if !self.place.has(&fix.entry, is_overlay) {
+                self.place.make(&fix.entry)?;
+                mended.files += 1;
+            }
+            return Ok(());
+        };
+        let old = self.place.file(&name);
+        let names: Vec<&[u8]> = self
+            .links
+            .iter()
+            .filter(|(_, target)| *target == name)
+            .map(|(link, _)| link.as_slice())
+            .collect();
+        let content = staged.reopen().ok();
+        // Only the name is lost where another one has the content still.
+        let intact = names.iter().find(|link| {
+            old.is_none() && is_same(&self.place.file(link), &content).is_ok_and(|same| same)
+        });
+        match intact {
+            Some(link) => {
+                let kind = TarKind::HardLink(link.to_vec());
+                let entry = fix.entry.clone();
+                self.place.make(&TarEntry { kind, ..entry })?;
+            }
+            None => self.place.put_file(&fix.entry, &name, staged, &names)?,
+        }
+        mended.files += 1;
+        mended.bytes += fix.entry.size;
+        let entry = fix.entry.clone();
+        touched.insert(name, Touched { entry, old });
+        Ok(())
+    }
+
+    /// Reads the layer as a backup would; a tar-split that does not lead to the DiffID, or is not
+    /// there, is replaced by the one that was made of the right tar.
+    fn verify(self, lists: PathBuf, mended: &mut Mended) -> Result<(), RepairError> {
+        let Err(first) = self.read() else {
+            return Ok(());
+        };
+        // Every file was compared with the right tar: what still differs is tar-split itself.
+        let (LayerError::NotExact { .. } | LayerError::Damaged { .. }) = &first else {
+            return Err(self.failed(first));
+        };
+        let name = format!("{}.tar-split.gz", self.layer.id);
+        let Self {
+            storage,
+            listing,
+            layer,
+            split,
+            place,
+            ..
+        } = self;
+        let failed = |cause: String| RepairError::Failed {
+            layer: layer.id,
+            cause,
+        };
+        let written = split.finish().and_then(|file| {
+            file.sync_all()?;
+            place.move_out("tar-split", &lists, &name)
+        });
+        written.map_err(|error| failed(format!("its tar-split: {error}")))?;
+        mended.files += 1;
+        read(&storage, &listing, &layer).map_err(|error| failed(error.to_string()))
+    }
+
+    fn read(&self) -> Result<(), LayerError> {
+        read(&self.storage, &self.listing, &self.layer)
+    }
+}
+
+/// Reads a layer to its end.
+fn read(storage: &Storage, listing: &StoreListing, layer: &StoredLayer) -> Result<(), LayerError> {
+    let mut reader = LayerReader::open(storage, listing, layer)?;
+    loop {
+        if let LayerEvent::End(_) = reader.next_event()? {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the next bytes of the file are these; what cannot be read is not.
+fn reads_equal(file: &mut File, bytes: &[u8]) -> bool {
+    let mut buffer = vec![0; bytes.len().min(COMPARE_BYTES)];
+    bytes.chunks(COMPARE_BYTES).all(|part| {
+        let buffer = &mut buffer[..part.len()];
+        file.read_exact(buffer).is_ok() && buffer == part
+    })
+}
+
+/// Two files with the same content, or none twice.
+fn is_same(a: &Option<File>, b: &Option<File>) -> io::Result<bool> {
+    let (a, b) = match (a, b) {
+        (Some(a), Some(b)) => (a, b),
+        (a, b) => return Ok(a.is_none() && b.is_none()),
+    };
+    if a.metadata()?.len() != b.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut a, mut b) = (a.try_clone()?, b.try_clone()?);
+    a.seek(SeekFrom::Start(0))?;
+    b.seek(SeekFrom::Start(0))?;
+    let mut buffer = vec![0; COMPARE_BYTES];
+    loop {
+        let len = a.read(&mut buffer)?;
+        if len == 0 {
+            return Ok(true);
+        }
+        if !reads_equal(&mut b, &buffer[..len]) {
+            return Ok(false);
+        }
+    }
+}

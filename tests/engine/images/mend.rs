@@ -1,0 +1,388 @@
+//! Damaged layers get their content back from a snapshot, where they are.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flate2::read::MultiGzDecoder;
+use podkeep_engine::host::HostError;
+use podkeep_engine::monitor::{Collect, Finding, FindingKind};
+use podkeep_engine::operations::{
+    BackupOptions, ItemPath, OperationError, OperationResult, RepairLayersOptions,
+    RepairLayersReport, Selection, Selector, SnapSpec, SnapWhich, backup, restore,
+};
+use podkeep_engine::podman::{LayerId, LayerMender, StorageDriver};
+use podkeep_engine::repo::Repository;
+use podkeep_engine::store::memory::MemoryStore;
+use podkeep_format::item::{Item, ItemKind};
+use serde_json::{Value, json};
+
+use super::care::Clinic;
+use super::{DRIVERS, noise, odd_tar};
+use crate::fake_store::Ending;
+
+fn selector(name: &str) -> Selector {
+    Selector {
+        item: Item::new(ItemKind::Image, name),
+        glob: false,
+    }
+}
+
+/// A clinic whose images are all in a repository, from when they were sound.
+struct Saved {
+    clinic: Clinic,
+    repo: Repository,
+}
+
+impl Saved {
+    fn new(driver: StorageDriver) -> Self {
+        let clinic = Clinic::new(driver);
+        let store = Arc::new(MemoryStore::new());
+        crate::repo::init(&*store);
+        let repo = crate::repo::open(store);
+        let options = BackupOptions {
+            selection: Selection {
+                all: false,
+                selectors: vec![selector("localhost/a:1"), selector("localhost/b:1")],
+            },
+            threads: 2,
+            ..BackupOptions::default()
+        };
+        let monitor = Collect::default();
+        let report = backup::backup(&repo, &clinic.host(), &options, &monitor).unwrap();
+        assert!(report.complete, "{:?}", monitor.findings);
+        Self { clinic, repo }
+    }
+
+    fn try_repair(&self, dry_run: bool) -> OperationResult<(RepairLayersReport, Vec<Finding>)> {
+        let options = RepairLayersOptions {
+            snapshot: SnapSpec {
+                which: SnapWhich::Latest(0),
+                host: None,
+            },
+            items: vec![ItemPath {
+                selector: selector("localhost/b:1"),
+                path: Vec::new(),
+            }],
+            dry_run,
+            threads: 2,
+            wait: Duration::ZERO,
+        };
+        let monitor = Collect::default();
+        let host = self.clinic.host();
+        let report = restore::repair_layers(&self.repo, &host, &options, &monitor)?;
+        Ok((report, monitor.findings.into_inner().unwrap()))
+    }
+
+    /// Repairs what is damaged: `layers`, and nothing is left to be told.
+    #[track_caller]
+    fn repair(&self, layers: u64) -> RepairLayersReport {
+        let (report, findings) = self.try_repair(false).unwrap();
+        assert_eq!(findings, []);
+        assert_eq!((report.damaged, report.repaired), (layers, layers));
+        let (doctor, findings) = self.clinic.doctor();
+        assert_eq!((doctor.damaged, findings), (0, vec![]));
+        assert!(!self.leaves_anything(), "something is left beside a layer");
+        report
+    }
+
+    fn leaves_anything(&self) -> bool {
+        let store = &self.clinic.store;
+        [self.clinic.lower, self.clinic.upper].iter().any(|layer| {
+            let folder = store.folder(*layer);
+            let stage = Path::new(".podkeep-repair");
+            folder.join(stage).exists() || folder.with_file_name(stage).exists()
+        })
+    }
+
+    fn lower(&self, name: &str) -> PathBuf {
+        self.clinic.store.folder(self.clinic.lower).join(name)
+    }
+
+    fn upper(&self, name: &str) -> PathBuf {
+        self.clinic.store.folder(self.clinic.upper).join(name)
+    }
+}
+
+/// A file is deleted, has a flipped bit, or has no length; whoever lies on the layer has the same.
+#[test]
+fn i_11_files_of_a_layer_come_back_with_their_attributes() {
+    for driver in DRIVERS {
+        let saved = Saved::new(driver);
+        for harm in 0..3 {
+            let harm = |file: &Path| match harm {
+                0 => fs::remove_file(file).unwrap(),
+                1 => {
+                    let mut content = fs::read(file).unwrap();
+                    content[1_500_000] ^= 1;
+                    fs::write(file, content).unwrap();
+                }
+                _ => fs::write(file, b"").unwrap(),
+            };
+            harm(&saved.lower("large"));
+            let is_whole_tree = driver == StorageDriver::Vfs;
+            if is_whole_tree {
+                harm(&saved.upper("large"));
+            }
+            let before = fs::metadata(saved.lower("")).unwrap();
+            let report = saved.repair(1);
+            assert_eq!(report.files, if is_whole_tree { 2 } else { 1 });
+            let whole = noise(4, (2 << 20) + 77);
+            assert!(fs::read(saved.lower("large")).unwrap() == whole);
+            if is_whole_tree {
+                assert!(fs::read(saved.upper("large")).unwrap() == whole);
+                assert_eq!(fs::read(saved.upper("same-2")).unwrap(), b"other");
+            }
+            let facts = fs::metadata(saved.lower("large")).unwrap();
+            let found = (
+                facts.mode() & 0o7777,
+                facts.uid(),
+                facts.gid(),
+                facts.mtime(),
+            );
+            assert_eq!(found, (0o644, 0o1750, 0o1750, 0o14_700_000_000));
+            let after = fs::metadata(saved.lower("")).unwrap();
+            assert_eq!(before.modified().unwrap(), after.modified().unwrap());
+        }
+    }
+}
+
+#[test]
+fn i_11_all_names_of_a_damaged_file_are_one_file_again() {
+    for driver in DRIVERS {
+        let saved = Saved::new(driver);
+        fs::write(saved.lower("block"), b"short").unwrap();
+        assert_eq!(fs::read(saved.lower("link")).unwrap(), b"short");
+        saved.repair(1);
+        let inode = |name: &str| fs::metadata(saved.lower(name)).unwrap().ino();
+        assert_eq!(fs::read(saved.lower("link")).unwrap(), noise(3, 512));
+        assert_eq!(inode("link"), inode("block"));
+        // Only one name is lost: it is a name of the same file again.
+        let kept = inode("link");
+        fs::remove_file(saved.lower("block")).unwrap();
+        saved.repair(1);
+        assert_eq!((inode("link"), inode("block")), (kept, kept));
+    }
+}
+
+/// With a directory goes what is no file, too: links, whiteouts, that it is opaque.
+#[test]
+fn i_11_a_directory_comes_back_with_all_that_was_in_it() {
+    let saved = Saved::new(StorageDriver::Overlay);
+    let upper = saved.upper("");
+    for entry in fs::read_dir(&upper).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+    let lower = saved.lower("");
+    for name in ["usr", "lib", "fifo", "empty", "link", "block"] {
+        let path = lower.join(name);
+        match path.is_dir() && !path.is_symlink() {
+            true => fs::remove_dir_all(path).unwrap(),
+            false => fs::remove_file(path).unwrap(),
+        }
+    }
+    saved.repair(2);
+    assert_eq!(fs::read(upper.join("usr/new")).unwrap(), b"after it");
+    let mut value = [0; 8];
+    let name = "trusted.overlay.opaque";
+    let len = rustix::fs::getxattr(upper.join("usr"), name, &mut value[..]).unwrap();
+    assert_eq!(&value[..len], b"y");
+    let whiteout = fs::symlink_metadata(upper.join("same-1")).unwrap();
+    assert_eq!(
+        (whiteout.mode() & 0o170_000, whiteout.rdev()),
+        (0o020_000, 0)
+    );
+    assert_eq!(
+        fs::read_link(lower.join("lib")).unwrap(),
+        Path::new("/usr/lib")
+    );
+    assert_eq!(
+        fs::read(lower.join("usr/lib/c.so")).unwrap(),
+        noise(2, 5000)
+    );
+    assert_eq!(fs::metadata(lower.join("empty")).unwrap().len(), 0);
+    let fifo = fs::symlink_metadata(lower.join("fifo")).unwrap();
+    assert_eq!(fifo.mode() & 0o170_000, 0o010_000);
+    let directory = fs::metadata(lower.join("usr/lib")).unwrap();
+    assert_eq!(
+        (directory.uid(), directory.mtime()),
+        (0o1750, 0o14_700_000_000)
+    );
+}
+
+fn lines(compressed: &[u8]) -> Vec<Value> {
+    let mut text = String::new();
+    MultiGzDecoder::new(compressed)
+        .read_to_string(&mut text)
+        .unwrap();
+    let lines = text.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn i_11_tar_split_is_made_again_as_podman_made_it() {
+    for driver in DRIVERS {
+        let saved = Saved::new(driver);
+        for garbage in [None, Some(&b""[..]), Some(b"no gzip")] {
+            let file = saved.clinic.store.split_file(saved.clinic.lower);
+            let original = lines(&fs::read(&file).unwrap());
+            match garbage {
+                None => fs::remove_file(&file).unwrap(),
+                Some(bytes) => fs::write(&file, bytes).unwrap(),
+            }
+            // What tar-split cannot tell of is put right as well.
+            fs::remove_file(saved.lower("large")).unwrap();
+            saved.repair(1);
+            assert_eq!(lines(&fs::read(&file).unwrap()), original);
+            assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o600);
+        }
+    }
+}
+
+#[test]
+fn i_11_what_overlay_mounts_a_layer_by_is_made_again() {
+    let saved = Saved::new(StorageDriver::Overlay);
+    let file = |layer: LayerId, name: &str| saved.clinic.store.folder(layer).with_file_name(name);
+    let (lower, upper) = (saved.clinic.lower, saved.clinic.upper);
+    let files = [
+        file(lower, "link"),
+        file(upper, "link"),
+        file(upper, "lower"),
+    ];
+    let text = |path: &PathBuf| fs::read_to_string(path).unwrap();
+    let original: Vec<String> = files.iter().map(text).collect();
+    let links = saved.clinic.store.graph_root().join("overlay/l");
+    for path in &files {
+        fs::write(path, "").unwrap();
+    }
+    // Told by the links, and by the layer below.
+    saved.repair(2);
+    assert_eq!(files.iter().map(text).collect::<Vec<_>>(), original);
+    // Told by the layer on it.
+    fs::remove_dir_all(&links).unwrap();
+    fs::create_dir(&links).unwrap();
+    fs::remove_file(&files[0]).unwrap();
+    saved.try_repair(false).unwrap();
+    assert_eq!(text(&files[0]), original[0]);
+    let leads = fs::read_link(links.join(&original[0])).unwrap();
+    assert_eq!(leads, PathBuf::from(format!("../{lower}/diff")));
+    // Told by nobody, and so any name will do.
+    fs::remove_file(&files[1]).unwrap();
+    saved.try_repair(false).unwrap();
+    let made = text(&files[1]);
+    assert_eq!((made.len(), made == original[1]), (26, false));
+    assert!(links.join(made).is_symlink());
+    assert_eq!(saved.clinic.doctor().0.damaged, 0);
+}
+
+#[test]
+fn i_11_a_layer_that_podman_will_remove_is_told_and_left_alone() {
+    let mut saved = Saved::new(StorageDriver::Overlay);
+    let lower = saved.clinic.lower;
+    saved.clinic.store.record(lower)["flags"] = json!({"incomplete": true});
+    saved.clinic.store.write_lists();
+    fs::remove_file(saved.lower("large")).unwrap();
+    let (report, findings) = saved.try_repair(false).unwrap();
+    assert_eq!((report.damaged, report.repaired, findings.len()), (1, 0, 1));
+    assert_eq!(findings[0].kind, FindingKind::NotRestored);
+    assert!(findings[0].message.contains("podman rmi --force"));
+    assert!(!saved.lower("large").exists());
+}
+
+#[test]
+fn i_11_a_layer_in_use_is_refused_with_the_container_that_uses_it() {
+    for driver in DRIVERS {
+        let mut saved = Saved::new(driver);
+        let word = driver.word();
+        let own = "ee".repeat(32);
+        let upper = saved.clinic.upper.to_hex();
+        let layers = &mut saved.clinic.store.layers;
+        layers.push(json!({"id": own, "parent": upper}));
+        saved.clinic.store.write_lists();
+        let scratch = &saved.clinic.store.scratch;
+        let mounts = scratch.join(&format!("run/{word}-layers"));
+        let containers = scratch.join(&format!("graph/{word}-containers"));
+        fs::create_dir(&mounts).unwrap();
+        fs::create_dir(&containers).unwrap();
+        let list = json!([{"id": own, "path": "/x", "count": 1}]);
+        fs::write(mounts.join("mountpoints.json"), list.to_string()).unwrap();
+        let list = json!([{"id": "ff".repeat(32), "names": ["web"], "layer": own}]);
+        fs::write(containers.join("containers.json"), list.to_string()).unwrap();
+        fs::remove_file(saved.lower("large")).unwrap();
+        let Err(OperationError::Host(HostError::Refused { cause, hint, .. })) =
+            saved.try_repair(false)
+        else {
+            panic!("it was not refused");
+        };
+        assert_eq!(cause, "it is in use by container web");
+        assert!(hint.contains("podman stop"), "{hint}");
+        assert!(!saved.lower("large").exists());
+        // It has stopped.
+        fs::write(mounts.join("mountpoints.json"), "[]").unwrap();
+        saved.repair(1);
+    }
+}
+
+/// The container's copy came with the damage; what a container wrote itself is its own business.
+#[test]
+fn i_11_layers_of_containers_are_told_and_never_touched() {
+    let mut saved = Saved::new(StorageDriver::Vfs);
+    fs::write(saved.lower("large"), b"damaged").unwrap();
+    fs::write(saved.lower("block"), b"damaged").unwrap();
+    let own = "ee".repeat(32);
+    let folder = saved.clinic.store.graph_root().join("vfs/dir").join(&own);
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("large"), b"damaged").unwrap();
+    fs::write(folder.join("block"), b"written by the container").unwrap();
+    let lower = saved.clinic.lower.to_hex();
+    let layers = &mut saved.clinic.store.layers;
+    layers.push(json!({"id": own, "parent": lower}));
+    saved.clinic.store.write_lists();
+    let (report, findings) = saved.try_repair(false).unwrap();
+    assert_eq!((report.repaired, findings.len()), (1, 1), "{findings:?}");
+    assert!(findings[0].message.contains(&own), "{findings:?}");
+    assert!(findings[0].message.contains("'large'"), "{findings:?}");
+    assert_eq!(fs::read(folder.join("large")).unwrap(), b"damaged");
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_repaired_and_changes_nothing() {
+    let saved = Saved::new(StorageDriver::Overlay);
+    fs::remove_file(saved.lower("large")).unwrap();
+    let (report, _) = saved.try_repair(true).unwrap();
+    assert_eq!(
+        report.actions,
+        [format!("repair layer {}", saved.clinic.lower)]
+    );
+    assert_eq!((report.layers, report.damaged, report.repaired), (2, 1, 0));
+    assert!(!saved.lower("large").exists());
+}
+
+/// I-8: until the whole tar hashed to the DiffID, nothing has a final name.
+#[test]
+fn i_11_a_tar_that_is_not_the_layers_own_changes_nothing() {
+    let right = odd_tar().end(Ending::Blocks(2)).bytes;
+    let mut other = right.clone();
+    let at = right.len() - 5000;
+    other[at] ^= 1;
+    for tar in [&other[..], &right[..right.len() - 512], b""] {
+        let mut clinic = Clinic::new(StorageDriver::Overlay);
+        let file = clinic.store.folder(clinic.lower).join("large");
+        fs::write(&file, b"damaged").unwrap();
+        let (storage, _) = clinic.store.read();
+        let run_root = clinic.store.scratch.join("run");
+        let mut mender = LayerMender::open(&storage, run_root, clinic.lower).unwrap();
+        let pushed = tar.chunks(1000).try_for_each(|part| mender.push(part));
+        assert!(pushed.and_then(|()| mender.finish()).is_err());
+        assert_eq!(fs::read(&file).unwrap(), b"damaged");
+    }
+}
