@@ -17,15 +17,12 @@ use podkeep_format::tree::{
     Content, ContentBuilder, Entry, INLINE_BYTES_MAX, Node, Time, TreeNode, build_directory,
 };
 
-use super::super::KnownLayer;
 use super::recipe::RecipeBuilder;
 use crate::chunk::Chunking;
 use crate::fs::batch::{Inbox, Outbox, Stage, Stopped};
 use crate::fs::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, ScannedLayer, TreeScan};
-use crate::podman::{
-    BIG_DATA_FOLDER, LAYERS_FOLDER, LayerError, LayerEvent, LayerReader, Storage, StoreListing,
-    StoredLayer, layer_file,
-};
+use crate::host::KnownLayer;
+use crate::podman::{BIG_DATA_FOLDER, LAYERS_FOLDER, LayerEvent, layer_file};
 
 /// Workers of one image.
 const THREADS_MAX: usize = 8;
@@ -38,13 +35,24 @@ pub struct ImageSpec {
     pub item: String,
     pub chunking: Arc<Chunking>,
     pub threads: usize,
-    pub storage: Storage,
-    pub listing: Arc<StoreListing>,
-    /// Bottom first, each with its DiffID.
-    pub layers: Vec<(DiffId, StoredLayer)>,
+    pub source: Box<dyn LayerSource>,
+    /// Bottom first.
+    pub layers: Vec<DiffId>,
     /// Files of the big data, by their names in the tree.
     pub big_data: Vec<(String, Vec<u8>)>,
     pub known: Vec<KnownLayer>,
+}
+
+/// Where the tars of an image's layers are read. Errors are causes in words that name the layer.
+pub trait LayerSource: Send + Sync {
+    /// `number`: which of the image's layers, from the bottom.
+    fn open(&self, number: usize) -> Result<Box<dyn LayerStream + '_>, String>;
+}
+
+/// A layer that is read from its first byte to its last.
+pub trait LayerStream {
+    /// The next part of the tar. The end comes only when all of it had the expected DiffID.
+    fn next_event(&mut self) -> Result<LayerEvent<'_>, String>;
 }
 
 /// Starts to read.
@@ -72,14 +80,14 @@ pub fn scan(spec: ImageSpec) -> Result<Box<dyn TreeScan>, FsError> {
     }))
 }
 
-/// The layers that must be read, each DiffID once.
-fn jobs(spec: &ImageSpec) -> Vec<(DiffId, StoredLayer)> {
+/// Numbers of the layers that must be read, each DiffID once.
+fn jobs(spec: &ImageSpec) -> Vec<usize> {
     let mut met: Vec<DiffId> = spec.known.iter().map(|layer| layer.diff_id).collect();
     let mut jobs = Vec::new();
-    for (diff_id, layer) in &spec.layers {
+    for (number, diff_id) in spec.layers.iter().enumerate() {
         if !met.contains(diff_id) {
             met.push(*diff_id);
-            jobs.push((*diff_id, layer.clone()));
+            jobs.push(number);
         }
     }
     jobs
@@ -87,7 +95,7 @@ fn jobs(spec: &ImageSpec) -> Vec<(DiffId, StoredLayer)> {
 
 struct Shared {
     spec: ImageSpec,
-    jobs: Vec<(DiffId, StoredLayer)>,
+    jobs: Vec<usize>,
     /// The first job that nobody has taken.
     next: AtomicUsize,
     done: Mutex<Vec<ScannedLayer>>,
@@ -209,10 +217,10 @@ fn work(shared: &Shared) -> Result<(), Ended> {
     let mut stage = Stage::default();
     loop {
         let index = shared.next.fetch_add(1, Ordering::Relaxed);
-        let Some((diff_id, layer)) = shared.jobs.get(index) else {
+        let Some(number) = shared.jobs.get(index) else {
             return Ok(());
         };
-        match read_layer(shared, *diff_id, layer, &mut stage) {
+        match read_layer(shared, *number, &mut stage) {
             Ok(scanned) => {
                 shared.outbox.take(&mut stage)?;
                 let mut done = shared.done.lock().unwrap_or_else(PoisonError::into_inner);
@@ -227,15 +235,10 @@ fn work(shared: &Shared) -> Result<(), Ended> {
     }
 }
 
-fn read_layer(
-    shared: &Shared,
-    diff_id: DiffId,
-    layer: &StoredLayer,
-    stage: &mut Stage,
-) -> Result<ScannedLayer, Ended> {
-    let failed = |error: LayerError| Ended::Failed(layer_error(&shared.spec.item, &error));
+fn read_layer(shared: &Shared, number: usize, stage: &mut Stage) -> Result<ScannedLayer, Ended> {
+    let failed = |cause: String| Ended::Failed(layer_error(&shared.spec.item, &cause));
     let spec = &shared.spec;
-    let mut reader = LayerReader::open(&spec.storage, &spec.listing, layer).map_err(failed)?;
+    let mut reader = spec.source.open(number).map_err(failed)?;
     stage.remember_ids();
     let mut recipe = RecipeBuilder::new(&spec.chunking);
     let end = loop {
@@ -253,7 +256,8 @@ fn read_layer(
         }
     };
     let scanned = recipe.finish(end.diff_id, stage);
-    debug_assert_eq!((scanned.diff_id, scanned.size), (diff_id, end.size));
+    debug_assert_eq!(scanned.diff_id, spec.layers[number]);
+    debug_assert_eq!(scanned.size, end.size);
     Ok(ScannedLayer {
         chunks: stage.remembered_ids(),
         ..scanned
@@ -261,8 +265,8 @@ fn read_layer(
 }
 
 /// What could not be read is named with the item that needs it.
-fn layer_error(item: &str, error: &LayerError) -> FsError {
-    FsError::new("read", item.as_bytes(), FsErrorKind::Other, error)
+fn layer_error(item: &str, cause: &str) -> FsError {
+    FsError::new("read", item.as_bytes(), FsErrorKind::Other, cause)
 }
 
 /// Makes the tree, once all layers are read.
@@ -283,7 +287,7 @@ fn assemble(shared: &Shared) -> Result<ScanOutcome, Ended> {
     }
     let big_data = directory(spec, BIG_DATA_FOLDER, files, &mut stage);
     let mut files = Vec::new();
-    for (number, (diff_id, _)) in spec.layers.iter().enumerate() {
+    for (number, diff_id) in spec.layers.iter().enumerate() {
         let Some((id, size)) = recipes.get(diff_id).copied() else {
             let cause = format!("layer {diff_id} was not read");
             let item = spec.item.as_bytes();
