@@ -6,6 +6,7 @@
 //! building of trees happen on the side where the data lies.
 
 pub mod attributes;
+pub(crate) mod background;
 pub(crate) mod batch;
 pub mod mapped;
 pub mod scan;

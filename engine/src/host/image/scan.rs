@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use podkeep_format::block::BlockClass;
 use podkeep_format::codec::Encoder;
@@ -19,8 +18,9 @@ use podkeep_format::tree::{
 
 use super::recipe::RecipeBuilder;
 use crate::chunk::Chunking;
-use crate::fs::batch::{Inbox, Outbox, Stage, Stopped};
-use crate::fs::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, ScannedLayer, TreeScan};
+use crate::fs::background::{self, Ended};
+use crate::fs::batch::{Outbox, Stage};
+use crate::fs::{FsError, FsErrorKind, ScanOutcome, ScannedLayer, TreeScan};
 use crate::host::KnownLayer;
 use crate::podman::{BIG_DATA_FOLDER, LAYERS_FOLDER, LayerEvent, layer_file};
 
@@ -57,27 +57,16 @@ pub trait LayerStream {
 
 /// Starts to read.
 pub fn scan(spec: ImageSpec) -> Result<Box<dyn TreeScan>, FsError> {
-    let (outbox, inbox) = Outbox::new();
-    let display = spec.item.clone().into_bytes();
-    let shared = Arc::new(Shared {
-        jobs: jobs(&spec),
-        next: AtomicUsize::new(0),
-        done: Mutex::default(),
-        outcome: Mutex::new(None),
-        outbox,
-        spec,
-    });
-    let leader = Arc::clone(&shared);
-    let thread = std::thread::Builder::new()
-        .name("read-image".into())
-        .spawn(move || lead(&leader))
-        .map_err(|error| FsError::new("read", &display, FsErrorKind::Other, error))?;
-    Ok(Box::new(ImageScan {
-        shared,
-        inbox,
-        thread: Some(thread),
-        display,
-    }))
+    let item = spec.item.clone();
+    background::read("read-image", &item, move |outbox| {
+        lead(&Shared {
+            jobs: jobs(&spec),
+            next: AtomicUsize::new(0),
+            done: Mutex::default(),
+            outbox,
+            spec,
+        })
+    })
 }
 
 /// Numbers of the layers that must be read, each DiffID once.
@@ -93,127 +82,32 @@ fn jobs(spec: &ImageSpec) -> Vec<usize> {
     jobs
 }
 
-struct Shared {
+struct Shared<'o> {
     spec: ImageSpec,
     jobs: Vec<usize>,
     /// The first job that nobody has taken.
     next: AtomicUsize,
     done: Mutex<Vec<ScannedLayer>>,
-    outcome: Mutex<Option<Result<ScanOutcome, FsError>>>,
-    outbox: Outbox,
+    outbox: &'o Outbox,
 }
 
-/// Why a worker ends before the layers do.
-enum Ended {
-    /// The consumer is gone.
-    Stopped,
-    Failed(FsError),
-}
-
-impl From<Stopped> for Ended {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
-    }
-}
-
-struct ImageScan {
-    shared: Arc<Shared>,
-    inbox: Inbox,
-    thread: Option<JoinHandle<()>>,
-    display: Vec<u8>,
-}
-
-impl ImageScan {
-    fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            // A panic leaves no outcome.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl TreeScan for ImageScan {
-    fn next(&mut self) -> Result<Option<ScanBatch>, FsError> {
-        let batch = self.inbox.next();
-        if batch.is_none() {
-            self.join();
-        }
-        Ok(batch)
-    }
-
-    fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError> {
-        self.inbox.fetch(wanted, &self.display)
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {
-        self.inbox.close();
-        self.join();
-        let mut outcome = self
-            .shared
-            .outcome
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        outcome.take().unwrap_or_else(|| {
-            let cause = "its reading stopped";
-            Err(FsError::new(
-                "read",
-                &self.display,
-                FsErrorKind::Other,
-                cause,
-            ))
-        })
-    }
-}
-
-impl Drop for ImageScan {
-    fn drop(&mut self) {
-        // Wakes the worker that waits for room.
-        self.inbox.close();
-        self.join();
-    }
-}
-
-/// Closes the outbox whatever happens: the consumer must not wait for ever.
-struct CloseAtEnd<'s>(&'s Outbox);
-
-impl Drop for CloseAtEnd<'_> {
-    fn drop(&mut self) {
-        // The consumer may be gone.
-        let _ = self.0.close();
-    }
-}
-
-fn lead(shared: &Shared) {
-    let closing = CloseAtEnd(&shared.outbox);
+fn lead(shared: &Shared<'_>) -> Result<ScanOutcome, Ended> {
     let threads = shared
         .spec
         .threads
         .clamp(1, THREADS_MAX)
         .min(shared.jobs.len());
-    let ended = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(shared))).collect();
         workers
             .into_iter()
             .map(|worker| worker.join().unwrap_or(Err(Ended::Stopped)))
             .collect::<Result<Vec<()>, Ended>>()
-    });
-    let outcome = match ended {
-        Ok(_) => assemble(shared),
-        Err(ended) => Err(ended),
-    };
-    let outcome = match outcome {
-        Ok(outcome) => Ok(outcome),
-        Err(Ended::Failed(error)) => Err(error),
-        Err(Ended::Stopped) => return,
-    };
-    *shared
-        .outcome
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-    drop(closing);
+    })?;
+    assemble(shared)
 }
 
-fn work(shared: &Shared) -> Result<(), Ended> {
+fn work(shared: &Shared<'_>) -> Result<(), Ended> {
     let mut stage = Stage::default();
     loop {
         let index = shared.next.fetch_add(1, Ordering::Relaxed);
@@ -235,7 +129,11 @@ fn work(shared: &Shared) -> Result<(), Ended> {
     }
 }
 
-fn read_layer(shared: &Shared, number: usize, stage: &mut Stage) -> Result<ScannedLayer, Ended> {
+fn read_layer(
+    shared: &Shared<'_>,
+    number: usize,
+    stage: &mut Stage,
+) -> Result<ScannedLayer, Ended> {
     let failed = |cause: String| Ended::Failed(layer_error(&shared.spec.item, &cause));
     let spec = &shared.spec;
     let mut reader = spec.source.open(number).map_err(failed)?;
@@ -270,7 +168,7 @@ fn layer_error(item: &str, cause: &str) -> FsError {
 }
 
 /// Makes the tree, once all layers are read.
-fn assemble(shared: &Shared) -> Result<ScanOutcome, Ended> {
+fn assemble(shared: &Shared<'_>) -> Result<ScanOutcome, Ended> {
     let spec = &shared.spec;
     let layers = std::mem::take(&mut *shared.done.lock().unwrap_or_else(PoisonError::into_inner));
     let mut recipes: HashMap<DiffId, (ChunkId, u64)> = HashMap::new();
