@@ -54,7 +54,6 @@ pub enum TarStep {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TarKind {
-    /// Also everything of a kind that is not known, as POSIX wants it.
     File,
     HardLink,
     Symlink,
@@ -62,6 +61,8 @@ pub enum TarKind {
     BlockDevice,
     Directory,
     Fifo,
+    /// This letter. It has content, whatever that is.
+    Other(u8),
 }
 
 /// Where the content of a file lies.
@@ -88,7 +89,7 @@ pub struct TarEntry {
     pub mtime: Time,
     /// Major and minor number.
     pub device: (i64, i64),
-    /// Bytes that follow, without padding; 0 for all kinds but files.
+    /// Bytes that follow, without padding; 0 for links, devices, directories and fifos.
     pub stored_bytes: u64,
     /// Bytes of the file, holes included.
     pub size: u64,
@@ -219,6 +220,7 @@ impl TarHeaders {
                 entry.size = entry.stored_bytes;
                 local.apply_sparse(&mut entry)?;
             }
+            TarKind::Other(_) => entry.size = entry.stored_bytes,
             // Some writers give the size of what a link leads to.
             _ => entry.stored_bytes = 0,
         }
@@ -283,7 +285,8 @@ fn plain_entry(block: &[u8; BLOCK_BYTES]) -> Result<TarEntry, TarError> {
         b'4' => TarKind::BlockDevice,
         b'5' => TarKind::Directory,
         b'6' => TarKind::Fifo,
-        _ => TarKind::File,
+        0 | b'0' | b'7' | b'S' => TarKind::File,
+        other => TarKind::Other(other),
     };
     let has_device = matches!(kind, TarKind::CharDevice | TarKind::BlockDevice);
     let device = match has_device {

@@ -1,8 +1,9 @@
 //! A Podman host, from two sides: a [`Source`] is read, a [`Target`] is written.
 //!
 //! Operations reach a host only through these traits; [`local`] is the host that this process
-//! runs on.
+//! runs on, and [`archive`] a source that is made of files that other tools wrote.
 
+pub mod archive;
 mod image;
 pub mod local;
 mod lock;

@@ -1,6 +1,7 @@
 //! All knowledge of Podman: running it, and what it says and keeps.
 
 mod adopt;
+mod archive;
 mod command;
 mod image;
 mod layer;
@@ -11,6 +12,7 @@ mod tar_split;
 mod volume;
 
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
+pub use archive::{ArchiveFiles, ArchivedImage, ArchivedLayer, archived_images};
 pub use command::{Podman, PodmanError, StoreInfo};
 pub use image::{
     BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LayerDefinition, ShownImage, big_data_entry,

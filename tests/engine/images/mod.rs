@@ -5,7 +5,7 @@ mod foreign;
 mod hostile;
 mod listing;
 mod rebuild;
-mod smoke;
+pub mod smoke;
 
 use podkeep_engine::podman::{
     LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerId, LayerReader, Storage,
@@ -69,7 +69,7 @@ fn rebuild(storage: &Storage, listing: &StoreListing, layer: LayerId) -> Result<
 }
 
 /// A bottom layer with one of everything.
-fn odd_tar() -> Tar {
+pub fn odd_tar() -> Tar {
     let long: String = "directory-with-a-long-name/".repeat(9);
     let same = noise(1, 3000);
     Tar::default()
@@ -109,7 +109,7 @@ fn odd_tar() -> Tar {
 }
 
 /// A layer for the top of [`odd_tar`].
-fn upper_tar() -> Tar {
+pub fn upper_tar() -> Tar {
     Tar::default()
         .file("lib/c.so", &noise(5, 4000))
         .whiteout("same-1")

@@ -68,7 +68,12 @@ impl Records {
     /// sizes and where content is.
     pub fn apply(&self, entry: &mut TarEntry, global: bool) -> Result<(), TarError> {
         for (key, value) in &self.records {
-            // An empty value takes a record back.
+            if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                entry.xattrs.retain(|(other, _)| other != name);
+                entry.xattrs.push((name.to_vec(), value.clone()));
+                continue;
+            }
+            // An empty value takes a record back; that of an attribute is one.
             if value.is_empty() {
                 continue;
             }
@@ -82,12 +87,7 @@ impl Records {
                 b"mtime" => entry.mtime = time(value)?,
                 b"SCHILY.acl.access" => entry.access_acl = Some(value.clone()),
                 b"SCHILY.acl.default" => entry.default_acl = Some(value.clone()),
-                key => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        entry.xattrs.retain(|(other, _)| other != name);
-                        entry.xattrs.push((name.to_vec(), value.clone()));
-                    }
-                }
+                _ => {}
             }
         }
         Ok(())

@@ -97,6 +97,11 @@ fn kinds_without_content_have_none_whatever_their_size_says() {
     assert_eq!((old.kind, old.stored_bytes), (TarKind::Directory, 0));
     let contiguous = decode(&header(b"x", b'7', b"00000000123\0", |_| ())).unwrap();
     assert_eq!(contiguous.kind, TarKind::File);
+    let label = decode(&header(b"x", b'V', b"00000000123\0", |_| ())).unwrap();
+    assert_eq!(
+        (label.kind, label.stored_bytes),
+        (TarKind::Other(b'V'), 0o123)
+    );
 }
 
 #[test]
