@@ -6,4 +6,5 @@ mod lab;
 
 mod hosts;
 mod images;
+mod imports;
 mod volumes;
