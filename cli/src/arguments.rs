@@ -116,6 +116,13 @@ pub enum Command {
     /// and `?`) work in names, never in `path:`. Each item is a snapshot of its own that
     /// stays when the run is cut off.
     Backup(Backup),
+    /// Take archives that other tools wrote into a snapshot
+    ///
+    /// FILE holds images: what `podman save` or `docker save` writes (docker-archive, oci-archive),
+    /// or a directory with an OCI layout or an unpacked docker-archive. An archive of a volume
+    /// (`podman volume export`, `tar -C _data`) needs a name: --volume NAME=FILE. Archives may be
+    /// compressed with gzip or zstd. All of one call form one snapshot.
+    Import(Import),
     /// List snapshots
     Snapshots(Snapshots),
     /// List what a snapshot holds
@@ -217,6 +224,29 @@ pub struct Backup {
     pub tag: Vec<String>,
 
     /// Read and compare, store nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    #[command(flatten)]
+    pub patience: Patience,
+}
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["files", "volume"]))]
+pub struct Import {
+    /// Archives of images
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// A tar of the content of a volume, which gets this name (repeatable)
+    #[arg(long, value_name = "NAME=FILE")]
+    pub volume: Vec<OsString>,
+
+    /// A word to find the snapshot by (repeatable)
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+
+    /// Say what the archives hold, store nothing
     #[arg(long)]
     pub dry_run: bool,
 
@@ -421,6 +451,7 @@ impl Command {
         match self {
             Self::Init(_) => "init",
             Self::Backup(_) => "backup",
+            Self::Import(_) => "import",
             Self::Snapshots(_) => "snapshots",
             Self::Ls(_) => "ls",
             Self::Dump(_) => "dump",

@@ -1,6 +1,7 @@
 //! The command line, as somebody who runs the binary meets it.
 
 mod care;
+mod import;
 mod jobs;
 mod like;
 mod reference;

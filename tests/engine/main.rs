@@ -11,6 +11,7 @@ mod oracle;
 
 mod chunk;
 mod images;
+mod imports;
 mod repo;
 mod roundtrip;
 mod scan;

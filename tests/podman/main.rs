@@ -7,4 +7,5 @@ mod lab;
 mod care;
 mod hosts;
 mod images;
+mod imports;
 mod volumes;

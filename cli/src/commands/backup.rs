@@ -50,7 +50,17 @@ pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
     let report = backup::backup(&repository, &host, &options, &reporter);
     reporter.end();
     let report = report.map_err(|error| context.failure(error))?;
-    if arguments.dry_run {
+    Ok(told(context, &report, &reporter, arguments.dry_run))
+}
+
+/// Tells of each item, and what the run amounts to.
+pub(super) fn told(
+    context: &Context<'_>,
+    report: &BackupReport,
+    reporter: &Reporter<'_>,
+    dry_run: bool,
+) -> Done {
+    if dry_run {
         for item in &report.items {
             context.output.row(
                 || Message::Item(ItemLine::from(item)),
@@ -64,7 +74,7 @@ pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
                 .json(&Message::Item(ItemLine::from(item)), false);
         }
     }
-    Ok(finished(&report, &reporter, arguments.dry_run))
+    finished(report, reporter, dry_run)
 }
 
 fn finished(report: &BackupReport, reporter: &Reporter<'_>, dry_run: bool) -> Done {
@@ -153,7 +163,7 @@ fn note_neighbour(
 }
 
 /// The local zone's offset from UTC now.
-fn zone_minutes() -> i16 {
+pub(super) fn zone_minutes() -> i16 {
     let seconds = jiff::ZonedDateTime::now().offset().seconds();
     i16::try_from(seconds / 60).unwrap_or(0)
 }

@@ -8,6 +8,7 @@ mod doctor;
 mod dump;
 mod find;
 mod host;
+mod import;
 mod init;
 mod key;
 mod ls;
@@ -28,6 +29,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
     match command {
         Command::Init(arguments) => init::run(context, arguments),
         Command::Backup(arguments) => backup::run(context, arguments),
+        Command::Import(arguments) => import::run(context, arguments),
         Command::Snapshots(arguments) => snapshots::run(context, arguments),
         Command::Ls(arguments) => ls::run(context, arguments),
         Command::Dump(arguments) => dump::run(context, arguments),

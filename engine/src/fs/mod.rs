@@ -6,10 +6,12 @@
 //! building of trees happen on the side where the data lies.
 
 pub mod attributes;
+pub(crate) mod background;
 pub(crate) mod batch;
 pub mod mapped;
 pub mod scan;
 pub mod states;
+pub mod tar;
 pub mod write;
 
 use std::fmt;

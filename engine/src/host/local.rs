@@ -136,9 +136,10 @@ impl LocalHost {
     }
 }
 
-struct LockedScan {
-    tree: Box<dyn TreeScan>,
-    _lock: ItemLock,
+/// Holds the lock of its item.
+pub(super) struct LockedScan {
+    pub tree: Box<dyn TreeScan>,
+    pub _lock: ItemLock,
 }
 
 impl TreeScan for LockedScan {

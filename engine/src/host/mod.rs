@@ -2,8 +2,9 @@
 //! its images is looked after ([`StoreCare`]).
 //!
 //! Operations reach a host only through these traits; [`local`] is the host that this process
-//! runs on.
+//! runs on, and [`archive`] a source that is made of files that other tools wrote.
 
+pub mod archive;
 mod care;
 mod image;
 pub mod local;

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod doctor;
 pub mod dump;
 pub mod find;
+pub mod import;
 pub mod init;
 pub mod key;
 pub mod ls;
@@ -99,6 +100,16 @@ pub struct BackupOptions {
     /// Where file states lie; `None` reads everything anew.
     pub states: Option<PathBuf>,
     /// How long to wait for an item that another run works on.
+    pub wait: Duration,
+}
+
+/// As for a backup.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    pub tags: Vec<String>,
+    pub dry_run: bool,
+    pub threads: usize,
+    pub zone_minutes: i16,
     pub wait: Duration,
 }
 

@@ -1,6 +1,7 @@
 //! All knowledge of Podman: running it, and what it says and keeps.
 
 mod adopt;
+mod archive;
 mod command;
 mod doctor;
 mod image;
@@ -16,6 +17,7 @@ mod tar_split;
 mod volume;
 
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
+pub use archive::{ArchiveFiles, ArchivedImage, ArchivedLayer, archived_images};
 pub use command::{Podman, PodmanError};
 pub use doctor::{Doctor, Fault, Remedy, Subject};
 pub use image::{

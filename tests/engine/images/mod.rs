@@ -8,7 +8,7 @@ mod hostile;
 mod listing;
 mod mend;
 mod rebuild;
-mod smoke;
+pub mod smoke;
 
 use podkeep_engine::podman::{
     LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerId, LayerReader, Storage,
@@ -72,7 +72,7 @@ fn rebuild(storage: &Storage, listing: &StoreListing, layer: LayerId) -> Result<
 }
 
 /// A bottom layer with one of everything.
-fn odd_tar() -> Tar {
+pub fn odd_tar() -> Tar {
     let long: String = "directory-with-a-long-name/".repeat(9);
     let same = noise(1, 3000);
     Tar::default()
@@ -112,7 +112,7 @@ fn odd_tar() -> Tar {
 }
 
 /// A layer for the top of [`odd_tar`].
-fn upper_tar() -> Tar {
+pub fn upper_tar() -> Tar {
     Tar::default()
         .file("lib/c.so", &noise(5, 4000))
         .whiteout("same-1")

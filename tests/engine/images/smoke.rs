@@ -19,7 +19,7 @@ fn corpus(target: &str) -> PathBuf {
 }
 
 /// One to four changes of a bit, a byte, a digit or a stretch.
-fn mutate(seed: &[u8], number: u64) -> Vec<u8> {
+pub fn mutate(seed: &[u8], number: u64) -> Vec<u8> {
     let dice = noise(number, 64);
     let mut bytes = seed.to_vec();
     for dice in dice.chunks_exact(16).take(usize::from(dice[15] % 4) + 1) {

@@ -13,7 +13,7 @@ mod recipes;
 mod round_trip;
 mod schedule;
 mod short;
-mod tars;
+pub mod tars;
 mod writers;
 
 use std::path::PathBuf;
@@ -92,7 +92,7 @@ fn back_up(repo: &Repository, host: &MemoryHost, items: &[&Item]) -> OperationRe
 }
 
 /// Restores one item of the latest snapshot; what came back, the report, the findings.
-fn bring_back(
+pub fn bring_back(
     repo: &Repository,
     wanted: &Item,
 ) -> OperationResult<(Files, RestoreReport, Vec<Finding>)> {
@@ -132,7 +132,7 @@ fn bring_back_watched(
     Ok((host.take_restored("/restored"), report))
 }
 
-fn check_all(repo: &Repository) -> OperationResult<(CheckReport, Vec<Finding>)> {
+pub fn check_all(repo: &Repository) -> OperationResult<(CheckReport, Vec<Finding>)> {
     let options = CheckOptions {
         read_data_percent: Some(100),
         endorse: false,
@@ -154,7 +154,7 @@ fn copy(store: &dyn ObjectStore) -> podkeep_engine::store::memory::MemoryStore {
 }
 
 /// Bytes that look random and are the same in every run.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new()
         .update(&seed.to_le_bytes())

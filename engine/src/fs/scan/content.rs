@@ -219,12 +219,13 @@ fn next_data(file: &OwnedFd, from: u64, size: u64) -> Result<Option<(u64, u64)>,
 
 /// Collects holes in whole grains, rounded inwards.
 #[derive(Default)]
-struct Holes {
-    ranges: Vec<(u64, u64)>,
+pub(crate) struct Holes {
+    pub ranges: Vec<(u64, u64)>,
 }
 
 impl Holes {
-    fn push(&mut self, start: u64, end: u64, size: u64) {
+    /// `size`: of the whole file, where the last hole may end.
+    pub fn push(&mut self, start: u64, end: u64, size: u64) {
         let start = start.next_multiple_of(HOLE_GRAIN);
         let end = if end == size {
             end

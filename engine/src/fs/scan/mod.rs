@@ -7,13 +7,13 @@
 //! batches under way (at most a handful of 4 MiB), a stage and a window for each worker, and the
 //! entries of directories that are not finished.
 
-mod content;
+pub(crate) mod content;
 mod directory;
 mod entry;
 mod glob;
 mod links;
 mod list;
-mod report;
+pub(crate) mod report;
 mod reuse;
 mod stat;
 mod work;

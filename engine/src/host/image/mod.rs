@@ -7,7 +7,8 @@
 //! it is to become; a restore that is cut off before is recognised by its mark, and done again.
 
 mod recipe;
-mod scan;
+pub(super) mod scan;
+mod stored;
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
@@ -30,6 +31,7 @@ use crate::podman::{
 };
 
 use self::scan::ImageSpec;
+use self::stored::StoredLayers;
 
 /// Below the state folder: trees of images on their way into the store.
 const STAGING_FOLDER: &str = "images";
@@ -158,9 +160,12 @@ impl Images {
             item: item.to_string(),
             chunking: Arc::clone(&request.chunking),
             threads: request.threads,
-            storage: known.storage.clone(),
-            listing: Arc::clone(&known.listing),
-            layers,
+            layers: layers.iter().map(|(diff_id, _)| *diff_id).collect(),
+            source: Box::new(StoredLayers {
+                storage: known.storage.clone(),
+                listing: Arc::clone(&known.listing),
+                layers: layers.into_iter().map(|(_, layer)| layer).collect(),
+            }),
             big_data,
             known: request.known_layers.clone(),
         })?;

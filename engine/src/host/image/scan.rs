@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use podkeep_format::block::BlockClass;
 use podkeep_format::codec::Encoder;
@@ -17,15 +16,13 @@ use podkeep_format::tree::{
     Content, ContentBuilder, Entry, INLINE_BYTES_MAX, Node, Time, TreeNode, build_directory,
 };
 
-use super::super::KnownLayer;
 use super::recipe::RecipeBuilder;
 use crate::chunk::Chunking;
-use crate::fs::batch::{Inbox, Outbox, Stage, Stopped};
-use crate::fs::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, ScannedLayer, TreeScan};
-use crate::podman::{
-    BIG_DATA_FOLDER, LAYERS_FOLDER, LayerError, LayerEvent, LayerReader, Storage, StoreListing,
-    StoredLayer, layer_file,
-};
+use crate::fs::background::{self, Ended};
+use crate::fs::batch::{Outbox, Stage};
+use crate::fs::{FsError, FsErrorKind, ScanOutcome, ScannedLayer, TreeScan};
+use crate::host::KnownLayer;
+use crate::podman::{BIG_DATA_FOLDER, LAYERS_FOLDER, LayerEvent, layer_file};
 
 /// Workers of one image.
 const THREADS_MAX: usize = 8;
@@ -38,181 +35,104 @@ pub struct ImageSpec {
     pub item: String,
     pub chunking: Arc<Chunking>,
     pub threads: usize,
-    pub storage: Storage,
-    pub listing: Arc<StoreListing>,
-    /// Bottom first, each with its DiffID.
-    pub layers: Vec<(DiffId, StoredLayer)>,
+    pub source: Box<dyn LayerSource>,
+    /// Bottom first.
+    pub layers: Vec<DiffId>,
     /// Files of the big data, by their names in the tree.
     pub big_data: Vec<(String, Vec<u8>)>,
     pub known: Vec<KnownLayer>,
 }
 
-/// Starts to read.
-pub fn scan(spec: ImageSpec) -> Result<Box<dyn TreeScan>, FsError> {
-    let (outbox, inbox) = Outbox::new();
-    let display = spec.item.clone().into_bytes();
-    let shared = Arc::new(Shared {
-        jobs: jobs(&spec),
-        next: AtomicUsize::new(0),
-        done: Mutex::default(),
-        outcome: Mutex::new(None),
-        outbox,
-        spec,
-    });
-    let leader = Arc::clone(&shared);
-    let thread = std::thread::Builder::new()
-        .name("read-image".into())
-        .spawn(move || lead(&leader))
-        .map_err(|error| FsError::new("read", &display, FsErrorKind::Other, error))?;
-    Ok(Box::new(ImageScan {
-        shared,
-        inbox,
-        thread: Some(thread),
-        display,
-    }))
+/// Why a layer cannot be read.
+#[derive(Debug)]
+pub struct LayerFailure {
+    /// `NotFound`: it is there no longer.
+    pub kind: FsErrorKind,
+    /// In words that name the layer.
+    pub cause: String,
 }
 
-/// The layers that must be read, each DiffID once.
-fn jobs(spec: &ImageSpec) -> Vec<(DiffId, StoredLayer)> {
+impl From<String> for LayerFailure {
+    fn from(cause: String) -> Self {
+        Self {
+            kind: FsErrorKind::Other,
+            cause,
+        }
+    }
+}
+
+/// Where the tars of an image's layers are read.
+pub trait LayerSource: Send + Sync {
+    /// `number`: which of the image's layers, from the bottom.
+    fn open(&self, number: usize) -> Result<Box<dyn LayerStream + '_>, LayerFailure>;
+}
+
+/// A layer that is read from its first byte to its last.
+pub trait LayerStream {
+    /// The next part of the tar. The end comes only when all of it had the expected DiffID.
+    fn next_event(&mut self) -> Result<LayerEvent<'_>, LayerFailure>;
+}
+
+/// Starts to read.
+pub fn scan(spec: ImageSpec) -> Result<Box<dyn TreeScan>, FsError> {
+    let item = spec.item.clone();
+    background::read("read-image", &item, move |outbox| {
+        lead(&Shared {
+            jobs: jobs(&spec),
+            next: AtomicUsize::new(0),
+            done: Mutex::default(),
+            outbox,
+            spec,
+        })
+    })
+}
+
+/// Numbers of the layers that must be read, each DiffID once.
+fn jobs(spec: &ImageSpec) -> Vec<usize> {
     let mut met: Vec<DiffId> = spec.known.iter().map(|layer| layer.diff_id).collect();
     let mut jobs = Vec::new();
-    for (diff_id, layer) in &spec.layers {
+    for (number, diff_id) in spec.layers.iter().enumerate() {
         if !met.contains(diff_id) {
             met.push(*diff_id);
-            jobs.push((*diff_id, layer.clone()));
+            jobs.push(number);
         }
     }
     jobs
 }
 
-struct Shared {
+struct Shared<'o> {
     spec: ImageSpec,
-    jobs: Vec<(DiffId, StoredLayer)>,
+    jobs: Vec<usize>,
     /// The first job that nobody has taken.
     next: AtomicUsize,
     done: Mutex<Vec<ScannedLayer>>,
-    outcome: Mutex<Option<Result<ScanOutcome, FsError>>>,
-    outbox: Outbox,
+    outbox: &'o Outbox,
 }
 
-/// Why a worker ends before the layers do.
-enum Ended {
-    /// The consumer is gone.
-    Stopped,
-    Failed(FsError),
-}
-
-impl From<Stopped> for Ended {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
-    }
-}
-
-struct ImageScan {
-    shared: Arc<Shared>,
-    inbox: Inbox,
-    thread: Option<JoinHandle<()>>,
-    display: Vec<u8>,
-}
-
-impl ImageScan {
-    fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            // A panic leaves no outcome.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl TreeScan for ImageScan {
-    fn next(&mut self) -> Result<Option<ScanBatch>, FsError> {
-        let batch = self.inbox.next();
-        if batch.is_none() {
-            self.join();
-        }
-        Ok(batch)
-    }
-
-    fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError> {
-        self.inbox.fetch(wanted, &self.display)
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {
-        self.inbox.close();
-        self.join();
-        let mut outcome = self
-            .shared
-            .outcome
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        outcome.take().unwrap_or_else(|| {
-            let cause = "its reading stopped";
-            Err(FsError::new(
-                "read",
-                &self.display,
-                FsErrorKind::Other,
-                cause,
-            ))
-        })
-    }
-}
-
-impl Drop for ImageScan {
-    fn drop(&mut self) {
-        // Wakes the worker that waits for room.
-        self.inbox.close();
-        self.join();
-    }
-}
-
-/// Closes the outbox whatever happens: the consumer must not wait for ever.
-struct CloseAtEnd<'s>(&'s Outbox);
-
-impl Drop for CloseAtEnd<'_> {
-    fn drop(&mut self) {
-        // The consumer may be gone.
-        let _ = self.0.close();
-    }
-}
-
-fn lead(shared: &Shared) {
-    let closing = CloseAtEnd(&shared.outbox);
+fn lead(shared: &Shared<'_>) -> Result<ScanOutcome, Ended> {
     let threads = shared
         .spec
         .threads
         .clamp(1, THREADS_MAX)
         .min(shared.jobs.len());
-    let ended = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(shared))).collect();
         workers
             .into_iter()
             .map(|worker| worker.join().unwrap_or(Err(Ended::Stopped)))
             .collect::<Result<Vec<()>, Ended>>()
-    });
-    let outcome = match ended {
-        Ok(_) => assemble(shared),
-        Err(ended) => Err(ended),
-    };
-    let outcome = match outcome {
-        Ok(outcome) => Ok(outcome),
-        Err(Ended::Failed(error)) => Err(error),
-        Err(Ended::Stopped) => return,
-    };
-    *shared
-        .outcome
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-    drop(closing);
+    })?;
+    assemble(shared)
 }
 
-fn work(shared: &Shared) -> Result<(), Ended> {
+fn work(shared: &Shared<'_>) -> Result<(), Ended> {
     let mut stage = Stage::default();
     loop {
         let index = shared.next.fetch_add(1, Ordering::Relaxed);
-        let Some((diff_id, layer)) = shared.jobs.get(index) else {
+        let Some(number) = shared.jobs.get(index) else {
             return Ok(());
         };
-        match read_layer(shared, *diff_id, layer, &mut stage) {
+        match read_layer(shared, *number, &mut stage) {
             Ok(scanned) => {
                 shared.outbox.take(&mut stage)?;
                 let mut done = shared.done.lock().unwrap_or_else(PoisonError::into_inner);
@@ -228,14 +148,13 @@ fn work(shared: &Shared) -> Result<(), Ended> {
 }
 
 fn read_layer(
-    shared: &Shared,
-    diff_id: DiffId,
-    layer: &StoredLayer,
+    shared: &Shared<'_>,
+    number: usize,
     stage: &mut Stage,
 ) -> Result<ScannedLayer, Ended> {
-    let failed = |error: LayerError| Ended::Failed(layer_error(&shared.spec.item, &error));
+    let failed = |failure: LayerFailure| Ended::Failed(layer_error(&shared.spec.item, &failure));
     let spec = &shared.spec;
-    let mut reader = LayerReader::open(&spec.storage, &spec.listing, layer).map_err(failed)?;
+    let mut reader = spec.source.open(number).map_err(failed)?;
     stage.remember_ids();
     let mut recipe = RecipeBuilder::new(&spec.chunking);
     let end = loop {
@@ -253,7 +172,8 @@ fn read_layer(
         }
     };
     let scanned = recipe.finish(end.diff_id, stage);
-    debug_assert_eq!((scanned.diff_id, scanned.size), (diff_id, end.size));
+    debug_assert_eq!(scanned.diff_id, spec.layers[number]);
+    debug_assert_eq!(scanned.size, end.size);
     Ok(ScannedLayer {
         chunks: stage.remembered_ids(),
         ..scanned
@@ -261,16 +181,12 @@ fn read_layer(
 }
 
 /// What could not be read is named with the item that needs it.
-fn layer_error(item: &str, error: &LayerError) -> FsError {
-    let kind = match error {
-        LayerError::Gone { .. } => FsErrorKind::NotFound,
-        _ => FsErrorKind::Other,
-    };
-    FsError::new("read", item.as_bytes(), kind, error)
+fn layer_error(item: &str, failure: &LayerFailure) -> FsError {
+    FsError::new("read", item.as_bytes(), failure.kind, &failure.cause)
 }
 
 /// Makes the tree, once all layers are read.
-fn assemble(shared: &Shared) -> Result<ScanOutcome, Ended> {
+fn assemble(shared: &Shared<'_>) -> Result<ScanOutcome, Ended> {
     let spec = &shared.spec;
     let layers = std::mem::take(&mut *shared.done.lock().unwrap_or_else(PoisonError::into_inner));
     let mut recipes: HashMap<DiffId, (ChunkId, u64)> = HashMap::new();
@@ -287,7 +203,7 @@ fn assemble(shared: &Shared) -> Result<ScanOutcome, Ended> {
     }
     let big_data = directory(spec, BIG_DATA_FOLDER, files, &mut stage);
     let mut files = Vec::new();
-    for (number, (diff_id, _)) in spec.layers.iter().enumerate() {
+    for (number, diff_id) in spec.layers.iter().enumerate() {
         let Some((id, size)) = recipes.get(diff_id).copied() else {
             let cause = format!("layer {diff_id} was not read");
             let item = spec.item.as_bytes();
