@@ -10,6 +10,7 @@ pub(crate) mod batch;
 pub mod mapped;
 pub mod scan;
 pub mod states;
+pub mod tar;
 pub mod write;
 
 use std::fmt;
