@@ -119,9 +119,17 @@ pub enum Command {
     /// List snapshots
     Snapshots(Snapshots),
     /// List what a snapshot holds
+    ///
+    /// `image:NAME` lists what is stored of an image: its manifests and configuration below
+    /// `big-data`, and the tars of its layers, bottom first. `image:NAME:/PATH` is in the image's
+    /// root file system as a container sees it; `image:NAME:/` is all of it. With --stored
+    /// it is a stored part, as it is for every other command.
     #[command(after_long_help = SNAP_HELP)]
     Ls(Ls),
     /// Write a file of a snapshot to standard output
+    ///
+    /// `image:NAME:/PATH` is a file in the image as a container sees it, or with --stored one
+    /// of the parts that `podkeep ls` lists for `image:NAME`, such as the tar of a layer.
     #[command(after_long_help = SNAP_HELP)]
     Dump(Dump),
     /// Show how two snapshots differ, or a snapshot and the host
@@ -234,6 +242,10 @@ pub struct Ls {
     /// Which item, or path in it; else all of them
     #[arg(value_name = "ITEM[:/PATH]")]
     pub item: Option<OsString>,
+
+    /// Of an image: what is stored of it, not the files in it
+    #[arg(long, requires = "item")]
+    pub stored: bool,
 }
 
 #[derive(Args, Debug)]
@@ -244,6 +256,10 @@ pub struct Dump {
     /// Which file
     #[arg(value_name = "ITEM:/PATH")]
     pub item: OsString,
+
+    /// Of an image: a part that is stored of it, not a file in it
+    #[arg(long)]
+    pub stored: bool,
 }
 
 #[derive(Args, Debug)]

@@ -15,13 +15,11 @@ pub fn run(context: &Context<'_>, arguments: &Dump) -> Result<Done, Failure> {
     let item = selectors::parse_item(&arguments.item)?;
     let reporter = context.reporter();
     let repository = context.open(&reporter)?;
-    let dumped = dump::dump(
-        &repository,
-        &snapshot,
-        &item,
-        &mut Raw(context.output),
-        &reporter,
-    );
+    let out = &mut Raw(context.output);
+    let dumped = match selectors::is_in_image(&arguments.item) && !arguments.stored {
+        true => dump::dump_image_file(&repository, &snapshot, &item, out, &reporter),
+        false => dump::dump(&repository, &snapshot, &item, out, &reporter),
+    };
     reporter.end();
     match dumped {
         Ok(_) => {}

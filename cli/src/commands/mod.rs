@@ -16,11 +16,11 @@ mod snapshots;
 mod stats;
 
 use podkeep_format::item::{Escaped, Item};
-use podkeep_format::tree::{Entry, Node};
 
 use crate::arguments::Command;
 use crate::context::{Context, Done};
 use crate::failure::Failure;
+use crate::shown::{Shown, ShownNode};
 use crate::units;
 
 pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
@@ -53,19 +53,18 @@ fn refuse_json(context: &Context<'_>, command: &str, prints: &str) -> Result<(),
 }
 
 /// A line of a listing. The size of a device is its numbers.
-fn entry_text(item: &Item, path: &[u8], entry: &Entry) -> String {
-    let (kind, size, target) = match &entry.node {
-        Node::File { size, .. } => ('-', size.to_string(), None),
-        Node::Directory { .. } => ('d', "-".to_owned(), None),
-        Node::Symlink { target } => ('l', target.len().to_string(), Some(target)),
-        Node::CharDevice { major, minor } => ('c', format!("{major},{minor}"), None),
-        Node::BlockDevice { major, minor } => ('b', format!("{major},{minor}"), None),
-        Node::Fifo => ('p', "0".to_owned(), None),
-        Node::Socket => ('s', "0".to_owned(), None),
+fn entry_text<'a>(item: &Item, path: &[u8], entry: impl Into<Shown<'a>>) -> String {
+    let entry = entry.into();
+    let (size, target) = match entry.what {
+        ShownNode::File { size } => (size.to_string(), None),
+        ShownNode::Directory => ("-".to_owned(), None),
+        ShownNode::Symlink { target } => (target.len().to_string(), Some(target)),
+        ShownNode::Device { major, minor } => (format!("{major},{minor}"), None),
+        ShownNode::Other => ("0".to_owned(), None),
     };
     let mut line = format!(
         "{}  {:>6} {:>6}  {size:>14}  {}  {}",
-        units::mode(kind, entry.mode),
+        units::mode(entry.letter, entry.mode),
         entry.uid,
         entry.gid,
         units::minute(entry.mtime, 0),

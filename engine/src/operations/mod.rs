@@ -2,10 +2,12 @@
 
 pub mod backup;
 pub mod check;
+mod contents;
 mod counting;
 pub mod diff;
 pub mod dump;
 pub mod find;
+mod image_files;
 pub mod init;
 pub mod key;
 pub mod ls;
@@ -17,6 +19,7 @@ pub mod restore;
 pub mod select;
 pub mod snapshots;
 pub mod stats;
+mod stored_image;
 mod walk;
 
 use std::path::PathBuf;
@@ -184,6 +187,44 @@ pub struct ListedEntry {
     pub entry: Entry,
     /// `find`: the snapshot that holds it.
     pub run: Option<RunId>,
+}
+
+/// One row of `ls` of the files of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageEntry {
+    pub item: Item,
+    /// Below the image's root; empty for the root.
+    pub path: Vec<u8>,
+    /// 07777.
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Time,
+    pub node: ImageNode,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageNode {
+    File { size: u64 },
+    Directory,
+    Symlink { target: Vec<u8> },
+    CharDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
+    Fifo,
+}
+
+impl ImageNode {
+    /// The word that listings and JSON use.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file",
+            Self::Directory => "directory",
+            Self::Symlink { .. } => "symlink",
+            Self::CharDevice { .. } => "char-device",
+            Self::BlockDevice { .. } => "block-device",
+            Self::Fifo => "fifo",
+        }
+    }
 }
 
 /// How two trees differ at a path.

@@ -13,8 +13,8 @@ mod volume;
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
 pub use command::{Podman, PodmanError, StoreInfo};
 pub use image::{
-    BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LayerDefinition, ShownImage, big_data_entry,
-    inspect_image, layer_file, layer_of_file,
+    BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LAYERS_MAX, LayerDefinition, ShownImage,
+    big_data_entry, inspect_image, layer_file, layer_of_file,
 };
 pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
 pub use load::load as load_image;

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod fences;
+mod image_files;
 mod images;
 mod layers;
 mod memory_host;
