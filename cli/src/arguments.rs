@@ -153,6 +153,18 @@ pub enum Command {
     /// --merge or --replace says what to do with it.
     #[command(after_long_help = SNAP_HELP)]
     Restore(Restore),
+    /// Write an item of a snapshot in a form that other tools read
+    ///
+    /// An image as an OCI layout or as an archive, with its ID, its configuration and its layers bit
+    /// by bit. The manifests that it was pulled by name compressed blobs that no host keeps: it gets
+    /// a new one, so that its digest is another (`podkeep restore` keeps it), and they lie
+    /// beside it as blobs. A volume or path as a PAX tar with extended attributes, ACLs and hard
+    /// links, for GNU tar and `podman volume import`; holes are written as zeros, sockets are
+    /// left out.
+    ///
+    /// What is written has mode 0600, and appears under its name once it is complete.
+    #[command(after_long_help = SNAP_HELP)]
+    Export(Export),
     /// Verify that every snapshot can be restored, and heal what can be healed
     Check(Check),
     /// Manage the keys and passphrases that open the repository
@@ -329,6 +341,38 @@ pub struct Restore {
 }
 
 #[derive(Args, Debug)]
+#[command(
+    group = clap::ArgGroup::new("form").required(true).args(["oci", "docker_archive", "tar"]),
+    override_usage = "podkeep export [OPTIONS] <SNAP> <ITEM[:/PATH]> <--oci PLACE|--docker-archive FILE|--tar FILE>"
+)]
+pub struct Export {
+    /// Which snapshot
+    #[arg(value_name = "SNAP")]
+    pub snapshot: OsString,
+
+    /// Which image, or which volume or path or directory in one
+    #[arg(value_name = "ITEM[:/PATH]")]
+    pub item: OsString,
+
+    /// An image as an OCI layout: into a directory that is made, or into one tar where PLACE ends
+    /// in `.tar` or is `-`
+    #[arg(long, value_name = "PLACE")]
+    pub oci: Option<PathBuf>,
+
+    /// An image as one file that `podman load` and `docker load` take; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub docker_archive: Option<PathBuf>,
+
+    /// The files of a volume or path as a tar; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub tar: Option<PathBuf>,
+
+    /// Replace the file, or the OCI layout, that is there
+    #[arg(long)]
+    pub replace: bool,
+}
+
+#[derive(Args, Debug)]
 pub struct Check {
     /// Read and decode all packs, or about this share of them, too
     #[arg(
@@ -427,6 +471,7 @@ impl Command {
             Self::Find(_) => "find",
             Self::Stats(_) => "stats",
             Self::Restore(_) => "restore",
+            Self::Export(_) => "export",
             Self::Check(_) => "check",
             Self::Key(Key::Add(_)) => "key add",
             Self::Key(Key::List(_)) => "key list",

@@ -225,6 +225,15 @@ pub enum Summary {
         findings: u64,
         seconds: f64,
     },
+    Export {
+        item: String,
+        place: String,
+        files: u64,
+        bytes_written: u64,
+        incomplete: bool,
+        findings: u64,
+        seconds: f64,
+    },
     Check {
         snapshots: u64,
         packs: u64,
@@ -681,6 +690,18 @@ mod tests {
                 "restore",
                 Summary::Restore {
                     items: 0,
+                    files: 0,
+                    bytes_written: 0,
+                    incomplete: false,
+                    findings: 0,
+                    seconds: 0.0,
+                },
+            ),
+            (
+                "export",
+                Summary::Export {
+                    item: id(),
+                    place: id(),
                     files: 0,
                     bytes_written: 0,
                     incomplete: false,

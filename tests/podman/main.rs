@@ -4,6 +4,7 @@
 #[path = "../support/lab.rs"]
 mod lab;
 
+mod export;
 mod hosts;
 mod images;
 mod volumes;

@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod diff;
 mod dump;
+mod export;
 mod find;
 mod host;
 mod init;
@@ -15,11 +16,14 @@ mod restore;
 mod snapshots;
 mod stats;
 
+use std::io::{self, Write};
+
 use podkeep_format::item::{Escaped, Item};
 
 use crate::arguments::Command;
 use crate::context::{Context, Done};
 use crate::failure::Failure;
+use crate::output::Output;
 use crate::shown::{Shown, ShownNode};
 use crate::units;
 
@@ -34,6 +38,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
         Command::Find(arguments) => find::run(context, arguments),
         Command::Stats(_) => stats::run(context),
         Command::Restore(arguments) => restore::run(context, arguments),
+        Command::Export(arguments) => export::run(context, arguments),
         Command::Check(arguments) => check::run(context, arguments),
         Command::Key(command) => key::run(context, command),
         Command::Completions(arguments) => completions::run(context, arguments),
@@ -50,6 +55,23 @@ fn refuse_json(context: &Context<'_>, command: &str, prints: &str) -> Result<(),
         ));
     }
     Ok(())
+}
+
+/// Standard output for bytes as they are: fails as soon as nobody takes them.
+struct Raw<'a>(&'a Output);
+
+impl Write for Raw<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.raw(bytes);
+        if self.0.closed() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A line of a listing. The size of a device is its numbers.

@@ -6,6 +6,7 @@ mod contents;
 mod counting;
 pub mod diff;
 pub mod dump;
+pub mod export;
 pub mod find;
 mod image_files;
 pub mod init;
@@ -309,6 +310,37 @@ pub struct RestoreReport {
     pub files: u64,
     pub bytes_written: u64,
     pub warnings: u64,
+    pub seconds: f64,
+    /// The snapshot that was used says that it is incomplete.
+    pub incomplete: bool,
+}
+
+/// What an item is exported as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportForm {
+    /// An image as an OCI layout with uncompressed layers.
+    Oci,
+    /// An image as `podman load` and `docker load` take it.
+    DockerArchive,
+    /// The files of a volume or path as a PAX tar.
+    Tar,
+}
+
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    pub snapshot: SnapSpec,
+    pub item: ItemPath,
+    pub form: ExportForm,
+    /// Takes the place of a file, or of a layout, that is there.
+    pub replace: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct ExportReport {
+    pub item: Item,
+    /// Files, directories and links of a tar; parts of an image.
+    pub files: u64,
+    pub bytes_written: u64,
     pub seconds: f64,
     /// The snapshot that was used says that it is incomplete.
     pub incomplete: bool,

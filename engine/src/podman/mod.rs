@@ -4,6 +4,7 @@ mod adopt;
 mod command;
 mod image;
 mod layer;
+pub mod layout;
 mod load;
 mod prime;
 mod storage;
@@ -17,7 +18,7 @@ pub use image::{
     big_data_entry, inspect_image, layer_file, layer_of_file,
 };
 pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
-pub use load::load as load_image;
+pub use load::{config_key, load as load_image};
 pub use prime::{Primer, SEED_NAME, remove_seed};
 pub use storage::{
     BIG_DATA_BYTES_MAX, BigData, ImageId, LayerId, NotUnderstood, Origin, Storage, StorageDriver,

@@ -1,7 +1,7 @@
 //! Images and layers of a store that is made by hand.
 
 mod damage;
-mod foreign;
+pub mod foreign;
 mod hostile;
 mod listing;
 mod rebuild;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod export;
 mod fences;
 mod image_files;
 mod images;
