@@ -39,6 +39,11 @@ fn images_are_shown_as_they_are_mounted_and_load_as_what_they_were() {
     );
     let compared = script(&host, "python3 /root/image-export.py inside");
     assert!(compared.parse::<u32>().unwrap() > 200, "{compared}");
+    // A glob means the images that have the path: here all but a manifest list, or just one.
+    for (path, count) in [("/etc/passwd", "15"), ("/srv/other", "1")] {
+        let list = format!("podkeep -q ls latest 'image:*:{path}' | wc -l");
+        assert_eq!(script(&host, &list), count);
+    }
     assert_eq!(script(&host, "python3 /root/image-export.py export"), "15");
     let names = script(&host, "python3 /root/image-export.py load");
     for name in ["localhost/odd/tags:two", "localhost:5000/a/b:3"] {

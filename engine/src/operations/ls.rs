@@ -7,8 +7,8 @@ use podkeep_format::item::Item;
 use super::image_files::{Inode, What};
 use super::walk::{self, Next, Place};
 use super::{
-    ImageEntry, ImageNode, ItemPath, ListedEntry, OperationResult, SnapSpec, SnapshotRow, reading,
-    select, snapshots, stored_image,
+    ImageEntry, ImageNode, ItemPath, ListedEntry, OperationError, OperationResult, SnapSpec,
+    SnapshotRow, reading, select, snapshots, stored_image,
 };
 use crate::monitor::Monitor;
 use crate::repo::Repository;
@@ -63,8 +63,8 @@ pub fn ls(
     Ok(snapshots::row(&run))
 }
 
-/// Lists the files of an image (or of several, by a glob) as a container sees them: what lies at and
-/// below a path of its root. Parents come before children. Returns the snapshot.
+/// Lists the files of an image as a container sees them: what lies at and below a path of its root. A
+/// glob lists those of all images that have the path. Parents come before children. Returns the snapshot.
 ///
 /// `visit` gets each entry once all headers of the image's layers were read; `Break` ends the
 /// listing.
@@ -78,17 +78,33 @@ pub fn ls_image(
     let _lease = reading::lease(repo, monitor)?;
     let (run, chosen) = select::resolve(repo, snapshot, std::slice::from_ref(image), monitor)?;
     let reader = reading::reader(repo, monitor)?;
+    // Of several images those that have the path are meant.
+    let several = image.selector.glob;
+    let (mut listed, mut missing) = (false, None);
     for (stored, path) in &chosen {
+        if several && stored_image::is_list(&reader, stored)? {
+            continue;
+        }
         let item = &stored.header.item;
         let layers = stored_image::layers_of(&reader, stored)?;
         let files = stored_image::files(&reader, item, &layers, monitor)?;
-        let at = stored_image::file_at(&reader, stored, &files, path)?;
+        let at = match stored_image::file_at(&reader, stored, &files, path) {
+            Err(error @ OperationError::NoMatch { .. }) if several => {
+                missing.get_or_insert(error);
+                continue;
+            }
+            found => found?,
+        };
+        listed = true;
         let mut visit = |path: &[u8], inode: &Inode| visit(row(item, path, inode));
         if files.walk(path, at, &mut visit).is_break() {
             break;
         }
     }
-    Ok(snapshots::row(&run))
+    match missing {
+        Some(error) if !listed => Err(error),
+        _ => Ok(snapshots::row(&run)),
+    }
 }
 
 fn row(item: &Item, path: &[u8], inode: &Inode) -> ImageEntry {

@@ -73,6 +73,14 @@ pub fn layers(reader: &Reader, root: TreeId) -> OperationResult<Vec<StoredLayer>
     Ok(layers)
 }
 
+/// Whether a snapshot is of a manifest list, which has no layers and so no files.
+pub fn is_list(reader: &Reader, stored: &StoredSnapshot) -> OperationResult<bool> {
+    match stored.body.as_ref().and_then(|body| body.root) {
+        Some(root) => Ok(layers(reader, root)?.is_empty()),
+        None => Ok(true),
+    }
+}
+
 /// The layers of a snapshot of an image, of which there is at least one.
 pub fn layers_of(reader: &Reader, stored: &StoredSnapshot) -> OperationResult<Vec<StoredLayer>> {
     let item = &stored.header.item;
