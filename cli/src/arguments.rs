@@ -126,9 +126,17 @@ pub enum Command {
     /// List snapshots
     Snapshots(Snapshots),
     /// List what a snapshot holds
+    ///
+    /// `image:NAME` lists what is stored of an image: its manifests and configuration below
+    /// `big-data`, and the tars of its layers, bottom first. `image:NAME:/PATH` is in the image's
+    /// root file system as a container sees it; `image:NAME:/` is all of it, and
+    /// `image:*:/PATH` lists the path in all images that have it. With --stored it is a stored part, as it is for every other command.
     #[command(after_long_help = SNAP_HELP)]
     Ls(Ls),
     /// Write a file of a snapshot to standard output
+    ///
+    /// `image:NAME:/PATH` is a file in the image as a container sees it, or with --stored one
+    /// of the parts that `podkeep ls` lists for `image:NAME`, such as the tar of a layer.
     #[command(after_long_help = SNAP_HELP)]
     Dump(Dump),
     /// Show how two snapshots differ, or a snapshot and the host
@@ -152,6 +160,18 @@ pub enum Command {
     /// --merge or --replace says what to do with it.
     #[command(after_long_help = SNAP_HELP)]
     Restore(Restore),
+    /// Write an item of a snapshot in a form that other tools read
+    ///
+    /// An image as an OCI layout or as an archive, with its ID, its configuration and its layers bit
+    /// by bit. The manifests that it was pulled by name compressed blobs that no host keeps: it gets
+    /// a new one, so that its digest is another (`podkeep restore` keeps it), and they lie
+    /// beside it as blobs. A volume or path as a PAX tar with extended attributes, ACLs and hard
+    /// links, for GNU tar and `podman volume import`; holes are written as zeros, sockets are
+    /// left out.
+    ///
+    /// What is written has mode 0600, and appears under its name once it is complete.
+    #[command(after_long_help = SNAP_HELP)]
+    Export(Export),
     /// Verify that every snapshot can be restored, and heal what can be healed
     Check(Check),
     /// Verify the images and layers in this host's own store
@@ -269,6 +289,10 @@ pub struct Ls {
     /// Which item, or path in it; else all of them
     #[arg(value_name = "ITEM[:/PATH]")]
     pub item: Option<OsString>,
+
+    /// Of an image: what is stored of it, not the files in it
+    #[arg(long, requires = "item")]
+    pub stored: bool,
 }
 
 #[derive(Args, Debug)]
@@ -279,6 +303,10 @@ pub struct Dump {
     /// Which file
     #[arg(value_name = "ITEM:/PATH")]
     pub item: OsString,
+
+    /// Of an image: a part that is stored of it, not a file in it
+    #[arg(long)]
+    pub stored: bool,
 }
 
 #[derive(Args, Debug)]
@@ -354,6 +382,38 @@ pub struct Restore {
 
     #[command(flatten)]
     pub patience: Patience,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    group = clap::ArgGroup::new("form").required(true).args(["oci", "docker_archive", "tar"]),
+    override_usage = "podkeep export [OPTIONS] <SNAP> <ITEM[:/PATH]> <--oci PLACE|--docker-archive FILE|--tar FILE>"
+)]
+pub struct Export {
+    /// Which snapshot
+    #[arg(value_name = "SNAP")]
+    pub snapshot: OsString,
+
+    /// Which image, or which volume or path or directory in one
+    #[arg(value_name = "ITEM[:/PATH]")]
+    pub item: OsString,
+
+    /// An image as an OCI layout: into a directory that is made, or into one tar where PLACE ends
+    /// in `.tar` or is `-`
+    #[arg(long, value_name = "PLACE")]
+    pub oci: Option<PathBuf>,
+
+    /// An image as one file that `podman load` and `docker load` take; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub docker_archive: Option<PathBuf>,
+
+    /// The files of a volume or path as a tar; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    pub tar: Option<PathBuf>,
+
+    /// Replace the file, or the OCI layout, that is there
+    #[arg(long)]
+    pub replace: bool,
 }
 
 #[derive(Args, Debug)]
@@ -459,6 +519,7 @@ impl Command {
             Self::Find(_) => "find",
             Self::Stats(_) => "stats",
             Self::Restore(_) => "restore",
+            Self::Export(_) => "export",
             Self::Check(_) => "check",
             Self::Doctor(_) => "doctor",
             Self::Key(Key::Add(_)) => "key add",

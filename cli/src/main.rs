@@ -12,6 +12,7 @@ mod passphrase;
 mod places;
 mod progress;
 mod selectors;
+mod shown;
 mod signals;
 mod units;
 

@@ -1,11 +1,14 @@
 //! The lines of `--json`, as docs/json.md describes them. A test holds the two together.
 
 use podkeep_engine::monitor::Finding;
-use podkeep_engine::operations::{BackupItem, Change, DiffRow, ListedEntry, SnapshotRow};
+use podkeep_engine::operations::{
+    BackupItem, Change, DiffRow, ImageEntry, ListedEntry, SnapshotRow,
+};
 use podkeep_format::item::{Escaped, Item};
-use podkeep_format::tree::{Entry, Node};
+use podkeep_format::tree::Entry;
 use serde::Serialize;
 
+use crate::shown::{Shown, ShownNode};
 use crate::units;
 
 /// Counts up when a field changes its meaning or goes; new fields do not count.
@@ -231,6 +234,15 @@ pub enum Summary {
         findings: u64,
         seconds: f64,
     },
+    Export {
+        item: String,
+        place: String,
+        files: u64,
+        bytes_written: u64,
+        incomplete: bool,
+        findings: u64,
+        seconds: f64,
+    },
     Check {
         snapshots: u64,
         packs: u64,
@@ -318,6 +330,17 @@ impl From<&ListedEntry> for EntryLine {
     }
 }
 
+impl From<&ImageEntry> for EntryLine {
+    fn from(entry: &ImageEntry) -> Self {
+        Self {
+            snapshot: None,
+            item: entry.item.to_string(),
+            path: PathFields::below_item(&entry.path),
+            attributes: Attributes::from(Shown::from(entry)),
+        }
+    }
+}
+
 impl From<&DiffRow> for DifferenceLine {
     fn from(row: &DiffRow) -> Self {
         Self {
@@ -364,9 +387,15 @@ impl PathFields {
 
 impl From<&Entry> for Attributes {
     fn from(entry: &Entry) -> Self {
-        let (size, target) = match &entry.node {
-            Node::File { size, .. } => (*size, None),
-            Node::Symlink { target } => (target.len() as u64, Some(text(target))),
+        Self::from(Shown::from(entry))
+    }
+}
+
+impl From<Shown<'_>> for Attributes {
+    fn from(entry: Shown<'_>) -> Self {
+        let (size, target) = match entry.what {
+            ShownNode::File { size } => (size, None),
+            ShownNode::Symlink { target } => (target.len() as u64, Some(text(target))),
             _ => (0, None),
         };
         let (target, target_b64) = match target {
@@ -374,7 +403,7 @@ impl From<&Entry> for Attributes {
             None => (None, None),
         };
         Self {
-            kind: entry.node.word(),
+            kind: entry.word,
             mode: entry.mode,
             uid: entry.uid,
             gid: entry.gid,
@@ -382,7 +411,7 @@ impl From<&Entry> for Attributes {
             mtime: units::rfc3339(entry.mtime, 0),
             target,
             target_b64,
-            unstable: matches!(entry.node, Node::File { unstable: true, .. }),
+            unstable: entry.unstable,
         }
     }
 }
@@ -424,7 +453,7 @@ mod tests {
 
     use podkeep_format::id::RunId;
     use podkeep_format::item::ItemKind;
-    use podkeep_format::tree::Time;
+    use podkeep_format::tree::{Node, Time};
 
     #[test]
     fn base64_of_rfc_4648() {
@@ -692,6 +721,18 @@ mod tests {
                     repaired: 0,
                     files: 0,
                     bytes_written: 0,
+                    findings: 0,
+                    seconds: 0.0,
+                },
+            ),
+            (
+                "export",
+                Summary::Export {
+                    item: id(),
+                    place: id(),
+                    files: 0,
+                    bytes_written: 0,
+                    incomplete: false,
                     findings: 0,
                     seconds: 0.0,
                 },

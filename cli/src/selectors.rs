@@ -112,6 +112,13 @@ pub fn parse_item(argument: &OsStr) -> Result<ItemPath, Failure> {
     })
 }
 
+/// Whether a file of an image is meant (`image:NAME:/PATH`), and not what a snapshot stores of it.
+pub fn is_in_image(argument: &OsStr) -> bool {
+    let bytes = argument.as_bytes();
+    let name = bytes.strip_prefix(b"image:");
+    name.is_some_and(|name| name.windows(2).any(|pair| pair == b":/"))
+}
+
 /// `ID`, `latest`, `latest~N`, each optionally `@HOST`.
 pub fn parse_snapshot(argument: &OsStr) -> Result<SnapSpec, Failure> {
     let hint = "a snapshot is an id (4 or more hex digits), latest, or latest~N, each optionally \
@@ -359,6 +366,19 @@ mod tests {
         let (_, pattern, glob, _) = item(b"volume:a*\\x2a\\\\").unwrap();
         assert!(glob);
         assert_eq!(pattern, b"a*\\*\\\\");
+    }
+
+    #[test]
+    fn a_path_in_an_image_is_told_from_the_image() {
+        for (text, inside) in [
+            ("image:localhost:5000/shop:7", false),
+            ("image:localhost:5000/shop:7:/", true),
+            ("image:shop:/etc/passwd", true),
+            ("volume:web:/a", false),
+            ("path:/image:/a", false),
+        ] {
+            assert_eq!(is_in_image(OsStr::new(text)), inside, "{text}");
+        }
     }
 
     #[test]

@@ -54,6 +54,38 @@ fn last(lines: &[Value]) -> &Value {
 }
 
 #[test]
+fn an_export_goes_to_a_file_once_or_to_standard_output() {
+    let desk = Desk::with_repository();
+    std::fs::create_dir(desk.path("data")).expect("a folder");
+    std::fs::write(desk.path("data/page"), "text").expect("a file");
+    let item = desk.item("data");
+    desk.ok(&["backup", &item]);
+    let place = desk.path("data.tar");
+    let place = place.to_str().expect("UTF-8");
+    let export = ["export", "latest", item.as_str(), "--tar", place];
+    let lines = desk.json(&export, 0);
+    let summary = last(&lines);
+    assert_eq!(
+        (&summary["item"], &summary["files"]),
+        (&item.clone().into(), &2.into())
+    );
+    let tar = std::fs::read(place).expect("the tar");
+    assert_eq!(summary["bytes_written"], tar.len());
+    assert_eq!(last(&desk.json(&export, 1))["code"], "refused");
+    desk.ok(&["export", "latest", &item, "--tar", place, "--replace"]);
+    let to_stdout = ["export", "latest", item.as_str(), "--tar", "-"];
+    assert!(desk.run(&to_stdout).stdout == tar);
+    assert_eq!(last(&desk.json(&to_stdout, 2))["code"], "usage");
+    // A file alone is there under its own name, behind the record of its time.
+    let page = format!("{item}/page");
+    let one = desk.run(&["export", "latest", &page, "--tar", "-"]).stdout;
+    assert_eq!(&one[1024..1029], b"page\0");
+    assert_eq!(&one[1536..1540], b"text");
+    desk.exits(&["export", "latest", &item], 2);
+    desk.exits(&["export", "latest", &item, "--oci", place], 2);
+}
+
+#[test]
 fn a_change_is_seen_found_and_undone() {
     let desk = Desk::with_repository();
     let data = desk.path("data");

@@ -245,6 +245,11 @@ impl Tar {
             .resize(self.bytes.len().next_multiple_of(BLOCK), 0);
     }
 
+    /// Where in the tar the contents of files are, in order.
+    pub fn contents(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.entries.iter().map(|entry| entry.content.clone())
+    }
+
     /// One JSON object a line.
     pub fn split(&self) -> Vec<u8> {
         let mut lines = Vec::new();

@@ -1,12 +1,9 @@
-use std::io::{self, Write};
-
 use podkeep_engine::operations::dump;
 
 use crate::arguments::Dump;
 use crate::context::{Context, Done, exit_after};
 use crate::failure::Failure;
 use crate::messages::Summary;
-use crate::output::Output;
 use crate::selectors;
 
 pub fn run(context: &Context<'_>, arguments: &Dump) -> Result<Done, Failure> {
@@ -15,13 +12,11 @@ pub fn run(context: &Context<'_>, arguments: &Dump) -> Result<Done, Failure> {
     let item = selectors::parse_item(&arguments.item)?;
     let reporter = context.reporter();
     let repository = context.open(&reporter)?;
-    let dumped = dump::dump(
-        &repository,
-        &snapshot,
-        &item,
-        &mut Raw(context.output),
-        &reporter,
-    );
+    let out = &mut super::Raw(context.output);
+    let dumped = match selectors::is_in_image(&arguments.item) && !arguments.stored {
+        true => dump::dump_image_file(&repository, &snapshot, &item, out, &reporter),
+        false => dump::dump(&repository, &snapshot, &item, out, &reporter),
+    };
     reporter.end();
     match dumped {
         Ok(_) => {}
@@ -34,21 +29,4 @@ pub fn run(context: &Context<'_>, arguments: &Dump) -> Result<Done, Failure> {
         summary: Summary::Raw {},
         text: Vec::new(),
     })
-}
-
-/// Standard output for a file's bytes: fails as soon as nobody takes them.
-struct Raw<'a>(&'a Output);
-
-impl Write for Raw<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.raw(bytes);
-        if self.0.closed() {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

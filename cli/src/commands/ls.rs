@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 
 use podkeep_engine::operations::ls;
@@ -18,23 +19,37 @@ pub fn run(context: &Context<'_>, arguments: &Ls) -> Result<Done, Failure> {
     let reporter = context.reporter();
     let repository = context.open(&reporter)?;
     let mut entries = 0;
-    let listed = ls::ls(
-        &repository,
-        &snapshot,
-        item.as_ref(),
-        &mut |listed| {
-            entries += 1;
-            context.output.row(
-                || Message::Entry(EntryLine::from(&listed)),
-                || super::entry_text(&listed.item, &listed.path, &listed.entry),
-            );
-            if context.output.closed() {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        },
-        &reporter,
-    );
+    let mut row = |line: &dyn Fn() -> EntryLine, text: &dyn Fn() -> String| {
+        entries += 1;
+        context.output.row(|| Message::Entry(line()), text);
+        match context.output.closed() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    };
+    let in_image = |argument: &OsString| selectors::is_in_image(argument) && !arguments.stored;
+    let listed = match (&item, arguments.item.as_ref().is_some_and(in_image)) {
+        (Some(image), true) => ls::ls_image(
+            &repository,
+            &snapshot,
+            image,
+            &mut |entry| {
+                let text = || super::entry_text(&entry.item, &entry.path, &entry);
+                row(&|| EntryLine::from(&entry), &text)
+            },
+            &reporter,
+        ),
+        _ => ls::ls(
+            &repository,
+            &snapshot,
+            item.as_ref(),
+            &mut |listed| {
+                let text = || super::entry_text(&listed.item, &listed.path, &listed.entry);
+                row(&|| EntryLine::from(&listed), &text)
+            },
+            &reporter,
+        ),
+    };
     reporter.end();
     let row = listed.map_err(|error| context.failure(error))?;
     Ok(Done {

@@ -6,6 +6,7 @@ mod completions;
 mod diff;
 mod doctor;
 mod dump;
+mod export;
 mod find;
 mod host;
 mod import;
@@ -17,12 +18,15 @@ mod restore;
 mod snapshots;
 mod stats;
 
+use std::io::{self, Write};
+
 use podkeep_format::item::{Escaped, Item};
-use podkeep_format::tree::{Entry, Node};
 
 use crate::arguments::Command;
 use crate::context::{Context, Done};
 use crate::failure::Failure;
+use crate::output::Output;
+use crate::shown::{Shown, ShownNode};
 use crate::units;
 
 pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
@@ -37,6 +41,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
         Command::Find(arguments) => find::run(context, arguments),
         Command::Stats(_) => stats::run(context),
         Command::Restore(arguments) => restore::run(context, arguments),
+        Command::Export(arguments) => export::run(context, arguments),
         Command::Check(arguments) => check::run(context, arguments),
         Command::Doctor(_) => doctor::run(context),
         Command::Key(command) => key::run(context, command),
@@ -56,20 +61,36 @@ fn refuse_json(context: &Context<'_>, command: &str, prints: &str) -> Result<(),
     Ok(())
 }
 
+/// Standard output for bytes as they are: fails as soon as nobody takes them.
+struct Raw<'a>(&'a Output);
+
+impl Write for Raw<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.raw(bytes);
+        if self.0.closed() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A line of a listing. The size of a device is its numbers.
-fn entry_text(item: &Item, path: &[u8], entry: &Entry) -> String {
-    let (kind, size, target) = match &entry.node {
-        Node::File { size, .. } => ('-', size.to_string(), None),
-        Node::Directory { .. } => ('d', "-".to_owned(), None),
-        Node::Symlink { target } => ('l', target.len().to_string(), Some(target)),
-        Node::CharDevice { major, minor } => ('c', format!("{major},{minor}"), None),
-        Node::BlockDevice { major, minor } => ('b', format!("{major},{minor}"), None),
-        Node::Fifo => ('p', "0".to_owned(), None),
-        Node::Socket => ('s', "0".to_owned(), None),
+fn entry_text<'a>(item: &Item, path: &[u8], entry: impl Into<Shown<'a>>) -> String {
+    let entry = entry.into();
+    let (size, target) = match entry.what {
+        ShownNode::File { size } => (size.to_string(), None),
+        ShownNode::Directory => ("-".to_owned(), None),
+        ShownNode::Symlink { target } => (target.len().to_string(), Some(target)),
+        ShownNode::Device { major, minor } => (format!("{major},{minor}"), None),
+        ShownNode::Other => ("0".to_owned(), None),
     };
     let mut line = format!(
         "{}  {:>6} {:>6}  {size:>14}  {}  {}",
-        units::mode(kind, entry.mode),
+        units::mode(entry.letter, entry.mode),
         entry.uid,
         entry.gid,
         units::minute(entry.mtime, 0),

@@ -1,16 +1,16 @@
-//! `dump`: a file of a snapshot.
+//! `dump`: a file of a snapshot, or of an image in it.
 
 use std::io::Write;
 
-use podkeep_format::id::ChunkKind;
-use podkeep_format::tree::{Content, Node, Piece};
+use podkeep_format::tree::Node;
 
+use super::image_files::What;
 use super::walk::{self, Place};
-use super::{ItemPath, OperationError, OperationResult, SnapSpec, reading, select};
+use super::{
+    ItemPath, OperationError, OperationResult, SnapSpec, contents, reading, select, stored_image,
+};
 use crate::monitor::Monitor;
-use crate::repo::Repository;
-
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+use crate::repo::{Repository, StoredSnapshot};
 
 /// Writes a regular file's content to `out`; every byte was checked before it is written.
 /// Returns the bytes written. After an error, what was written is right but not all.
@@ -24,12 +24,7 @@ pub fn dump(
     let _lease = reading::lease(repo, monitor)?;
     let (run, items) = select::resolve(repo, snapshot, std::slice::from_ref(item), monitor)?;
     let reader = reading::reader(repo, monitor)?;
-    let [(stored, path)] = &items[..] else {
-        return Err(OperationError::Usage {
-            message: format!("{} matches {} items", item.selector.item, items.len()),
-            hint: "name one file: ITEM:/PATH".into(),
-        });
-    };
+    let (stored, path) = only(item, &items)?;
     let named = stored.header.item.at(path);
     let Some(root) = stored.body.as_ref().and_then(|body| body.root) else {
         return Err(OperationError::Refused {
@@ -54,43 +49,11 @@ pub fn dump(
         });
     };
     let mut written = 0u64;
-    let mut write = |bytes: &[u8]| -> OperationResult<()> {
+    let mut write = |bytes: &[u8]| {
         written += bytes.len() as u64;
-        out.write_all(bytes).map_err(|error| OperationError::Local {
-            action: "write",
-            object: "standard output".into(),
-            cause: error.to_string(),
-        })
+        put(out, bytes)
     };
-    match content {
-        Content::Inline(bytes) => write(bytes)?,
-        Content::Recipe { id } => {
-            let recipe = reader.recipe_of_file(*id, *size)?;
-            reader.rebuild(&recipe, &mut |bytes| match monitor.interrupted() {
-                true => Err(OperationError::Interrupted),
-                false => write(bytes),
-            })?;
-        }
-        Content::Pieces(_) | Content::List { .. } => {}
-    }
-    for piece in reader.pieces(content) {
-        if monitor.interrupted() {
-            return Err(OperationError::Interrupted);
-        }
-        match piece? {
-            Piece::Chunk { id, .. } => write(reader.chunk(ChunkKind::Data, id)?.as_ref())?,
-            Piece::Zero { mut len } => {
-                while len > 0 {
-                    if monitor.interrupted() {
-                        return Err(OperationError::Interrupted);
-                    }
-                    let part = len.min(ZEROS.len() as u64);
-                    write(&ZEROS[..part as usize])?;
-                    len -= part;
-                }
-            }
-        }
-    }
+    contents::each_part(&reader, *size, content, &mut write, monitor)?;
     if written != *size {
         return Err(crate::repo::RepoError::Damaged {
             object: named,
@@ -99,4 +62,58 @@ pub fn dump(
         .into());
     }
     Ok(written)
+}
+
+/// Writes a regular file of an image, as a container sees it, to `out`. Every chunk of it was checked
+/// before it is written; that the whole layer has its DiffID is not. Returns the bytes written.
+pub fn dump_image_file(
+    repo: &Repository,
+    snapshot: &SnapSpec,
+    image: &ItemPath,
+    out: &mut dyn Write,
+    monitor: &dyn Monitor,
+) -> OperationResult<u64> {
+    let _lease = reading::lease(repo, monitor)?;
+    let (_, items) = select::resolve(repo, snapshot, std::slice::from_ref(image), monitor)?;
+    let reader = reading::reader(repo, monitor)?;
+    let (stored, path) = only(image, &items)?;
+    let item = &stored.header.item;
+    let layers = stored_image::layers_of(&reader, stored)?;
+    let files = stored_image::files(&reader, item, &layers, monitor)?;
+    let inode = stored_image::file_at(&reader, stored, &files, path)?;
+    let What::File(place) = &inode.what else {
+        return Err(OperationError::Refused {
+            message: format!("{} is not a regular file", item.at(path)),
+            hint: "`podkeep ls` lists what it is, and what is below it".into(),
+        });
+    };
+    stored_image::content(&reader, &layers, *place, &mut |bytes| {
+        if monitor.interrupted() {
+            return Err(OperationError::Interrupted);
+        }
+        put(out, bytes)
+    })?;
+    Ok(place.size)
+}
+
+/// The one item that was selected, with the path in it.
+fn only<'i>(
+    wanted: &ItemPath,
+    items: &'i [(StoredSnapshot, Vec<u8>)],
+) -> OperationResult<(&'i StoredSnapshot, &'i [u8])> {
+    match items {
+        [(stored, path)] => Ok((stored, path)),
+        _ => Err(OperationError::Usage {
+            message: format!("{} matches {} items", wanted.selector.item, items.len()),
+            hint: "name one file: ITEM:/PATH".into(),
+        }),
+    }
+}
+
+fn put(out: &mut dyn Write, bytes: &[u8]) -> OperationResult<()> {
+    out.write_all(bytes).map_err(|error| OperationError::Local {
+        action: "write",
+        object: "standard output".into(),
+        cause: error.to_string(),
+    })
 }

@@ -1,10 +1,14 @@
-//! `ls`: what a snapshot holds.
+//! `ls`: what a snapshot holds, and what an image in it holds.
 
 use std::ops::ControlFlow;
 
+use podkeep_format::item::Item;
+
+use super::image_files::{Inode, What};
 use super::walk::{self, Next, Place};
 use super::{
-    ItemPath, ListedEntry, OperationResult, SnapSpec, SnapshotRow, reading, select, snapshots,
+    ImageEntry, ImageNode, ItemPath, ListedEntry, OperationError, OperationResult, SnapSpec,
+    SnapshotRow, reading, select, snapshots, stored_image,
 };
 use crate::monitor::Monitor;
 use crate::repo::Repository;
@@ -57,4 +61,75 @@ pub fn ls(
         }
     }
     Ok(snapshots::row(&run))
+}
+
+/// Lists the files of an image as a container sees them: what lies at and below a path of its root. A
+/// glob lists those of all images that have the path. Parents come before children. Returns the snapshot.
+///
+/// `visit` gets each entry once all headers of the image's layers were read; `Break` ends the
+/// listing.
+pub fn ls_image(
+    repo: &Repository,
+    snapshot: &SnapSpec,
+    image: &ItemPath,
+    visit: &mut dyn FnMut(ImageEntry) -> ControlFlow<()>,
+    monitor: &dyn Monitor,
+) -> OperationResult<SnapshotRow> {
+    let _lease = reading::lease(repo, monitor)?;
+    let (run, chosen) = select::resolve(repo, snapshot, std::slice::from_ref(image), monitor)?;
+    let reader = reading::reader(repo, monitor)?;
+    // Of several images those that have the path are meant.
+    let several = image.selector.glob;
+    let (mut listed, mut missing) = (false, None);
+    for (stored, path) in &chosen {
+        if several && stored_image::is_list(&reader, stored)? {
+            continue;
+        }
+        let item = &stored.header.item;
+        let layers = stored_image::layers_of(&reader, stored)?;
+        let files = stored_image::files(&reader, item, &layers, monitor)?;
+        let at = match stored_image::file_at(&reader, stored, &files, path) {
+            Err(error @ OperationError::NoMatch { .. }) if several => {
+                missing.get_or_insert(error);
+                continue;
+            }
+            found => found?,
+        };
+        listed = true;
+        let mut visit = |path: &[u8], inode: &Inode| visit(row(item, path, inode));
+        if files.walk(path, at, &mut visit).is_break() {
+            break;
+        }
+    }
+    match missing {
+        Some(error) if !listed => Err(error),
+        _ => Ok(snapshots::row(&run)),
+    }
+}
+
+fn row(item: &Item, path: &[u8], inode: &Inode) -> ImageEntry {
+    ImageEntry {
+        item: item.clone(),
+        path: path.to_vec(),
+        mode: inode.mode,
+        uid: inode.uid,
+        gid: inode.gid,
+        mtime: inode.mtime,
+        node: match &inode.what {
+            What::File(place) => ImageNode::File { size: place.size },
+            What::Directory(_) => ImageNode::Directory,
+            What::Symlink(target) => ImageNode::Symlink {
+                target: target.clone(),
+            },
+            What::CharDevice { major, minor } => ImageNode::CharDevice {
+                major: *major,
+                minor: *minor,
+            },
+            What::BlockDevice { major, minor } => ImageNode::BlockDevice {
+                major: *major,
+                minor: *minor,
+            },
+            What::Fifo => ImageNode::Fifo,
+        },
+    }
 }

@@ -2,11 +2,14 @@
 
 pub mod backup;
 pub mod check;
+mod contents;
 mod counting;
 pub mod diff;
 pub mod doctor;
 pub mod dump;
+pub mod export;
 pub mod find;
+mod image_files;
 pub mod import;
 pub mod init;
 pub mod key;
@@ -19,6 +22,7 @@ pub mod restore;
 pub mod select;
 pub mod snapshots;
 pub mod stats;
+mod stored_image;
 mod walk;
 
 use std::path::PathBuf;
@@ -198,6 +202,44 @@ pub struct ListedEntry {
     pub run: Option<RunId>,
 }
 
+/// One row of `ls` of the files of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageEntry {
+    pub item: Item,
+    /// Below the image's root; empty for the root.
+    pub path: Vec<u8>,
+    /// 07777.
+    pub mode: u16,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Time,
+    pub node: ImageNode,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageNode {
+    File { size: u64 },
+    Directory,
+    Symlink { target: Vec<u8> },
+    CharDevice { major: u32, minor: u32 },
+    BlockDevice { major: u32, minor: u32 },
+    Fifo,
+}
+
+impl ImageNode {
+    /// The word that listings and JSON use.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file",
+            Self::Directory => "directory",
+            Self::Symlink { .. } => "symlink",
+            Self::CharDevice { .. } => "char-device",
+            Self::BlockDevice { .. } => "block-device",
+            Self::Fifo => "fifo",
+        }
+    }
+}
+
 /// How two trees differ at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -307,6 +349,37 @@ pub struct RestoreReport {
     pub files: u64,
     pub bytes_written: u64,
     pub warnings: u64,
+    pub seconds: f64,
+    /// The snapshot that was used says that it is incomplete.
+    pub incomplete: bool,
+}
+
+/// What an item is exported as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportForm {
+    /// An image as an OCI layout with uncompressed layers.
+    Oci,
+    /// An image as `podman load` and `docker load` take it.
+    DockerArchive,
+    /// The files of a volume or path as a PAX tar.
+    Tar,
+}
+
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    pub snapshot: SnapSpec,
+    pub item: ItemPath,
+    pub form: ExportForm,
+    /// Takes the place of a file, or of a layout, that is there.
+    pub replace: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct ExportReport {
+    pub item: Item,
+    /// Files, directories and links of a tar; parts of an image.
+    pub files: u64,
+    pub bytes_written: u64,
     pub seconds: f64,
     /// The snapshot that was used says that it is incomplete.
     pub incomplete: bool,

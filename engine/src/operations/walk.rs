@@ -13,7 +13,7 @@ use crate::repo::RepoError;
 use crate::repo::reader::{Reader, is_fatal};
 
 /// Names of a directory that are compared with a mistyped one.
-const NEAR_NAMES_MAX: usize = 10_000;
+pub const NEAR_NAMES_MAX: usize = 10_000;
 
 /// What a visitor wants next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,19 +9,16 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use podkeep_format::id::{DiffId, hex};
-use serde_json::json;
+use serde_json::Map;
 
 use super::command::{Podman, PodmanError, Purpose, failure};
 use super::image::{BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, big_data_entry, layer_file};
+use super::layout as oci;
 
 /// A load that takes longer hangs. Podman copies each layer and unpacks it: some 100 MB a second.
 const LOAD_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// Of what Podman says.
 const QUOTED_CHARS_MAX: usize = 1024;
-const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
-const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The host's own policy is about where images come from: this one comes from a backup of it.
 const POLICY: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
 
@@ -91,54 +88,25 @@ fn make_layout(definition: &ImageDefinition, tree: &Path, layout: &Path) -> Resu
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&tar, error)),
             _ => {}
         }
-        layers.push(json!({
-            "mediaType": LAYER_TYPE,
-            "digest": digest(&diff_id),
-            "size": layer.size,
-        }));
+        layers.push((diff_id, layer.size));
     }
     let Some(key) = config_key(definition) else {
         return Err("it has no configuration".into());
     };
     let config = tree.join(BIG_DATA_FOLDER).join(big_data_entry(key));
     let config = std::fs::read(&config).map_err(|error| failed(&config, error))?;
-    let put = |bytes: &[u8]| -> Result<serde_json::Value, String> {
-        let id = sha256(bytes);
-        let path = blobs.join(id.to_hex());
-        std::fs::write(&path, bytes).map_err(|error| failed(&path, error))?;
-        Ok(json!({"digest": digest(&id), "size": bytes.len()}))
-    };
-    let mut descriptor = put(&config)?;
-    descriptor["mediaType"] = CONFIG_TYPE.into();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "config": descriptor,
-        "layers": layers,
-    });
-    let mut descriptor = put(manifest.to_string().as_bytes())?;
-    descriptor["mediaType"] = MANIFEST_TYPE.into();
-    let index = json!({"schemaVersion": 2, "manifests": [descriptor]});
-    for (name, text) in [
-        ("oci-layout", json!({"imageLayoutVersion": "1.0.0"})),
-        ("index.json", index),
+    let manifest = oci::manifest(&config, &layers, None);
+    let index = oci::index(&manifest, None, Map::new());
+    let (name, text) = oci::LAYOUT_FILE;
+    for (path, bytes) in [
+        (layout.join(oci::blob(&oci::sha256(&config))), &config[..]),
+        (layout.join(oci::blob(&oci::sha256(&manifest))), &manifest),
+        (layout.join(name), text.as_bytes()),
+        (layout.join(oci::INDEX_FILE), index.as_bytes()),
     ] {
-        let path = layout.join(name);
-        std::fs::write(&path, text.to_string()).map_err(|error| failed(&path, error))?;
+        std::fs::write(&path, bytes).map_err(|error| failed(&path, error))?;
     }
     Ok(())
-}
-
-fn digest(id: &DiffId) -> String {
-    format!("sha256:{}", hex(&id.0))
-}
-
-/// Of any blob, which in a layout goes by the digest of its bytes.
-fn sha256(bytes: &[u8]) -> DiffId {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    let mut id = DiffId([0; 32]);
-    id.0.copy_from_slice(digest.as_ref());
-    id
 }
 
 #[cfg(test)]

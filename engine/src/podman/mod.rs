@@ -7,6 +7,7 @@ mod doctor;
 mod image;
 mod info;
 mod layer;
+pub mod layout;
 mod list_lock;
 mod load;
 mod prime;
@@ -21,12 +22,12 @@ pub use archive::{ArchiveFiles, ArchivedImage, ArchivedLayer, archived_images};
 pub use command::{Podman, PodmanError};
 pub use doctor::{Doctor, Fault, Remedy, Subject};
 pub use image::{
-    BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LayerDefinition, ShownImage, big_data_entry,
-    inspect_image, layer_file, layer_of_file,
+    BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LAYERS_MAX, LayerDefinition, ShownImage,
+    big_data_entry, inspect_image, layer_file, layer_of_file,
 };
 pub use info::StoreInfo;
 pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
-pub use load::load as load_image;
+pub use load::{config_key, load as load_image};
 pub use prime::{Primer, SEED_NAME, remove_seed};
 pub use repair::{LayerMender, Mended, RepairError};
 pub use storage::{

@@ -1,5 +1,9 @@
 //! Putting the tars of layers together again ("Recipes" in the specification).
 
+mod forward;
+
+pub use forward::RecipeBytes;
+
 use podkeep_format::id::{ChunkId, ChunkKind, DiffId};
 use podkeep_format::recipe::{Recipe, Run, RunsDecoder, Stream};
 use podkeep_format::tree::{Content, Piece};

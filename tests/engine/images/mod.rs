@@ -3,7 +3,7 @@
 mod backup;
 mod care;
 mod damage;
-mod foreign;
+pub mod foreign;
 mod hostile;
 mod listing;
 mod mend;

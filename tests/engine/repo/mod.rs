@@ -2,7 +2,9 @@
 
 mod crash;
 mod damage;
+mod export;
 mod fences;
+mod image_files;
 mod images;
 mod layers;
 mod memory_host;

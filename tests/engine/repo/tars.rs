@@ -151,6 +151,16 @@ impl<'r> Session<'r> {
 
     /// Publishes a snapshot of `item` with these files, some of them below one directory.
     pub fn publish(&mut self, item: &Item, files: &[(&str, Node)]) -> RepoResult<()> {
+        self.publish_defined(item, files, None)
+    }
+
+    /// As [`publish`](Self::publish), with a definition of the item.
+    pub fn publish_defined(
+        &mut self,
+        item: &Item,
+        files: &[(&str, Node)],
+        definition: Option<&[u8]>,
+    ) -> RepoResult<()> {
         let mut directories: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
         for (path, node) in files {
             let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -165,6 +175,10 @@ impl<'r> Session<'r> {
         let tree = self.directory(root)?;
         let root = TreeNode::Root(Box::new(entry("", Node::Directory { tree })));
         let root = self.node(&root.encode())?;
+        let definition = match definition {
+            Some(bytes) => Some((self.chunk(ChunkKind::Record, bytes)?, bytes.len() as u32)),
+            None => None,
+        };
         self.commit()?;
         let (repo, run) = (self.repo, RunId(random()?));
         let header = SnapshotHeader {
@@ -177,7 +191,10 @@ impl<'r> Session<'r> {
             run,
             time: now(),
         };
-        let body = snapshot_body(TreeId(root.0));
+        let body = SnapshotBody {
+            definition,
+            ..snapshot_body(TreeId(root.0))
+        };
         let (session, seal) = self.writer.session();
         let keys = SessionKeys {
             repository: repo.id(),
@@ -199,11 +216,15 @@ impl<'r> Session<'r> {
     }
 
     fn node(&mut self, bytes: &[u8]) -> RepoResult<ChunkId> {
+        self.chunk(ChunkKind::Tree, bytes)
+    }
+
+    fn chunk(&mut self, kind: ChunkKind, bytes: &[u8]) -> RepoResult<ChunkId> {
         let mut storing = Storing {
             session: self,
             chunks: BTreeSet::new(),
         };
-        storing.add(ChunkKind::Tree, bytes)
+        storing.add(kind, bytes)
     }
 
     pub fn commit(&mut self) -> RepoResult<()> {
