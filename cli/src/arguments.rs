@@ -577,6 +577,34 @@ mod tests {
     }
 
     #[test]
+    fn repairing_layers_needs_no_selection_and_takes_no_place() {
+        let parses = |rest: &[&str]| {
+            let arguments = ["podkeep", "restore", "latest"].iter().chain(rest);
+            Arguments::try_parse_from(arguments).is_ok()
+        };
+        assert!(!parses(&[]));
+        assert!(parses(&["--all"]) && parses(&["volume:a"]));
+        assert!(!parses(&["--all", "volume:a"]));
+        assert!(parses(&["--repair-layers"]));
+        assert!(parses(&[
+            "--repair-layers",
+            "image:a",
+            "image:b",
+            "--dry-run"
+        ]));
+        for other in [
+            "--all",
+            "--merge",
+            "--replace",
+            "--retag",
+            "--to-dir=/x",
+            "--as=x",
+        ] {
+            assert!(!parses(&["--repair-layers", other]), "{other}");
+        }
+    }
+
+    #[test]
     fn read_data_takes_its_share_only_behind_an_equals_sign() {
         let share = |arguments: &[&str]| {
             let parsed = Arguments::try_parse_from(arguments).ok()?;

@@ -116,6 +116,35 @@ fn damaged_and_repaired(driver: Driver) {
              podkeep doctor");
         let repaired = lab.ok("seen localhost/lab:1; seen localhost/upper:1");
         assert_eq!(repaired, sound);
+        removed_and_restored(&lab, &sound);
+    }
+}
+
+/// What doctor tells to do where nothing can be put right in place, done to the letter: without a
+/// directory, without a record, and with one that Podman removes as soon as it runs.
+fn removed_and_restored(lab: &Lab, sound: &str) {
+    const RECORDS: &str = "python3 -c 'import json, sys
+path, low, mark = sys.argv[1:]
+layers = json.load(open(path))
+for layer in [l for l in layers if l[\"id\"] == low]:
+    if mark: layer[\"flags\"] = {\"incomplete\": True}
+    else: layers.remove(layer)
+json.dump(layers, open(path, \"w\"))' $store/$driver-layers/layers.json $low";
+    for harm in [
+        "rm -r $store/overlay/$low".to_owned(),
+        format!("{RECORDS} ''"),
+        format!("{RECORDS} x"),
+    ] {
+        lab.ok(&harm);
+        let told = lab.exits("podkeep doctor", 1);
+        assert!(told.contains("`podman rmi --force`"), "{told}");
+        lab.ok("podman rmi --force localhost/lab:1 localhost/upper:1
+             podkeep restore latest image:localhost/lab:1 image:localhost/upper:1
+             podkeep doctor");
+        assert_eq!(
+            lab.ok("seen localhost/lab:1; seen localhost/upper:1"),
+            sound
+        );
     }
 }
 
