@@ -129,8 +129,9 @@ pub enum Command {
     ///
     /// `image:NAME` lists what is stored of an image: its manifests and configuration below
     /// `big-data`, and the tars of its layers, bottom first. `image:NAME:/PATH` is in the image's
-    /// root file system as a container sees it; `image:NAME:/` is all of it, and
-    /// `image:*:/PATH` lists the path in all images that have it. With --stored it is a stored part, as it is for every other command.
+    /// root file system as a container sees it; `image:NAME:/` is all of it, and `image:*:/PATH`
+    /// lists the path in all images that have it. With --stored it is a stored part, as it is for
+    /// every other command.
     #[command(after_long_help = SNAP_HELP)]
     Ls(Ls),
     /// Write a file of a snapshot to standard output
