@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use super::scan::{LayerFailure, LayerSource, LayerStream};
 use crate::fs::FsErrorKind;
-use crate::podman::{
-    LayerError, LayerEvent, LayerReader, Storage, StoreListing, StoredLayer,
-};
+use crate::podman::{LayerError, LayerEvent, LayerReader, Storage, StoreListing, StoredLayer};
 
 /// Bottom first.
 pub(super) struct StoredLayers {
