@@ -193,7 +193,7 @@ fn summaries() -> Vec<(&'static str, serde_json::Value)> {
             },
         ),
         (
-            "backup",
+            "backup, import",
             Summary::Backup {
                 snapshot: None,
                 complete: true,
