@@ -15,11 +15,13 @@ use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use podkeep_engine::host::local::LocalHost;
 use podkeep_engine::podman::{
     ImageId, LayerId, Storage, StorageDriver, StoragePlaces, StoreListing,
 };
@@ -346,6 +348,28 @@ impl FakeStore {
         }
     }
 
+    /// A host with this store. Its podman is a script that says only where the store is, and that
+    /// there are no volumes and no containers.
+    pub fn host(&self) -> LocalHost {
+        let folder = self.scratch.join("bin");
+        let podman = folder.join("podman");
+        if !podman.exists() {
+            fs::create_dir(&folder).unwrap();
+            let info = json!({"version": {"Version": "5.4.2"}, "store": {
+                "graphDriverName": self.driver.word(), "graphRoot": self.graph_root(),
+                "runRoot": self.scratch.join("run"), "volumePath": self.scratch.join("volumes"),
+            }});
+            let script = format!(
+                "#!/bin/sh\ncase $1 in info) echo '{info}' ;; volume | ps) echo '[]' ;; *) exit 125 ;; esac\n"
+            );
+            write_apart(&podman, &script);
+        }
+        let mut path = folder.into_os_string();
+        path.push(":/usr/bin:/bin");
+        let environment = [(OsString::from("PATH"), path)];
+        LocalHost::new(self.scratch.join("state")).with_podman(&environment)
+    }
+
     /// Writes the lists and opens them.
     pub fn read(&mut self) -> (Storage, StoreListing) {
         self.write_lists();
@@ -623,4 +647,19 @@ fn copy(from: &Path, to: &Path) {
             fs::copy(entry.path(), to).unwrap();
         }
     }
+}
+
+/// By a process of its own: a script that another test's child still holds open cannot be run.
+fn write_apart(program: &Path, script: &str) {
+    #[expect(clippy::disallowed_methods, reason = "writes a script for a test")]
+    let mut writer = Command::new("/bin/sh")
+        .args(["-c", r#"cat > "$0" && chmod 755 "$0""#])
+        .arg(program)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = writer.stdin.take().unwrap();
+    stdin.write_all(script.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(writer.wait().unwrap().success());
 }

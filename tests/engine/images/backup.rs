@@ -1,10 +1,6 @@
 //! Images of a store that is made by hand, backed up through a host whose podman is a script that
 //! tells where that store is.
 
-use std::ffi::OsString;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use podkeep_engine::host::local::LocalHost;
@@ -34,45 +30,6 @@ fn repository() -> Repository {
     };
     let passphrase = Credential::Passphrase(b"secret".to_vec().into());
     Repository::open(store, &passphrase, &options).unwrap()
-}
-
-/// A host with this store, and a podman that has no volumes.
-fn host(store: &FakeStore) -> LocalHost {
-    let folder = store.scratch.join("bin");
-    std::fs::create_dir_all(&folder).unwrap();
-    let program = folder.join("podman");
-    let info = serde_json::json!({
-        "store": {
-            "graphDriverName": store.driver.word(),
-            "graphRoot": store.graph_root(),
-            "runRoot": store.scratch.join("run"),
-            "volumePath": "/nowhere",
-        },
-        "version": {"Version": "5.4.2"},
-    });
-    let script = format!(
-        "#!/bin/sh\ncase $1 in info) echo '{info}' ;; volume) echo '[]' ;; *) exit 125 ;; esac\n"
-    );
-    write_apart(&program, &script);
-    let path = format!("{}:/usr/bin:/bin", folder.display());
-    let environment = [(OsString::from("PATH"), OsString::from(path))];
-    LocalHost::new(store.scratch.join("state")).with_podman(&environment)
-}
-
-/// Another test's thread may fork while this process holds the script open for writing, and
-/// running it meanwhile fails with "text file busy". So a process of its own writes it.
-fn write_apart(program: &Path, script: &str) {
-    #[expect(clippy::disallowed_methods, reason = "writes a script for a test")]
-    let mut writer = Command::new("/bin/sh")
-        .args(["-c", r#"cat > "$0" && chmod 755 "$0""#])
-        .arg(program)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = writer.stdin.take().unwrap();
-    stdin.write_all(script.as_bytes()).unwrap();
-    drop(stdin);
-    assert!(writer.wait().unwrap().success());
 }
 
 fn back_up(repo: &Repository, source: &dyn Source) -> (BackupReport, Vec<Finding>) {
@@ -114,10 +71,10 @@ fn a_layer_of_two_images_is_read_once_and_never_again() {
         let mut store = FakeStore::new(driver);
         two_images(&mut store);
         let repo = repository();
-        let (report, findings) = back_up(&repo, &host(&store));
+        let (report, findings) = back_up(&repo, &store.host());
         assert!(report.complete, "{findings:?}");
         assert_eq!(report.bytes_read, 700_000);
-        let (again, _) = back_up(&repo, &host(&store));
+        let (again, _) = back_up(&repo, &store.host());
         assert_eq!((again.bytes_read, again.chunks_new), (0, 0));
         let roots = |report: &BackupReport| -> Vec<_> {
             report.items.iter().map(|item| item.root).collect()
@@ -136,7 +93,7 @@ fn i_11_an_image_with_a_damaged_layer_is_named_and_the_others_are_saved() {
     bad[100_000] ^= 1;
     std::fs::write(&file, bad).unwrap();
     let repo = repository();
-    let (report, findings) = back_up(&repo, &host(&store));
+    let (report, findings) = back_up(&repo, &store.host());
     assert!(!report.complete);
     assert_eq!(saved(&report), ["image:localhost/b:1"]);
     let [finding] = &findings[..] else {
@@ -148,7 +105,7 @@ fn i_11_an_image_with_a_damaged_layer_is_named_and_the_others_are_saved() {
     }
     // Nothing of it passes for the layer: mended, it is read, and only it.
     std::fs::write(&file, good).unwrap();
-    let (report, findings) = back_up(&repo, &host(&store));
+    let (report, findings) = back_up(&repo, &store.host());
     assert!(report.complete, "{findings:?}");
     assert_eq!(report.bytes_read, 200_000);
 }
@@ -189,7 +146,7 @@ fn an_image_that_is_removed_meanwhile_is_only_counted() {
     let [_, victim, _] = two_images(&mut store);
     let repo = repository();
     let pruned = Pruned {
-        inner: host(&store),
+        inner: store.host(),
         store: Mutex::new(store),
         victim,
     };

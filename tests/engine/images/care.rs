@@ -1,10 +1,6 @@
 //! A store is looked over, with a Podman that is a script and says only where the store is.
 
-use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use podkeep_engine::host::local::LocalHost;
 use podkeep_engine::monitor::{Collect, Finding, FindingKind, Monitor, Progress};
@@ -35,16 +31,6 @@ impl Clinic {
         store.image("localhost/a:1", Some(lower));
         store.image("localhost/b:1", Some(upper));
         store.write_lists();
-        let podman = store.scratch.join("bin/podman");
-        fs::create_dir(store.scratch.join("bin")).unwrap();
-        let info = json!({"version": {"Version": "5.4.2"}, "store": {
-            "graphDriverName": driver.word(), "graphRoot": store.graph_root(),
-            "runRoot": store.scratch.join("run"), "volumePath": store.scratch.join("volumes"),
-        }});
-        let script = format!(
-            "#!/bin/sh\ncase $1 in info) echo '{info}' ;; volume | ps) echo '[]' ;; *) exit 125 ;; esac\n"
-        );
-        write_apart(&podman, &script);
         Self {
             store,
             lower,
@@ -53,10 +39,7 @@ impl Clinic {
     }
 
     pub fn host(&self) -> LocalHost {
-        let mut path = self.store.scratch.join("bin").into_os_string();
-        path.push(":/usr/bin:/bin");
-        let environment = [(OsString::from("PATH"), path)];
-        LocalHost::new(self.store.scratch.join("state")).with_podman(&environment)
+        self.store.host()
     }
 
     pub fn doctor(&self) -> (DoctorReport, Vec<Finding>) {
@@ -75,21 +58,6 @@ impl Clinic {
         assert_eq!(findings[0].kind, FindingKind::Damaged);
         findings.remove(0)
     }
-}
-
-/// By a process of its own: a script that another test's child still holds open cannot be run.
-fn write_apart(program: &Path, script: &str) {
-    #[expect(clippy::disallowed_methods, reason = "writes a script for a test")]
-    let mut writer = Command::new("/bin/sh")
-        .args(["-c", r#"cat > "$0" && chmod 755 "$0""#])
-        .arg(program)
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = writer.stdin.take().unwrap();
-    stdin.write_all(script.as_bytes()).unwrap();
-    drop(stdin);
-    assert!(writer.wait().unwrap().success());
 }
 
 const REPAIR_A: &str = "`podkeep restore SNAP --repair-layers image:localhost/a:1` puts it right";
