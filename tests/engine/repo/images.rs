@@ -16,12 +16,12 @@ use podkeep_engine::repo::{RepoResult, Repository};
 use podkeep_engine::store::ObjectName;
 use podkeep_engine::store::faults::{Effect, Fault, Faults};
 use podkeep_engine::store::memory::MemoryStore;
-use podkeep_format::id::{ChunkId, DiffId, PackId};
+use podkeep_format::id::{ChunkId, ChunkKind, DiffId, ListId, PackId};
 use podkeep_format::item::{Item, ItemKind};
-use podkeep_format::tree::{Content, Node};
+use podkeep_format::tree::{Content, ListNode, Node, Piece};
 
 use super::memory_host::{Files, MemoryHost};
-use super::tars::{Part, Session, Tar, file, layer_file, prepared, reader};
+use super::tars::{Part, Session, Storing, Tar, file, layer_file, prepared, reader};
 use super::{back_up, bring_back, check_all, copy, item, noise, open};
 
 const MANIFEST: &[u8] = b"{\"schemaVersion\":2}";
@@ -344,5 +344,38 @@ fn e_01_a_cut_anywhere_between_segment_record_and_snapshot_loses_nothing() {
     assert!(
         recorded > published && published > 0,
         "{recorded} {published}"
+    );
+}
+
+/// Whoever has a write key can publish an entry that says another size than its content list
+/// holds: the difference must not be made up of zeros.
+#[test]
+fn a_file_whose_list_has_not_the_size_that_it_says_is_not_restored() {
+    let (_, repo) = prepared();
+    let mut session = Session::open(&repo).unwrap();
+    let mut storing = Storing {
+        session: &mut session,
+        chunks: BTreeSet::new(),
+    };
+    let list = ListNode::Pieces(vec![Piece::Zero { len: 5000 }]).encode();
+    let id = ListId(storing.add(ChunkKind::List, &list).unwrap().0);
+    session.commit().unwrap();
+    let of_size = |size| file(size, Content::List { id, level: 0 });
+    let files = [
+        ("good", of_size(5000)),
+        ("long", of_size(5001)),
+        ("short", of_size(4999)),
+    ];
+    session.publish(&image(), &files).unwrap();
+    let (restored, _, findings) = bring_back(&repo, &image()).unwrap();
+    let names: Vec<&String> = restored.keys().collect();
+    assert_eq!(names, ["good"]);
+    let damaged: Vec<_> = findings.iter().map(|f| (f.kind, &f.paths[0][..])).collect();
+    assert_eq!(
+        damaged,
+        [
+            (FindingKind::Damaged, &b"long"[..]),
+            (FindingKind::Damaged, &b"short"[..])
+        ]
     );
 }

@@ -14,10 +14,10 @@ use crate::fs::{
 use crate::host::HostError;
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::{OperationError, OperationResult};
-use crate::repo::RepoResult;
-use crate::repo::reader::{Reader, is_fatal};
+use crate::repo::reader::{Pieces, Reader, is_fatal};
 use crate::repo::recipes::{PartSource, RecipePart, SliceOf};
 use crate::repo::window::{self, WINDOW_BYTES, WINDOW_PIECES};
+use crate::repo::{RepoError, RepoResult};
 
 /// Entries of one window.
 const WINDOW_ENTRIES: usize = 4096;
@@ -459,6 +459,10 @@ fn file_parts<'r>(
     entry: &Entry,
     content: &Content,
 ) -> Box<dyn Iterator<Item = RepoResult<WaitingPart>> + 'r> {
+    let size = match entry.node {
+        Node::File { size, .. } => size,
+        _ => 0,
+    };
     match content {
         Content::Inline(bytes) if bytes.is_empty() => Box::new(std::iter::empty()),
         Content::Inline(bytes) => Box::new(std::iter::once(Ok(WaitingPart::Inline {
@@ -466,36 +470,56 @@ fn file_parts<'r>(
             bytes: bytes.clone(),
         }))),
         Content::Pieces(_) | Content::List { .. } => {
-            let mut offset = 0;
-            Box::new(reader.pieces(content).map(move |piece| {
-                let piece = piece?;
-                let start = offset;
-                offset += piece.bytes();
-                Ok(match piece {
-                    Piece::Chunk { id, len } => WaitingPart::Chunk {
+            Box::new(piece_parts(reader.pieces(content), size))
+        }
+        Content::Recipe { id } => match reader.recipe_of_file(*id, size) {
+            Ok(recipe) => Box::new(
+                reader
+                    .recipe_parts(&recipe)
+                    .map(|part| Ok(layer_part(part?))),
+            ),
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        },
+    }
+}
+
+/// The pieces of a content that must have `size` bytes: a list can hold more or less than its
+/// entry says, and neither may come to stand under the file's name.
+fn piece_parts(mut pieces: Pieces<'_>, size: u64) -> impl Iterator<Item = RepoResult<WaitingPart>> {
+    let mut offset: u64 = 0;
+    let mut ended = false;
+    let other_size = move || RepoError::Damaged {
+        object: "its content".into(),
+        cause: format!("it has not the {size} bytes that its entry says"),
+    };
+    std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        let start = offset;
+        let part = match pieces.next() {
+            Some(Ok(piece)) => {
+                offset = offset.saturating_add(piece.bytes());
+                match piece {
+                    _ if offset > size => Err(other_size()),
+                    Piece::Chunk { id, len } => Ok(WaitingPart::Chunk {
                         offset: start,
                         len,
                         id,
-                    },
-                    Piece::Zero { len } => WaitingPart::Zeros { offset: start, len },
-                })
-            }))
-        }
-        Content::Recipe { id } => {
-            let size = match entry.node {
-                Node::File { size, .. } => size,
-                _ => 0,
-            };
-            match reader.recipe_of_file(*id, size) {
-                Ok(recipe) => Box::new(
-                    reader
-                        .recipe_parts(&recipe)
-                        .map(|part| Ok(layer_part(part?))),
-                ),
-                Err(error) => Box::new(std::iter::once(Err(error))),
+                    }),
+                    Piece::Zero { len } => Ok(WaitingPart::Zeros { offset: start, len }),
+                }
             }
-        }
-    }
+            Some(Err(error)) => Err(error),
+            None if offset < size => Err(other_size()),
+            None => {
+                ended = true;
+                return None;
+            }
+        };
+        ended = part.is_err();
+        Some(part)
+    })
 }
 
 fn layer_part(part: RecipePart) -> WaitingPart {
