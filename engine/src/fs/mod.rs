@@ -12,7 +12,6 @@ pub mod mapped;
 pub mod scan;
 pub mod states;
 pub mod tar;
-pub mod tarball;
 pub mod write;
 
 use std::fmt;

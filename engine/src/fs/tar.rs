@@ -9,16 +9,25 @@
 //! Which entries have content, and how many bytes, is decided exactly as Go's `archive/tar` does,
 //! which containers/storage reads layers with.
 //!
+//! [`TarHeaders::of_layer`] refuses what no layer has. Each reader of tars stands over it:
+//! [`MemberReader`], and those of `host/archive` and `podman`. [`TarWriter`] writes what is exported.
+//!
 //! Sources: POSIX.1-2017 `pax`; GNU tar manual, "Tar Internals"; star(5); Go's `archive/tar`.
 
 mod acl;
+mod header;
+mod members;
 mod pax;
+mod write;
 
 use podkeep_format::tree::Time;
 
 pub use acl::{AclNames, acl_attribute};
+pub use members::{Member, MemberError, MemberKind, MemberReader, PATH_BYTES_MAX, TarSource};
 pub use pax::{Extent, SPARSE_EXTENTS_MAX, read_sparse_map};
+pub use write::{NewMember, TarType, TarWriter};
 
+use self::header::{check_sum, number, size, until_nul};
 use self::pax::Records;
 
 /// Bytes of a block; everything in a tar fills whole ones.
@@ -122,6 +131,7 @@ pub struct TarHeaders {
     local: Option<Records>,
     long_name: Option<Vec<u8>>,
     long_target: Option<Vec<u8>>,
+    of_layer: bool,
 }
 
 #[derive(Default)]
@@ -147,11 +157,26 @@ impl TarHeaders {
         Self::default()
     }
 
+    /// For the tar of a layer that was unpacked. Sparse files are refused, which tar-split has no
+    /// form for, and so are numbers with a sign in PAX records. What a global header says is passed
+    /// over, as what unpacks layers does.
+    pub fn of_layer() -> Self {
+        Self {
+            of_layer: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the next block is a header, the first of an entry or a further one.
+    pub fn is_at_header(&self) -> bool {
+        matches!(self.state, State::Header | State::Ended)
+    }
+
     /// Whether the next block is the first of an entry: a tar may end here without more.
     pub fn is_between(&self) -> bool {
         let pending =
             self.local.is_some() || self.long_name.is_some() || self.long_target.is_some();
-        matches!(self.state, State::Header | State::Ended) && !pending
+        self.is_at_header() && !pending
     }
 
     /// Takes the next block that is not an entry's content. After an error or the end, nothing
@@ -185,9 +210,9 @@ impl TarHeaders {
             return Ok(TarStep::End);
         }
         check_sum(block)?;
-        let kind = block[156];
+        let kind = block[header::TYPE];
         if matches!(kind, b'x' | b'g' | b'L' | b'K') {
-            let size = size(number(&block[124..136], "size")?)?;
+            let size = size(number(&block[header::SIZE], "size")?)?;
             if size > META_BYTES_MAX {
                 let cause = format!("a header of {size} bytes is too long");
                 return Err(TarError::new(cause));
@@ -224,11 +249,15 @@ impl TarHeaders {
             // Some writers give the size of what a link leads to.
             _ => entry.stored_bytes = 0,
         }
-        let is_gnu = &block[257..265] == b"ustar  \0";
+        if kind == b'S' && self.of_layer {
+            return Err(pax::sparse_in_layer());
+        }
+        let is_gnu = &block[header::MAGIC] == header::MAGIC_OF_GNU;
         if kind == b'S' && is_gnu {
-            entry.size = size(number(&block[483..495], "size")?)?;
+            entry.size = size(number(&block[header::SPARSE_SIZE], "size")?)?;
             let mut parts = Vec::new();
-            let goes_on = pax::old_sparse_parts(&block[386..482], block[482], &mut parts)?;
+            let fields = &block[header::SPARSE_PARTS];
+            let goes_on = pax::old_sparse_parts(fields, block[header::SPARSE_GOES_ON], &mut parts)?;
             return self.sparse_map(Box::new(entry), parts, goes_on);
         }
         self.state = State::Header;
@@ -253,32 +282,38 @@ impl TarHeaders {
 
     fn meta(&mut self, kind: u8, bytes: Vec<u8>) -> Result<TarStep, TarError> {
         match kind {
-            b'L' => self.long_name = Some(until_nul(&bytes).to_vec()),
-            b'K' => self.long_target = Some(until_nul(&bytes).to_vec()),
+            b'L' => self.long_name = long_text(&bytes),
+            b'K' => self.long_target = long_text(&bytes),
             b'g' => {
-                self.global.extend(Records::decode(&bytes)?)?;
+                let records = Records::decode(&bytes)?;
+                if !self.of_layer {
+                    self.global.extend(records)?;
+                }
                 // Go forgets what stood in front of it, and so what has content stays the same.
                 (self.local, self.long_name, self.long_target) = (None, None, None);
             }
-            _ => self.local = Some(Records::decode(&bytes)?),
+            _ => {
+                let records = Records::decode(&bytes)?;
+                if self.of_layer {
+                    records.check_of_layer()?;
+                }
+                self.local = Some(records);
+            }
         }
         self.state = State::Header;
         Ok(TarStep::More)
     }
 }
 
+/// An empty one says nothing.
+fn long_text(bytes: &[u8]) -> Option<Vec<u8>> {
+    let text = until_nul(bytes);
+    (!text.is_empty()).then(|| text.to_vec())
+}
+
 /// The entry that a header's own block tells of.
 fn plain_entry(block: &[u8; BLOCK_BYTES]) -> Result<TarEntry, TarError> {
-    let mut path = until_nul(&block[..100]).to_vec();
-    let is_ustar = &block[257..263] == b"ustar\0";
-    if is_ustar {
-        let is_star = &block[508..512] == b"tar\0";
-        let prefix = until_nul(&block[345..if is_star { 476 } else { 500 }]);
-        if !prefix.is_empty() {
-            path = [prefix, b"/", &path].concat();
-        }
-    }
-    let kind = match block[156] {
+    let kind = match block[header::TYPE] {
         b'1' => TarKind::HardLink,
         b'2' => TarKind::Symlink,
         b'3' => TarKind::CharDevice,
@@ -291,96 +326,30 @@ fn plain_entry(block: &[u8; BLOCK_BYTES]) -> Result<TarEntry, TarError> {
     let has_device = matches!(kind, TarKind::CharDevice | TarKind::BlockDevice);
     let device = match has_device {
         true => (
-            number(&block[329..337], "device number")?,
-            number(&block[337..345], "device number")?,
+            number(&block[header::DEVICE_MAJOR], "device number")?,
+            number(&block[header::DEVICE_MINOR], "device number")?,
         ),
         false => (0, 0),
     };
     Ok(TarEntry {
-        path,
+        path: header::name(block),
         kind,
-        target: until_nul(&block[157..257]).to_vec(),
-        mode: number(&block[100..108], "mode")?,
-        uid: number(&block[108..116], "owner")?,
-        gid: number(&block[116..124], "group")?,
+        target: until_nul(&block[header::LINK]).to_vec(),
+        mode: number(&block[header::MODE], "mode")?,
+        uid: number(&block[header::UID], "owner")?,
+        gid: number(&block[header::GID], "group")?,
         mtime: Time {
-            secs: number(&block[136..148], "time")?,
+            secs: number(&block[header::MTIME], "time")?,
             nanos: 0,
         },
         device,
-        stored_bytes: size(number(&block[124..136], "size")?)?,
+        stored_bytes: size(number(&block[header::SIZE], "size")?)?,
         size: 0,
         layout: Layout::Whole,
         xattrs: Vec::new(),
         access_acl: None,
         default_acl: None,
     })
-}
-
-/// The sum of all bytes, the field itself as spaces; some writers summed them as signed.
-fn check_sum(block: &[u8; BLOCK_BYTES]) -> Result<(), TarError> {
-    let told = octal(&block[148..156], "checksum")?;
-    let (mut unsigned, mut signed) = (0i64, 0i64);
-    for (at, byte) in block.iter().enumerate() {
-        let byte = if (148..156).contains(&at) {
-            b' '
-        } else {
-            *byte
-        };
-        unsigned += i64::from(byte);
-        signed += i64::from(byte as i8);
-    }
-    match told == unsigned || told == signed {
-        true => Ok(()),
-        false => Err(TarError::new("a header does not fit its checksum")),
-    }
-}
-
-/// Octal digits, or a number of base 256.
-fn number(field: &[u8], name: &'static str) -> Result<i64, TarError> {
-    let Some(first) = field.first().filter(|first| **first & 0x80 != 0) else {
-        return octal(field, name);
-    };
-    let invert = if first & 0x40 != 0 { 0xff } else { 0 };
-    let mut value = 0u64;
-    for (at, byte) in field.iter().enumerate() {
-        let mut byte = byte ^ invert;
-        if at == 0 {
-            byte &= 0x7f;
-        }
-        if value >> 55 != 0 {
-            return Err(TarError::new(format!("a {name} is too large")));
-        }
-        value = value << 8 | u64::from(byte);
-    }
-    // 63 bits at most.
-    let value = value as i64;
-    Ok(if invert == 0 { value } else { !value })
-}
-
-fn octal(field: &[u8], name: &'static str) -> Result<i64, TarError> {
-    let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
-    let start = field.iter().position(|byte| !is_blank(byte));
-    let digits = until_nul(&field[start.unwrap_or(field.len())..]);
-    let digits = digits.trim_ascii_end();
-    let mut value = 0i64;
-    // A field has 12 bytes at most: 36 bits.
-    for digit in digits {
-        if !(b'0'..=b'7').contains(digit) {
-            return Err(TarError::new(format!("a {name} is no number")));
-        }
-        value = value << 3 | i64::from(digit - b'0');
-    }
-    Ok(value)
-}
-
-fn size(value: i64) -> Result<u64, TarError> {
-    u64::try_from(value).map_err(|_| TarError::new("a size is negative"))
-}
-
-fn until_nul(field: &[u8]) -> &[u8] {
-    let end = field.iter().position(|byte| *byte == 0);
-    &field[..end.unwrap_or(field.len())]
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use podkeep_format::item::ItemKind;
 use super::{
     ExportForm, ExportOptions, ExportReport, OperationError, OperationResult, reading, select,
 };
-use crate::fs::tarball::TarWriter;
+use crate::fs::tar::TarWriter;
 use crate::monitor::Monitor;
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, StoredSnapshot};

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 
 use podkeep_format::tree::{LINK_TARGET_BYTES_MAX, NAME_BYTES_MAX, Time};
 
-use crate::fs::tarball::{Member, MemberKind};
+use crate::fs::tar::{Member, MemberKind};
 
 /// Bytes of names, link targets and [`INODE_BYTES`] that are kept of one image.
 const MEMORY_BYTES_MAX: usize = 1 << 30;

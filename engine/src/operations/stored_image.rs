@@ -9,7 +9,7 @@ use super::image_files::{ImageFiles, Inode, Place};
 use super::near::near_names;
 use super::walk::NEAR_NAMES_MAX;
 use super::{OperationError, OperationResult};
-use crate::fs::tarball::{TarError, TarReader, TarSource};
+use crate::fs::tar::{MemberError, MemberReader, TarSource};
 use crate::monitor::Monitor;
 use crate::podman::{LAYERS_FOLDER, LAYERS_MAX, layer_of_file};
 use crate::repo::reader::Reader;
@@ -151,7 +151,7 @@ pub fn files(
 ) -> OperationResult<ImageFiles> {
     let mut files = ImageFiles::default();
     for (number, layer) in layers.iter().enumerate() {
-        let refused = |TarError { offset, cause }| OperationError::Refused {
+        let refused = |MemberError { offset, cause }| OperationError::Refused {
             message: format!(
                 "{item} has no files: layer {number} (sha256:{}) at byte {offset} of its tar: {cause}",
                 layer.diff_id
@@ -161,7 +161,7 @@ pub fn files(
                     .into(),
         };
         let recipe = layer.recipe(reader)?;
-        let mut tar = TarReader::new(Source(reader.recipe_bytes(&recipe)));
+        let mut tar = MemberReader::new(Source(reader.recipe_bytes(&recipe)));
         loop {
             if monitor.interrupted() {
                 return Err(OperationError::Interrupted);
@@ -174,7 +174,10 @@ pub fn files(
             };
             let offset = member.offset;
             let added = files.add(number, &member);
-            added.map_err(|cause| refused(TarError { offset, cause }))?;
+            added.map_err(|cause| {
+                let cause = cause.to_owned();
+                refused(MemberError { offset, cause })
+            })?;
         }
     }
     Ok(files)
@@ -207,11 +210,11 @@ struct Source<'r>(RecipeBytes<'r>);
 
 enum SourceError {
     Repository(RepoError),
-    Tar(TarError),
+    Tar(MemberError),
 }
 
-impl From<TarError> for SourceError {
-    fn from(error: TarError) -> Self {
+impl From<MemberError> for SourceError {
+    fn from(error: MemberError) -> Self {
         Self::Tar(error)
     }
 }

@@ -1,21 +1,19 @@
-//! Foreign bytes for the decoders of a store and of layers, and what must hold whatever they are: for the smoke
+//! Foreign bytes for the decoders of a store, and what must hold whatever they are: for the smoke
 //! test here and the fuzz targets.
 
 use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use podkeep_engine::fs::tarball::{MemberKind, PATH_BYTES_MAX, TarError, TarReader, TarSource};
 use podkeep_engine::podman::{Origin, StoreListing, TarSplit, TarSplitEntry};
 
 pub type Read = fn(&[u8]);
 
 /// By fuzz target.
-pub const DECODERS: [(&str, Read); 4] = [
+pub const DECODERS: [(&str, Read); 3] = [
     ("tar-split", read_tar_split),
     ("images-json", read_images),
     ("layers-json", read_layers),
-    ("tarball", read_tar),
 ];
 
 /// As a gzip stream, and as the text in one: its checksum would keep changed text out.
@@ -79,43 +77,6 @@ pub fn read_layers(bytes: &[u8]) {
     for image in &listing.images {
         if let Ok(chain) = listing.chain(image) {
             assert_eq!(chain[0].parent, None);
-        }
-    }
-}
-
-/// A tar in memory.
-pub struct InMemory<'b>(pub &'b [u8]);
-
-impl TarSource for InMemory<'_> {
-    type Error = TarError;
-
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
-        let len = buffer.len().min(self.0.len());
-        let (taken, rest) = self.0.split_at(len);
-        buffer[..len].copy_from_slice(taken);
-        self.0 = rest;
-        Ok(len)
-    }
-
-    fn skip(&mut self, bytes: u64) -> Result<u64, TarError> {
-        let len = (self.0.len() as u64).min(bytes);
-        self.0 = &self.0[len as usize..];
-        Ok(len)
-    }
-}
-
-/// Members lie behind each other, and contents between them, inside of the tar.
-pub fn read_tar(bytes: &[u8]) {
-    let mut tar = TarReader::new(InMemory(bytes));
-    let mut content_end = 0;
-    while let Ok(Some(member)) = tar.next_member() {
-        assert!(content_end <= member.offset && member.offset < bytes.len() as u64);
-        assert!(member.path.len() <= PATH_BYTES_MAX && !member.path.contains(&0));
-        assert!(member.mode <= 0o7777);
-        if let MemberKind::File { content, size } = member.kind {
-            assert!(content > member.offset && content <= bytes.len() as u64);
-            // What is longer than the tar is found out by the next step.
-            content_end = content.saturating_add(size).min(bytes.len() as u64);
         }
     }
 }

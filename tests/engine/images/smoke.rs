@@ -8,7 +8,7 @@ use podkeep_engine::podman::StorageDriver;
 
 use super::foreign::DECODERS;
 use super::{noise, odd_tar, upper_tar};
-use crate::fake_store::{Ending, FakeStore, LongName, Tar, gzip};
+use crate::fake_store::{FakeStore, gzip};
 
 /// Mutations of each seed.
 const MUTATIONS: u64 = 400;
@@ -64,27 +64,6 @@ fn decoders_of_stores_survive_the_corpus_and_its_mutations() {
     }
 }
 
-/// One of everything, in so few bytes that a mutation is likely to hit a header.
-fn small_tar() -> Tar {
-    let long = "n".repeat(150);
-    Tar::default()
-        .directory("d")
-        .file("d/file", b"content")
-        .symlink("link", b"/d")
-        .hard_link("other", b"d/file")
-        .fifo("fifo")
-        .whiteout("d/gone")
-        .file_with(
-            "owned",
-            b"x",
-            &[("uid", b"7"), ("mtime", b"-1.5")],
-            LongName::Pax,
-        )
-        .file_with(format!("{long}-gnu"), b"", &[], LongName::Gnu)
-        .symlink(format!("{long}-pax"), long.as_bytes())
-        .end(Ending::Blocks(2))
-}
-
 #[test]
 #[ignore = "writes the first seeds of the fuzz corpus"]
 fn write_the_seeds() {
@@ -96,7 +75,6 @@ fn write_the_seeds() {
     let list = |list: &Vec<serde_json::Value>| serde_json::to_vec(list).expect("JSON");
     let split = upper_tar().split();
     for (target, name, bytes) in [
-        ("tar", "odd", small_tar().bytes),
         ("tar-split", "text", split.clone()),
         ("tar-split", "compressed", gzip(&split, 2)),
         ("images-json", "sample", list(&store.images)),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::foreign::read_tar;
-use crate::fake_store::{LongName, Tar};
+use crate::fake_store::{Ending, LongName, Tar};
 use crate::images::odd_tar;
 use crate::images::smoke::mutate;
 
@@ -45,6 +45,27 @@ fn with_checksums(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// One of everything, in so few bytes that a mutation is likely to hit a header.
+fn small_tar() -> Tar {
+    let long = "n".repeat(150);
+    Tar::default()
+        .directory("d")
+        .file("d/file", b"content")
+        .symlink("link", b"/d")
+        .hard_link("other", b"d/file")
+        .fifo("fifo")
+        .whiteout("d/gone")
+        .file_with(
+            "owned",
+            b"x",
+            &[("uid", b"7"), ("mtime", b"-1.5")],
+            LongName::Pax,
+        )
+        .file_with(format!("{long}-gnu"), b"", &[], LongName::Gnu)
+        .symlink(format!("{long}-pax"), long.as_bytes())
+        .end(Ending::Blocks(2))
+}
+
 #[test]
 #[ignore = "writes the first seeds of the fuzz corpus"]
 fn write_the_seeds() {
@@ -59,6 +80,7 @@ fn write_the_seeds() {
     let odd = odd_tar().bytes;
     for (name, bytes) in [
         ("odd", odd[..odd.len().min(16 << 10)].to_vec()),
+        ("small", small_tar().bytes),
         (
             "sparse-0.1",
             sparse(

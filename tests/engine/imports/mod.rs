@@ -1,7 +1,7 @@
 //! Archives that other tools wrote, imported into a repository in memory and restored from it.
 
 mod decoders;
-mod foreign;
+pub mod foreign;
 mod hostile;
 mod images;
 mod volumes;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use podkeep_engine::fs::tarball::{MemberKind, TarReader};
+use podkeep_engine::fs::tar::{MemberKind, MemberReader};
 use podkeep_engine::monitor::Collect;
 use podkeep_engine::operations::export::{ExportTo, export};
 use podkeep_engine::operations::{
@@ -21,7 +21,7 @@ use super::memory_host::{Files, MemoryHost};
 use super::tars::{Session, Tar, file, layer_file, prepared};
 use super::{back_up, item, noise};
 use crate::fake_store::sha256;
-use crate::images::foreign::InMemory;
+use crate::imports::foreign::InMemory;
 
 const CONFIG: &[u8] = b"{\"config\":1}";
 const NAMES: [&str; 3] = [
@@ -109,7 +109,7 @@ fn streamed(
 
 /// Regular files of a tar; the other members are only named.
 fn unpacked(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
-    let mut reader = TarReader::new(InMemory(tar));
+    let mut reader = MemberReader::new(InMemory(tar));
     let mut files = BTreeMap::new();
     while let Some(member) = reader.next_member().unwrap() {
         let bytes = match member.kind {

@@ -1,10 +1,12 @@
 //! The records of PAX headers, and the maps of sparse files.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use podkeep_format::tree::Time;
 
-use super::{BLOCK_BYTES, Layout, META_BYTES_MAX, TarEntry, TarError, TarKind, number, size};
+use super::header::{number, size};
+use super::{BLOCK_BYTES, Layout, META_BYTES_MAX, TarEntry, TarError, TarKind};
 
 /// Parts of one sparse file that are stored.
 pub const SPARSE_EXTENTS_MAX: usize = 1 << 20;
@@ -64,36 +66,65 @@ impl Records {
         Ok(())
     }
 
-    /// Puts what the records say on an entry. Those of a global header say nothing of names,
-    /// sizes and where content is.
-    pub fn apply(&self, entry: &mut TarEntry, global: bool) -> Result<(), TarError> {
+    /// Refuses what [`TarHeaders::of_layer`](super::TarHeaders::of_layer) does.
+    pub fn check_of_layer(&self) -> Result<(), TarError> {
         for (key, value) in &self.records {
-            if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                entry.xattrs.retain(|(other, _)| other != name);
-                entry.xattrs.push((name.to_vec(), value.clone()));
-                continue;
+            if key.starts_with(b"GNU.sparse.") {
+                return Err(sparse_in_layer());
             }
-            // An empty value takes a record back; that of an attribute is one.
-            if value.is_empty() {
-                continue;
-            }
-            match key.as_slice() {
-                b"path" | b"linkpath" | b"size" if global => {}
-                b"path" => entry.path.clone_from(value),
-                b"linkpath" => entry.target.clone_from(value),
-                b"size" => entry.stored_bytes = size(signed(value, "size")?)?,
-                b"uid" => entry.uid = signed(value, "owner")?,
-                b"gid" => entry.gid = signed(value, "group")?,
-                b"mtime" => entry.mtime = time(value)?,
-                b"SCHILY.acl.access" => entry.access_acl = Some(value.clone()),
-                b"SCHILY.acl.default" => entry.default_acl = Some(value.clone()),
-                _ => {}
+            let is_number = matches!(key.as_slice(), b"size" | b"uid" | b"gid");
+            if is_number && !value.iter().all(u8::is_ascii_digit) {
+                return Err(TarError::new("a number of a PAX header is none"));
             }
         }
         Ok(())
     }
 
-    fn last(&self, key: &[u8]) -> Option<&[u8]> {
+    /// Puts what the records say on an entry; each must be sound, and of several with one key the
+    /// last one counts. Those of a global header say nothing of names, sizes and where content is.
+    pub fn apply(&self, entry: &mut TarEntry, global: bool) -> Result<(), TarError> {
+        self.apply_xattrs(entry);
+        let mut told = Told::default();
+        for (key, value) in &self.records {
+            // An empty value takes a record back; that of an attribute is one.
+            let value = Some(value.as_slice()).filter(|value| !value.is_empty());
+            let number = |name| value.map(|value| signed(value, name)).transpose();
+            match key.as_slice() {
+                b"path" | b"linkpath" | b"size" if global => {}
+                b"path" => told.path = value,
+                b"linkpath" => told.target = value,
+                b"size" => told.size = number("size")?.map(size).transpose()?,
+                b"uid" => told.uid = number("owner")?,
+                b"gid" => told.gid = number("group")?,
+                b"mtime" => told.mtime = value.map(time).transpose()?,
+                b"SCHILY.acl.access" => told.access_acl = value,
+                b"SCHILY.acl.default" => told.default_acl = value,
+                _ => {}
+            }
+        }
+        told.put_on(entry);
+        Ok(())
+    }
+
+    /// A header holds tens of thousands of them: none is compared with all others.
+    fn apply_xattrs(&self, entry: &mut TarEntry) {
+        let ours = self.records.iter().filter_map(|(key, value)| {
+            let name = key.strip_prefix(b"SCHILY.xattr.")?;
+            Some((name.to_vec(), value.clone()))
+        });
+        let before = entry.xattrs.len();
+        entry.xattrs.extend(ours);
+        if entry.xattrs.len() == before {
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        let last = std::mem::take(&mut entry.xattrs).into_iter().rev();
+        entry.xattrs = last.filter(|(name, _)| seen.insert(name.clone())).collect();
+        entry.xattrs.reverse();
+    }
+
+    /// The value of the last record with this key.
+    pub fn last(&self, key: &[u8]) -> Option<&[u8]> {
         let mut records = self.records.iter().rev();
         let (_, value) = records.find(|(other, _)| other == key)?;
         Some(value)
@@ -143,6 +174,40 @@ impl Records {
     }
 }
 
+/// What the records of one header say of an entry in the end.
+#[derive(Default)]
+struct Told<'r> {
+    path: Option<&'r [u8]>,
+    target: Option<&'r [u8]>,
+    size: Option<u64>,
+    uid: Option<i64>,
+    gid: Option<i64>,
+    mtime: Option<Time>,
+    access_acl: Option<&'r [u8]>,
+    default_acl: Option<&'r [u8]>,
+}
+
+impl Told<'_> {
+    fn put_on(self, entry: &mut TarEntry) {
+        if let Some(path) = self.path {
+            entry.path = path.to_vec();
+        }
+        if let Some(target) = self.target {
+            entry.target = target.to_vec();
+        }
+        entry.stored_bytes = self.size.unwrap_or(entry.stored_bytes);
+        entry.uid = self.uid.unwrap_or(entry.uid);
+        entry.gid = self.gid.unwrap_or(entry.gid);
+        entry.mtime = self.mtime.unwrap_or(entry.mtime);
+        if let Some(text) = self.access_acl {
+            entry.access_acl = Some(text.to_vec());
+        }
+        if let Some(text) = self.default_acl {
+            entry.default_acl = Some(text.to_vec());
+        }
+    }
+}
+
 /// Pairs of offset and length.
 fn numbers<'v>(values: impl Iterator<Item = &'v [u8]>) -> Result<Vec<Extent>, TarError> {
     let mut parts = Vec::new();
@@ -159,6 +224,10 @@ fn numbers<'v>(values: impl Iterator<Item = &'v [u8]>) -> Result<Vec<Extent>, Ta
         None => Ok(parts),
         Some(_) => Err(broken_map()),
     }
+}
+
+pub(super) fn sparse_in_layer() -> TarError {
+    TarError::new("sparse files in tars are not supported")
 }
 
 fn broken_map() -> TarError {
@@ -273,7 +342,7 @@ fn signed(value: &[u8], name: &'static str) -> Result<i64, TarError> {
 }
 
 /// Decimal seconds since 1970, perhaps negative, perhaps with a fraction.
-fn time(value: &[u8]) -> Result<Time, TarError> {
+pub(super) fn time(value: &[u8]) -> Result<Time, TarError> {
     let wrong = || TarError::new("a time is no number");
     let (whole, fraction) = match value.iter().position(|byte| *byte == b'.') {
         Some(dot) => (&value[..dot], &value[dot + 1..]),

@@ -42,7 +42,10 @@ fn records(records: &[(&str, &[u8])]) -> Vec<u8> {
 
 /// The first entry.
 fn decode(blocks: &[u8]) -> Result<TarEntry, TarError> {
-    let mut headers = TarHeaders::new();
+    decode_with(TarHeaders::new(), blocks)
+}
+
+fn decode_with(mut headers: TarHeaders, blocks: &[u8]) -> Result<TarEntry, TarError> {
     for block in blocks.chunks_exact(BLOCK_BYTES) {
         match headers.block(block.try_into().unwrap())? {
             TarStep::More => {}
@@ -171,6 +174,77 @@ fn pax_records_and_long_names_win() {
 }
 
 #[test]
+fn the_last_of_several_records_counts_and_an_empty_one_takes_it_back() {
+    let text = records(&[
+        ("path", b"first"),
+        ("path", b""),
+        ("uid", b"5"),
+        ("uid", b"6"),
+        ("size", b"7"),
+        ("size", b""),
+        ("SCHILY.xattr.user.x", b"1"),
+        ("SCHILY.xattr.user.y", b"2"),
+        ("SCHILY.xattr.user.x", b"3"),
+    ]);
+    let long = [meta(b'L', b""), meta(b'x', &text)].concat();
+    let entry = behind(long, b'0', b"1").unwrap();
+    assert_eq!((&entry.path[..], entry.uid), (&b"plain"[..], 6));
+    assert_eq!(entry.stored_bytes, 1);
+    let xattr = |name: &[u8], value: &[u8]| (name.to_vec(), value.to_vec());
+    assert_eq!(
+        entry.xattrs,
+        [xattr(b"user.y", b"2"), xattr(b"user.x", b"3")]
+    );
+}
+
+#[test]
+fn layers_have_no_sparse_files_no_signs_and_no_global_headers() {
+    let of_layer = |meta: Vec<u8>, kind| {
+        let blocks = [meta, header(b"plain", kind, b"0", |_| ())].concat();
+        decode_with(TarHeaders::of_layer(), &blocks)
+    };
+    for text in [
+        records(&[("GNU.sparse.name", b"real")]),
+        records(&[("GNU.sparse.major", b"1")]),
+        records(&[("size", b"+1")]),
+        records(&[("uid", b"-1")]),
+        records(&[("gid", b"+0")]),
+    ] {
+        for kind in [b'0', b'5'] {
+            assert!(of_layer(meta(b'x', &text), kind).is_err(), "{text:?}");
+        }
+    }
+    assert!(of_layer(Vec::new(), b'S').is_err());
+    let text = records(&[("uid", b"5"), ("SCHILY.xattr.user.x", b"1")]);
+    let entry = of_layer(meta(b'g', &text), b'0').unwrap();
+    assert_eq!((entry.uid, entry.xattrs.len()), (1000, 0));
+}
+
+#[test]
+fn times_before_and_after_the_epoch() {
+    let time = |secs, nanos| Ok(Time { secs, nanos });
+    for (text, expected) in [
+        ("12", time(12, 0)),
+        ("7.25", time(7, 250_000_000)),
+        ("12.5", time(12, 500_000_000)),
+        ("0.0000000019", time(0, 1)),
+        ("-1.5", time(-2, 500_000_000)),
+        ("-0.5", time(-1, 500_000_000)),
+        ("-1", time(-1, 0)),
+    ] {
+        assert_eq!(pax::time(text.as_bytes()), expected, "{text}");
+    }
+    for wrong in ["", "-", ".5", "1e3", "--1", "1.x", "9999999999999999999"] {
+        assert!(pax::time(wrong.as_bytes()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn sizes_are_filled_up_to_whole_blocks() {
+    assert_eq!([0, 1, 511, 512, 513].map(padding), [0, 511, 1, 0, 511]);
+}
+
+#[test]
 fn a_global_header_holds_for_all_but_names_and_sizes() {
     let text = records(&[("path", b"no"), ("size", b"7"), ("uid", b"5")]);
     let entry = behind(meta(b'g', &text), b'0', b"1").unwrap();
@@ -193,9 +267,22 @@ fn broken_records_are_refused() {
         b"x path=x\n",
         b"18446744073709551616 a=b\n",
         b"8 =abcd\n",
+        b"x",
+        b"8 path=a",
+        b"99 path=a\n",
+        b"+9 path=a\n",
+        b"0 \n",
+        b"0 a=b\n",
+        b"3 =\n",
+        b"12 path=abcde",
+        b"99999999999999999999999 path=a\n",
+        b"6 path\n",
+        b"5 =a\n",
+        b"11 mtime=x\n",
         b"11 path=a\0b\n",
         b"11 uid=1e3x\n",
         b"12 mtime=--1\n",
+        b"11 uid=1e3\n8 uid=5\n",
     ] {
         assert!(behind(meta(b'x', text), b'0', b"0").is_err(), "{text:?}");
     }
@@ -304,5 +391,94 @@ fn acls_become_attributes() {
     }
     for text in ["user:bob:rwx", "user", "user:1:q", "who::r--", "\u{e9}"] {
         assert!(acl_attribute(text.as_bytes(), &Names).is_err(), "{text}");
+    }
+}
+
+/// A tar in memory.
+pub struct Slice<'a>(pub &'a [u8]);
+
+impl TarSource for Slice<'_> {
+    type Error = MemberError;
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, MemberError> {
+        let (taken, rest) = self.0.split_at(buffer.len().min(self.0.len()));
+        buffer[..taken.len()].copy_from_slice(taken);
+        self.0 = rest;
+        Ok(taken.len())
+    }
+
+    fn skip(&mut self, bytes: u64) -> Result<u64, MemberError> {
+        let (taken, rest) = self.0.split_at(self.0.len().min(bytes as usize));
+        self.0 = rest;
+        Ok(taken.len() as u64)
+    }
+}
+
+fn members(tar: &[u8]) -> Result<Vec<Member>, MemberError> {
+    let mut reader = MemberReader::new(Slice(tar));
+    let mut members = Vec::new();
+    while let Some(member) = reader.next_member()? {
+        members.push(member);
+    }
+    Ok(members)
+}
+
+#[test]
+fn a_member_lies_where_its_own_header_does() {
+    let text = meta(b'x', &records(&[("path", &[b'n'; 600])]));
+    let first = header(b"first", b'0', b"00000000003\0", |_| ());
+    let content = [b"abc".to_vec(), vec![0; BLOCK_BYTES - 3]].concat();
+    let tar = [
+        &first[..],
+        &content,
+        &text,
+        &header(b"x", b'0', b"", |_| ()),
+    ]
+    .concat();
+    let found = members(&tar).unwrap();
+    let at = |number: usize| (found[number].offset, found[number].kind.clone());
+    let file = |content, size| MemberKind::File { content, size };
+    assert_eq!(at(0), (0, file(512, 3)));
+    let own = 1024 + text.len() as u64;
+    assert_eq!(at(1), (own, file(own + 512, 0)));
+    // A tar may end behind what only says more of a member, and after one block of zeros.
+    for end in [vec![], vec![0; 512], vec![0; 1024], vec![0; 1030]] {
+        let tar = [&tar[..], &text, &end].concat();
+        assert_eq!(members(&tar).as_ref(), Ok(&found));
+    }
+}
+
+#[test]
+fn what_is_no_member_is_told_with_its_place() {
+    let uid = |uid: &str| meta(b'x', &record("uid", uid.as_bytes()));
+    let good = header(b"good", b'0', b"", |_| ());
+    let zeros = vec![0; BLOCK_BYTES];
+    let long = record("path", &[b'n'; PATH_BYTES_MAX + 1]);
+    for (tar, offset, cause) in [
+        ([uid("4294967296"), good.clone()].concat(), 1024, "32 bits"),
+        (
+            [meta(b'x', b"9 uid=-1\n"), good.clone()].concat(),
+            0,
+            "number",
+        ),
+        ([meta(b'x', &long), good.clone()].concat(), 5120, "4096"),
+        (header(b"x", b'V', b"", |_| ()), 0, "unknown type"),
+        (header(b"x", b'S', b"", |_| ()), 0, "sparse"),
+        (header(b"x", b'2', b"", |_| ()), 0, "no target"),
+        (header(b"x", b'x', b"00010000001\0", |_| ()), 0, "too long"),
+        ([&good[..], &zeros, &good].concat(), 512, "single block"),
+        (
+            [&good[..], &zeros, b"x"].concat(),
+            1024,
+            "inside of a header",
+        ),
+        ([&good[..], b"x"].concat(), 512, "inside of a header"),
+        (uid("1")[..512].to_vec(), 512, "extended header"),
+        (header(b"x", b'0', b"1", |_| ()), 512, "inside of a content"),
+    ] {
+        let error = [&good[..], &tar].concat();
+        let error = members(&error).unwrap_err();
+        assert!(error.cause.contains(cause), "{error}");
+        assert_eq!(error.offset, 512 + offset, "{error}");
     }
 }

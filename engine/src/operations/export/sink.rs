@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use podkeep_format::tree::Time;
 
-use crate::fs::tarball::{TarEntry, TarType, TarWriter};
+use crate::fs::tar::{NewMember, TarType, TarWriter};
 use crate::operations::{OperationError, OperationResult};
 
 /// Of what images are exported as; whoever loads them looks at neither.
@@ -59,7 +59,7 @@ impl<'t, W: Write> TarSink<'t, W> {
 impl<W: Write> Sink for TarSink<'_, W> {
     fn begin(&mut self, path: &str, size: u64) -> OperationResult<()> {
         self.files += 1;
-        let entry = TarEntry {
+        let member = NewMember {
             path: path.as_bytes(),
             what: TarType::File { size },
             mode: FILE_MODE,
@@ -68,7 +68,7 @@ impl<W: Write> Sink for TarSink<'_, W> {
             mtime: Time::default(),
             records: &[],
         };
-        self.tar.entry(&entry).map_err(failed)
+        self.tar.member(&member).map_err(failed)
     }
 
     fn content(&mut self, bytes: &[u8]) -> OperationResult<()> {

@@ -12,7 +12,7 @@ use podkeep_format::tree::{Entry, Node, XattrValue};
 
 use super::sink::failed;
 use super::{Export, acl};
-use crate::fs::tarball::{TarEntry, TarType, TarWriter};
+use crate::fs::tar::{NewMember, TarType, TarWriter};
 use crate::monitor::{Finding, FindingKind};
 use crate::operations::walk::{self, Next, Place};
 use crate::operations::{OperationError, OperationResult, contents};
@@ -117,7 +117,7 @@ impl<W: Write> Members<'_, '_, W> {
             self.without_place += 1;
         }
         let records = self.records(entry)?;
-        let member = TarEntry {
+        let member = NewMember {
             path: &name,
             what,
             mode: entry.mode,
@@ -126,7 +126,7 @@ impl<W: Write> Members<'_, '_, W> {
             mtime: entry.mtime,
             records: &records,
         };
-        self.tar.entry(&member).map_err(failed)?;
+        self.tar.member(&member).map_err(failed)?;
         self.files += 1;
         if known.is_some() {
             return Ok(());

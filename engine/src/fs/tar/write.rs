@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use podkeep_format::tree::Time;
 
 use super::header::{self, Block};
-use super::{BLOCK_BYTES, padding, pax};
+use super::{BLOCK_BYTES, padding};
 
 /// Seconds that eleven octal digits hold.
 const SECONDS_MAX: i64 = 0o77_777_777_777;
@@ -35,7 +35,7 @@ pub enum TarType<'a> {
 
 /// A member to write.
 #[derive(Clone, Copy, Debug)]
-pub struct TarEntry<'a> {
+pub struct NewMember<'a> {
     /// Relative; of a directory with a slash at its end.
     pub path: &'a [u8],
     pub what: TarType<'a>,
@@ -52,7 +52,7 @@ pub struct TarEntry<'a> {
 pub struct TarWriter<W> {
     out: W,
     /// Bytes of the last member's content that did not come yet, and what fills its last block.
-    left: (u64, u64),
+    left: (u64, usize),
 }
 
 impl<W: Write> TarWriter<W> {
@@ -61,14 +61,14 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// A member; the content of a file follows.
-    pub fn entry(&mut self, entry: &TarEntry<'_>) -> io::Result<()> {
+    pub fn member(&mut self, member: &NewMember<'_>) -> io::Result<()> {
         self.end_content()?;
         let mut records = Vec::new();
-        for (key, value) in entry.records {
-            pax::append(key, value, &mut records);
+        for (key, value) in member.records {
+            append(key, value, &mut records);
         }
         let mut block = [0; BLOCK_BYTES];
-        let size = fill(&mut block, entry, &mut records);
+        let size = fill(&mut block, member, &mut records);
         if !records.is_empty() {
             self.extension(&records)?;
         }
@@ -100,7 +100,7 @@ impl<W: Write> TarWriter<W> {
         if content > 0 {
             return Err(io::Error::other("a file has fewer bytes than was said"));
         }
-        self.out.write_all(&[0; BLOCK_BYTES][..padding as usize])
+        self.out.write_all(&[0; BLOCK_BYTES][..padding])
     }
 
     fn extension(&mut self, records: &[u8]) -> io::Result<()> {
@@ -114,7 +114,7 @@ impl<W: Write> TarWriter<W> {
         self.out.write_all(&block)?;
         self.out.write_all(records)?;
         let padding = padding(records.len() as u64);
-        self.out.write_all(&[0; BLOCK_BYTES][..padding as usize])
+        self.out.write_all(&[0; BLOCK_BYTES][..padding])
     }
 }
 
@@ -130,16 +130,16 @@ fn common(block: &mut Block, kind: u8) {
 
 /// Fills the header of a member, and appends what does not fit to `records`. Returns the bytes of
 /// content that follow.
-fn fill(block: &mut Block, entry: &TarEntry<'_>, records: &mut Vec<u8>) -> u64 {
+fn fill(block: &mut Block, member: &NewMember<'_>, records: &mut Vec<u8>) -> u64 {
     let mut text = |range: std::ops::Range<usize>, bytes: &[u8], key: &[u8]| {
         let len = bytes.len().min(range.len());
         block[range][..len].copy_from_slice(&bytes[..len]);
         if len < bytes.len() {
-            pax::append(key, bytes, records);
+            append(key, bytes, records);
         }
     };
-    text(header::NAME, entry.path, b"path");
-    let (kind, size, device) = match entry.what {
+    text(header::NAME, member.path, b"path");
+    let (kind, size, device) = match member.what {
         TarType::File { size } => (b'0', size, None),
         TarType::HardLink(target) => {
             text(header::LINK, target, b"linkpath");
@@ -154,25 +154,25 @@ fn fill(block: &mut Block, entry: &TarEntry<'_>, records: &mut Vec<u8>) -> u64 {
         TarType::Directory => (b'5', 0, None),
         TarType::Fifo => (b'6', 0, None),
     };
-    header::set_number(&mut block[header::MODE], u64::from(entry.mode));
+    header::set_number(&mut block[header::MODE], u64::from(member.mode));
     for (field, id, key) in [
-        (header::UID, entry.uid, b"uid"),
-        (header::GID, entry.gid, b"gid"),
+        (header::UID, member.uid, b"uid"),
+        (header::GID, member.gid, b"gid"),
     ] {
         header::set_number(&mut block[field], u64::from(id.min(ID_MAX)));
         if id > ID_MAX {
-            pax::append(key, id.to_string().as_bytes(), records);
+            append(key, id.to_string().as_bytes(), records);
         }
     }
     header::set_number(&mut block[header::SIZE], size.min(SIZE_MAX));
     if size > SIZE_MAX {
-        pax::append(b"size", size.to_string().as_bytes(), records);
+        append(b"size", size.to_string().as_bytes(), records);
     }
-    let Time { secs, nanos } = entry.mtime;
+    let Time { secs, nanos } = member.mtime;
     let whole = secs.clamp(0, SECONDS_MAX);
     header::set_number(&mut block[header::MTIME], whole as u64);
     if whole != secs || nanos != 0 {
-        pax::append(b"mtime", super::time_text(entry.mtime).as_bytes(), records);
+        append(b"mtime", time_text(member.mtime).as_bytes(), records);
     }
     if let Some((major, minor)) = device {
         header::set_number(&mut block[header::DEVICE_MAJOR], u64::from(major));
@@ -182,36 +182,48 @@ fn fill(block: &mut Block, entry: &TarEntry<'_>, records: &mut Vec<u8>) -> u64 {
     size
 }
 
+/// Appends a PAX record.
+fn append(key: &[u8], value: &[u8], records: &mut Vec<u8>) {
+    // A blank, an equals sign and the end of the line; the length counts itself.
+    let rest = key.len() + value.len() + 3;
+    let mut len = rest + 1;
+    while rest + len.to_string().len() != len {
+        len += 1;
+    }
+    records.extend_from_slice(format!("{len} ").as_bytes());
+    records.extend_from_slice(key);
+    records.push(b'=');
+    records.extend_from_slice(value);
+    records.push(b'\n');
+}
+
+/// How PAX writes a time: a decimal number that counts from 1970.
+fn time_text(time: Time) -> String {
+    let (sign, secs, nanos) = match time {
+        Time { secs, nanos } if secs < 0 && nanos > 0 => {
+            ("-", (secs + 1).unsigned_abs(), 1_000_000_000 - nanos)
+        }
+        Time { secs, nanos } => (if secs < 0 { "-" } else { "" }, secs.unsigned_abs(), nanos),
+    };
+    match nanos {
+        0 => format!("{sign}{secs}"),
+        nanos => format!("{sign}{secs}.{nanos:09}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::tarball::{MemberKind, TarError, TarReader, TarSource};
-
-    struct Slice<'a>(&'a [u8]);
-
-    impl TarSource for Slice<'_> {
-        type Error = TarError;
-
-        fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
-            let (taken, rest) = self.0.split_at(buffer.len().min(self.0.len()));
-            buffer[..taken.len()].copy_from_slice(taken);
-            self.0 = rest;
-            Ok(taken.len())
-        }
-
-        fn skip(&mut self, bytes: u64) -> Result<u64, TarError> {
-            let (taken, rest) = self.0.split_at(self.0.len().min(bytes as usize));
-            self.0 = rest;
-            Ok(taken.len() as u64)
-        }
-    }
+    use crate::fs::tar::pax::{Records, time};
+    use crate::fs::tar::tests::Slice;
+    use crate::fs::tar::{MemberKind, MemberReader};
 
     #[test]
     fn what_is_written_is_read() {
         let long = vec![b'n'; 300];
         let times = [(0, 0), (-2, 500_000_000), (1 << 40, 1), (1_700_000_000, 0)];
         let mut tar = TarWriter::new(Vec::new());
-        let entry = TarEntry {
+        let entry = NewMember {
             path: b"x",
             what: TarType::Fifo,
             mode: 0o4755,
@@ -222,7 +234,7 @@ mod tests {
         };
         for (secs, nanos) in times {
             let mtime = Time { secs, nanos };
-            tar.entry(&TarEntry { mtime, ..entry }).unwrap();
+            tar.member(&NewMember { mtime, ..entry }).unwrap();
         }
         for what in [
             TarType::Symlink(&long),
@@ -233,7 +245,7 @@ mod tests {
             TarType::File { size: 600 },
         ] {
             let path = long.as_slice();
-            tar.entry(&TarEntry {
+            tar.member(&NewMember {
                 path,
                 what,
                 ..entry
@@ -241,14 +253,14 @@ mod tests {
             .unwrap();
         }
         tar.content(&[1; 600]).unwrap();
-        tar.entry(&TarEntry {
+        tar.member(&NewMember {
             what: TarType::HardLink(&long),
             ..entry
         })
         .unwrap();
         let bytes = tar.finish().unwrap();
         assert!(bytes.len().is_multiple_of(BLOCK_BYTES));
-        let mut reader = TarReader::new(Slice(&bytes));
+        let mut reader = MemberReader::new(Slice(&bytes));
         let mut members = Vec::new();
         while let Some(member) = reader.next_member().unwrap() {
             assert_eq!((member.mode, member.uid, member.gid), (0o4755, u32::MAX, 7));
@@ -276,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_content_of_another_length_is_refused() {
-        let entry = TarEntry {
+        let entry = NewMember {
             path: b"x",
             what: TarType::File { size: 2 },
             mode: 0,
@@ -286,9 +298,34 @@ mod tests {
             records: &[],
         };
         let mut tar = TarWriter::new(Vec::new());
-        tar.entry(&entry).unwrap();
+        tar.member(&entry).unwrap();
         assert!(tar.content(b"abc").is_err());
         tar.content(b"a").unwrap();
         assert!(tar.finish().is_err());
+    }
+
+    #[test]
+    fn records_that_are_written_are_read() {
+        for len in [0, 1, 90, 91, 92, 93, 94, 989, 990, 991, 992] {
+            let path = vec![b'x'; len];
+            let mut records = Vec::new();
+            append(b"path", &path, &mut records);
+            append(b"SCHILY.xattr.user.x", b"\n=\0", &mut records);
+            append(b"uid", b"4294967295", &mut records);
+            let read = Records::decode(&records).unwrap();
+            assert_eq!(read.last(b"path"), Some(path.as_slice()));
+            assert_eq!(read.last(b"SCHILY.xattr.user.x"), Some(&b"\n=\0"[..]));
+            assert_eq!(read.last(b"uid"), Some(&b"4294967295"[..]));
+        }
+    }
+
+    #[test]
+    fn times_that_are_written_are_read() {
+        for secs in [-2, -1, 0, 1, i64::from(u32::MAX)] {
+            for nanos in [0, 1, 999_999_999] {
+                let written = Time { secs, nanos };
+                assert_eq!(time(time_text(written).as_bytes()), Ok(written));
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::BLOCK_BYTES;
+use super::{BLOCK_BYTES, TarError};
 
 pub type Block = [u8; BLOCK_BYTES];
 
@@ -22,17 +22,17 @@ pub const DEVICE_MINOR: Range<usize> = 337..345;
 const PREFIX: Range<usize> = 345..500;
 const PREFIX_OF_STAR: Range<usize> = 345..476;
 const TRAILER_OF_STAR: Range<usize> = 508..512;
+/// In an old sparse file of GNU's: the first parts, whether a block with more follows, the size.
+pub const SPARSE_PARTS: Range<usize> = 386..482;
+pub const SPARSE_GOES_ON: usize = 482;
+pub const SPARSE_SIZE: Range<usize> = 483..495;
 
 pub const MAGIC_OF_USTAR: &[u8; 8] = b"ustar\x0000";
-
-/// A text ends at its first NUL, or with its field.
-pub fn text(field: &[u8]) -> &[u8] {
-    field.split(|byte| *byte == 0).next().unwrap_or_default()
-}
+pub const MAGIC_OF_GNU: &[u8; 8] = b"ustar  \0";
 
 /// The name, with its prefix where the header has one.
 pub fn name(block: &Block) -> Vec<u8> {
-    let name = text(&block[NAME]);
+    let name = until_nul(&block[NAME]);
     // GNU has other things at the place of the prefix, and its own magic.
     if &block[MAGIC][..6] != b"ustar\0" {
         return name.to_vec();
@@ -41,65 +41,79 @@ pub fn name(block: &Block) -> Vec<u8> {
         b"tar\0" => PREFIX_OF_STAR,
         _ => PREFIX,
     };
-    match text(&block[prefix]) {
+    match until_nul(&block[prefix]) {
         [] => name.to_vec(),
         prefix => [prefix, name].join(&b'/'),
     }
 }
 
-/// A number in octal digits with blanks and NULs around, or, with the highest bit set, in base 256.
-/// An empty field is 0. `None`: it is neither, or too large.
-pub fn number(field: &[u8]) -> Option<i64> {
-    match field.first() {
-        Some(first) if first & 0x80 != 0 => base_256(field),
-        _ => octal(field),
-    }
-}
-
-/// Two's complement, big-endian; the highest bit only marks the form.
-fn base_256(field: &[u8]) -> Option<i64> {
-    let negative = field[0] & 0x40 != 0;
-    let mut value: i128 = if negative { -1 } else { 0 };
-    for (place, byte) in field.iter().enumerate() {
-        let byte = match (place, negative) {
-            (0, false) => byte & 0x7f,
-            _ => *byte,
+/// The sum of all bytes, the field itself as spaces; some writers summed them as signed.
+pub fn check_sum(block: &Block) -> Result<(), TarError> {
+    let told = octal(&block[CHECKSUM], "checksum")?;
+    let (mut unsigned, mut signed) = (0i64, 0i64);
+    for (at, byte) in block.iter().enumerate() {
+        let byte = match CHECKSUM.contains(&at) {
+            true => b' ',
+            false => *byte,
         };
-        // A field has 12 bytes at most, so that 128 bits hold it.
-        value = value << 8 | i128::from(byte);
+        unsigned += i64::from(byte);
+        signed += i64::from(byte as i8);
     }
-    i64::try_from(value).ok()
+    match told == unsigned || told == signed {
+        true => Ok(()),
+        false => Err(TarError::new("the checksum of a header is wrong")),
+    }
 }
 
-fn octal(field: &[u8]) -> Option<i64> {
-    let blank = |byte: &u8| matches!(byte, b' ' | 0);
-    let start = field.iter().position(|byte| !blank(byte));
-    let Some(start) = start else {
-        return Some(0);
+/// Octal digits, or a number of base 256. An empty field is 0.
+pub fn number(field: &[u8], name: &'static str) -> Result<i64, TarError> {
+    let Some(first) = field.first().filter(|first| **first & 0x80 != 0) else {
+        return octal(field, name);
     };
-    let digits = field[start..].split(blank).next().unwrap_or_default();
+    let invert = if first & 0x40 != 0 { 0xff } else { 0 };
+    let mut value = 0u64;
+    for (at, byte) in field.iter().enumerate() {
+        let mut byte = byte ^ invert;
+        if at == 0 {
+            byte &= 0x7f;
+        }
+        if value >> 55 != 0 {
+            return Err(TarError::new(format!("a {name} is too large")));
+        }
+        value = value << 8 | u64::from(byte);
+    }
+    // 63 bits at most.
+    let value = value as i64;
+    Ok(if invert == 0 { value } else { !value })
+}
+
+fn octal(field: &[u8], name: &'static str) -> Result<i64, TarError> {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
+    let start = field.iter().position(|byte| !is_blank(byte));
+    let digits = until_nul(&field[start.unwrap_or(field.len())..]);
+    let end = digits.iter().rposition(|byte| !is_blank(byte));
+    let digits = &digits[..end.map_or(0, |last| last + 1)];
     let mut value = 0i64;
     for digit in digits {
-        let digit = char::from(*digit).to_digit(8)?;
-        value = value.checked_mul(8)?.checked_add(i64::from(digit))?;
+        if !(b'0'..=b'7').contains(digit) {
+            return Err(TarError::new(format!("a {name} is no number")));
+        }
+        if value >> 60 != 0 {
+            return Err(TarError::new(format!("a {name} is too large")));
+        }
+        value = value << 3 | i64::from(digit - b'0');
     }
-    Some(value)
+    Ok(value)
 }
 
-/// Whether the checksum is that of the other bytes. Old tars summed signed bytes.
-pub fn is_sound(block: &Block) -> bool {
-    let Some(told) = octal(&block[CHECKSUM]) else {
-        return false;
-    };
-    let blanked = |at: usize| match CHECKSUM.contains(&at) {
-        true => b' ',
-        false => block[at],
-    };
-    let unsigned: i64 = (0..BLOCK_BYTES).map(|at| i64::from(blanked(at))).sum();
-    let signed: i64 = (0..BLOCK_BYTES)
-        .map(|at| i64::from(blanked(at) as i8))
-        .sum();
-    told == unsigned || told == signed
+pub fn size(value: i64) -> Result<u64, TarError> {
+    u64::try_from(value).map_err(|_| TarError::new("a size is negative"))
+}
+
+/// A text ends at its first NUL, or with its field.
+pub fn until_nul(field: &[u8]) -> &[u8] {
+    let end = field.iter().position(|byte| *byte == 0);
+    &field[..end.unwrap_or(field.len())]
 }
 
 /// Sets the checksum, which is the last that is set of a header.
@@ -134,18 +148,25 @@ mod tests {
         for (field, value) in [
             (&b"0000644\0"[..], Some(0o644)),
             (b"   644 \0", Some(0o644)),
+            (b" 17 \0\0\0\0", Some(0o17)),
             (b"\0\0\0\0\0\0\0\0", Some(0)),
+            (b"\x80\0\0\0\0\0\x01\x02", Some(258)),
             (b"\x80\0\0\0\0\0\0\0\0\0\x01\0", Some(256)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
             (
                 b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe",
                 Some(-2),
             ),
+            (b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
             (b"\xc0\0\0\0\0\0\0\0\0\0\0\0", None),
             (b"0000648\0", None),
+            (b"0000008\0", None),
             (b"-1\0\0\0\0\0\0", None),
+            (b"+1\0\0\0\0\0\0", None),
+            (b"0000644\n", None),
             (b"777777777777777777777777", None),
         ] {
-            assert_eq!(number(field), value, "{field:?}");
+            assert_eq!(number(field, "number").ok(), value, "{field:?}");
         }
     }
 
@@ -154,12 +175,12 @@ mod tests {
         for value in [0, 7, 0o7777777, 0o10000000, u64::from(u32::MAX)] {
             let mut field = [0; 8];
             set_number(&mut field, value);
-            assert_eq!(number(&field), Some(value as i64));
+            assert_eq!(number(&field, "number"), Ok(value as i64));
         }
         for value in [0o77777777777, 0o100000000000, i64::MAX as u64] {
             let mut field = [0; 12];
             set_number(&mut field, value);
-            assert_eq!(number(&field), Some(value as i64));
+            assert_eq!(number(&field, "number"), Ok(value as i64));
         }
     }
 
@@ -168,8 +189,8 @@ mod tests {
         let mut block = [0; BLOCK_BYTES];
         block[NAME][..2].copy_from_slice(b"a\xff");
         seal(&mut block);
-        assert!(is_sound(&block));
+        assert_eq!(check_sum(&block), Ok(()));
         block[50] = 1;
-        assert!(!is_sound(&block));
+        assert!(check_sum(&block).is_err());
     }
 }
