@@ -72,19 +72,20 @@ impl LocalPodman {
             ..Inventory::default()
         };
         match &info.places {
-            Some(places) => {
-                (inventory.images, inventory.findings) = self.images.inventory(places)?
-            }
-            None => inventory.findings.push(Finding {
-                object: "images".into(),
-                kind: FindingKind::Skipped,
-                snapshots: Vec::new(),
-                paths: Vec::new(),
-                message: format!(
-                    "they lie in a store of driver {}, which podkeep does not know",
-                    info.driver
-                ),
-            }),
+            // Volumes can be saved all the same.
+            Some(places) => match self.images.inventory(places) {
+                Ok((images, findings)) => {
+                    inventory.images = images;
+                    inventory.image_findings = findings;
+                }
+                Err(error) => inventory
+                    .image_findings
+                    .push(images_finding(error.to_string())),
+            },
+            None => inventory.image_findings.push(images_finding(format!(
+                "they lie in a store of driver {}, which podkeep does not know",
+                info.driver
+            ))),
         }
         inventory.driver = Some(info.driver);
         inventory.podman_version = Some(info.version);
@@ -133,6 +134,17 @@ impl LocalHost {
 
     pub(super) fn images(&self) -> Result<&Images, HostError> {
         Ok(&self.podman_for(&"images")?.images)
+    }
+}
+
+/// Why images are not in the inventory.
+fn images_finding(message: String) -> Finding {
+    Finding {
+        object: "images".into(),
+        kind: FindingKind::Unreadable,
+        snapshots: Vec::new(),
+        paths: Vec::new(),
+        message,
     }
 }
 

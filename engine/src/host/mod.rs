@@ -58,6 +58,8 @@ pub struct Inventory {
     pub volumes: Vec<VolumeFacts>,
     /// Sorted by item.
     pub images: Vec<ImageFacts>,
+    /// Why images are missing from it: of interest to whoever asks for images.
+    pub image_findings: Vec<Finding>,
     pub findings: Vec<Finding>,
 }
 
@@ -91,6 +93,11 @@ impl ImageFacts {
     pub fn item(&self) -> Item {
         let name = self.names.iter().min().unwrap_or(&self.id);
         Item::new(ItemKind::Image, name.as_bytes())
+    }
+
+    /// What it is called when another image has its name.
+    pub fn by_id(&self) -> Item {
+        Item::new(ItemKind::Image, self.id.as_bytes())
     }
 
     /// Its other names and its ID, ascending.

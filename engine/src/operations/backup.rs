@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use podkeep_format::block::BlockClass;
 use podkeep_format::frame::SessionKeys;
 use podkeep_format::id::{ChunkId, ChunkKind, RunId};
-use podkeep_format::item::{Escaped, Item};
+use podkeep_format::item::{Escaped, Item, ItemKind};
 use podkeep_format::lease::Purpose;
 use podkeep_format::names;
 use podkeep_format::run::RunRecord;
@@ -56,6 +56,11 @@ pub fn backup(
     for finding in &inventory.findings {
         counting.finding(finding.clone());
     }
+    if wants_images(&options.selection) {
+        for finding in &inventory.image_findings {
+            counting.finding(finding.clone());
+        }
+    }
     let items = choose(&inventory, options)?;
     if options.dry_run {
         return Ok(dry_run(items, started));
@@ -84,6 +89,11 @@ pub fn backup(
         run.under_one_lease(&mut queue)?;
     }
     run.report(started)
+}
+
+fn wants_images(selection: &Selection) -> bool {
+    let mut selectors = selection.selectors.iter();
+    selection.all || selectors.any(|selector| selector.item.kind == ItemKind::Image)
 }
 
 fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec<Item>> {
@@ -604,7 +614,7 @@ impl Run<'_> {
             started: self.started,
             finished: now(),
             zone_minutes: self.options.zone_minutes,
-            complete: self.done.iter().all(|item| item.complete),
+            complete: self.is_complete(),
             bytes_read: sum(|item| item.bytes_read),
             bytes_logical: sum(|item| item.bytes_logical),
             bytes_added: self.repo.traffic().growth() - self.growth_before,
@@ -621,11 +631,17 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Every item was read, and of all items none is missing from the inventory.
+    fn is_complete(&self) -> bool {
+        let all_listed = !self.options.selection.all || self.inventory.image_findings.is_empty();
+        all_listed && self.done.iter().all(|item| item.complete)
+    }
+
     fn report(self, started: Instant) -> OperationResult<BackupReport> {
         let stored = self.done.iter().any(|item| item.snapshot.is_some());
         Ok(BackupReport {
             run: stored.then_some(self.id),
-            complete: self.done.iter().all(|item| item.complete),
+            complete: self.is_complete(),
             files: self.done.iter().map(|item| item.files).sum(),
             bytes_read: self.done.iter().map(|item| item.bytes_read).sum(),
             bytes_logical: self.done.iter().map(|item| item.bytes_logical).sum(),

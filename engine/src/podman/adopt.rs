@@ -10,16 +10,18 @@
 //! Source: containers/storage `images.go`.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use super::image::{ImageDefinition, big_data_entry};
+use super::layout::sha256;
 use super::list_lock::ListLock;
-use super::storage::big_data_file;
+use super::storage::{BIG_DATA_BYTES_MAX, big_data_file, is_signed_schema_1};
 
 /// Bytes of images.json. 100,000 images have some 150 MB.
 const IMAGES_BYTES_MAX: u64 = 256 << 20;
@@ -109,8 +111,14 @@ impl ImageRecords {
                 return Err(AdoptError::new("find the image in", &path, cause));
             }
         };
+        let before = match is_makeshift(definition, &existing) {
+            true => before,
+            // Somebody pulled or tagged it since.
+            false => Before::Present,
+        };
         let changed = merged(definition, &existing, before, &names.ours);
-        self.write_big_data(definition, big_data)?;
+        let pieces = read_pieces(definition, big_data)?;
+        self.write_big_data(definition, &pieces, &existing, before)?;
         if changed != existing || !names.adoption.taken.is_empty() {
             entries[index] = to_raw(&changed, &path)?;
             let marked = lock.mark();
@@ -141,13 +149,24 @@ impl ImageRecords {
             return Err(AdoptError::new("read", path, "it is too large"));
         }
         let bytes = std::fs::read(path).map_err(|error| AdoptError::new("read", path, error))?;
+        // Podman takes an empty file, which a power cut leaves, for an empty list.
+        if bytes.is_empty() {
+            return Ok(Vec::new());
+        }
         // Go writes `null` for an empty list.
         let entries: Option<_> = serde_json::from_slice(&bytes)
             .map_err(|error| AdoptError::new("understand", path, error))?;
         Ok(entries.unwrap_or_default())
     }
 
-    fn write_big_data(&self, definition: &ImageDefinition, from: &Path) -> Result<(), AdoptError> {
+    /// Of an image that was here, what is there and sound stays.
+    fn write_big_data(
+        &self,
+        definition: &ImageDefinition,
+        pieces: &[(&str, Vec<u8>)],
+        existing: &Map<String, Value>,
+        before: Before,
+    ) -> Result<(), AdoptError> {
         let folder = self.folder.join(&definition.id);
         let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
         match made {
@@ -156,15 +175,16 @@ impl ImageRecords {
             }
             _ => {}
         }
-        for piece in definition.big_data() {
-            let source = from.join(big_data_entry(piece.key));
-            let bytes =
-                std::fs::read(&source).map_err(|error| AdoptError::new("read", &source, error))?;
-            let target = folder.join(big_data_file(piece.key));
-            if std::fs::read(&target).is_ok_and(|there| there == bytes) {
-                continue;
+        for (key, bytes) in pieces {
+            let target = folder.join(big_data_file(key));
+            let keep = match read_piece(&target) {
+                Ok(there) if there == *bytes => true,
+                Ok(there) => before == Before::Present && is_sound(existing, key, &there),
+                Err(_) => false,
+            };
+            if !keep {
+                self.replace(&target, bytes)?;
             }
-            self.replace(&target, &bytes)?;
         }
         Ok(())
     }
@@ -206,6 +226,67 @@ impl ImageRecords {
             AdoptError::new("write", path, error)
         })
     }
+}
+
+/// Reads a piece of big data: a regular file of at most [`BIG_DATA_BYTES_MAX`] bytes, and no link.
+pub(super) fn read_piece(path: &Path) -> std::io::Result<Vec<u8>> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags.bits() as i32)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(BIG_DATA_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    match bytes.len() {
+        len if len > BIG_DATA_BYTES_MAX => Err(std::io::Error::other("it is too large")),
+        _ => Ok(bytes),
+    }
+}
+
+/// All pieces, before anything is changed: each has the size and digest that the entry says.
+fn read_pieces<'d>(
+    definition: &'d ImageDefinition,
+    from: &Path,
+) -> Result<Vec<(&'d str, Vec<u8>)>, AdoptError> {
+    let pieces = definition.big_data().map(|piece| {
+        let source = from.join(big_data_entry(piece.key));
+        let bytes = read_piece(&source).map_err(|error| AdoptError::new("read", &source, error))?;
+        let is_config = match piece.key.strip_prefix("sha256:") {
+            Some(digits) => sha256(&bytes).to_hex() == digits,
+            None => true,
+        };
+        if !is_config || !is_sound(&definition.entry, piece.key, &bytes) {
+            let cause = "it is not what the image's record says of it";
+            return Err(AdoptError::new("use", &source, cause));
+        }
+        Ok((piece.key, bytes))
+    });
+    pieces.collect()
+}
+
+/// Whether a piece has the size and digest that an entry says. One that an entry says nothing of
+/// is not known to be sound.
+fn is_sound(entry: &Map<String, Value>, key: &str, bytes: &[u8]) -> bool {
+    let of = |field: &str| entry.get(field).and_then(|map| map.get(key));
+    let size = of("big-data-sizes").and_then(Value::as_u64);
+    let digest = of("big-data-digests").and_then(Value::as_str);
+    let has_size = size.is_none_or(|size| size == bytes.len() as u64);
+    let has_digest = match digest.and_then(|digest| digest.strip_prefix("sha256:")) {
+        Some(digits) => sha256(bytes).to_hex() == digits || is_signed_schema_1(bytes),
+        None => true,
+    };
+    has_size && has_digest && (size.is_some() || digest.is_some())
+}
+
+/// Whether an image is as `podman load` leaves one: without a name, or with one made of the
+/// layout's place.
+fn is_makeshift(definition: &ImageDefinition, existing: &Map<String, Value>) -> bool {
+    let place = format!("{}.layout", definition.id);
+    strings(existing, "names").all(|name| name.contains(&place))
 }
 
 /// Which of the snapshot's names the image gets.
@@ -273,6 +354,9 @@ fn merged(
     if before == Before::Loaded {
         return entry;
     }
+    if let Some(digest) = existing.get("digest") {
+        entry.insert("digest".into(), digest.clone());
+    }
     for field in ["names", "names-history", "big-data-names"] {
         let mut values: Vec<&str> = strings(&entry, field).collect();
         for value in strings(existing, field) {
@@ -292,7 +376,9 @@ fn merged(
             .cloned()
             .unwrap_or_default();
         if let Some(saved) = entry.get(field).and_then(Value::as_object) {
-            pairs.extend(saved.clone());
+            for (key, value) in saved {
+                pairs.entry(key.clone()).or_insert_with(|| value.clone());
+            }
         }
         entry.insert(field.into(), Value::Object(pairs));
     }
@@ -324,17 +410,21 @@ mod tests {
         }
     }
 
+    fn original() -> String {
+        format!("sha256:{}", sha256(b"original"))
+    }
+
     fn definition() -> ImageDefinition {
         let entry = json!({
             "id": OURS.repeat(32),
-            "digest": "sha256:original",
+            "digest": original(),
             "names": ["localhost/app:1", "localhost/app:2"],
             "names-history": ["localhost/app:0"],
             "layer": "the-layer-of-the-source",
             "mapped-layers": ["m"],
             "big-data-names": ["manifest"],
             "big-data-sizes": {"manifest": 8},
-            "big-data-digests": {"manifest": "sha256:original"},
+            "big-data-digests": {"manifest": original()},
             "created": "2024-01-01T00:00:00Z",
             "flags": {"unknown": true},
         });
@@ -360,7 +450,7 @@ mod tests {
             let (ours, other) = (OURS.repeat(32), OTHER.repeat(32));
             let images = format!(
                 "[{{\"names\": {other_names},  \"id\":\"{other}\", \"z\": 1.50}},{{\"id\":\"{ours}\",\
-                 \"digest\":\"sha256:makeshift\",\"names\":[\"localhost/tmp/x:latest\"],\"layer\":\"top\",\
+                 \"digest\":\"sha256:makeshift\",\"names\":[\"localhost/var/{ours}.layout:latest\"],\"layer\":\"top\",\
                  \"big-data-names\":[\"manifest\",\"signature-1\"],\"big-data-sizes\":{{\"signature-1\":0}},\
                  \"big-data-digests\":{{\"signature-1\":\"sha256:e\"}}}}]"
             );
@@ -435,13 +525,13 @@ mod tests {
             json!([
                 "localhost/app:1",
                 "localhost/app:2",
-                "localhost/tmp/x:latest"
+                format!("localhost/var/{}.layout:latest", OURS.repeat(32))
             ])
         );
         assert_eq!(entry["big-data-names"], json!(["manifest", "signature-1"]));
         assert_eq!(
             entry["big-data-digests"],
-            json!({"manifest": "sha256:original", "signature-1": "sha256:e"})
+            json!({"manifest": original(), "signature-1": "sha256:e"})
         );
         assert_eq!(store.files(), [&big_data_file("signature-1"), "manifest"]);
     }
@@ -462,6 +552,41 @@ mod tests {
         assert_eq!((adoption.left.len(), &adoption.taken), (0, &told));
         assert_eq!(store.entry(OURS)["names"], definition().entry["names"]);
         assert_eq!(store.entry(OTHER)["names"], json!(["localhost/other:1"]));
+    }
+
+    /// A restore was cut off after its load, and somebody gave the image a name: what it has now
+    /// is no longer makeshift.
+    #[test]
+    fn an_image_that_was_named_since_is_not_makeshift() {
+        let store = Store::new("null");
+        let path = store.folder.path().join("images.json");
+        let place = format!("localhost/var/{}.layout:latest", OURS.repeat(32));
+        let text = store.text().replace(&place, "localhost/mine:1");
+        std::fs::write(&path, text).unwrap();
+        store.adopt(Before::Loaded, false).unwrap();
+        let names = &store.entry(OURS)["names"];
+        assert_eq!(names.as_array().unwrap().len(), 3, "{names}");
+        assert_eq!(store.files(), [&big_data_file("signature-1"), "manifest"]);
+    }
+
+    /// What another image's snapshot claims of this one must not get at it.
+    #[test]
+    fn a_piece_that_is_not_what_its_record_says_changes_nothing() {
+        for bytes in ["planted!", "too long to be it"] {
+            let store = Store::new("null");
+            std::fs::write(store.big_data.path().join("manifest"), bytes).unwrap();
+            let before = (store.text(), store.token());
+            let error = store.adopt(Before::Present, false).unwrap_err();
+            assert!(error.to_string().contains("not what"), "{error}");
+            assert_eq!((store.text(), store.token()), before);
+            let own = store.folder.path().join(OURS.repeat(32));
+            assert_eq!(std::fs::read(own.join("manifest")).unwrap(), b"makeshift");
+        }
+        let store = Store::new("null");
+        let manifest = store.big_data.path().join("manifest");
+        std::fs::remove_file(&manifest).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", &manifest).unwrap();
+        assert!(store.adopt(Before::Loaded, false).is_err());
     }
 
     #[test]

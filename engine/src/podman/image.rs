@@ -117,7 +117,24 @@ impl ImageDefinition {
         if definition.names().count() > NAMES_MAX {
             return Err("it has too many names".into());
         }
+        definition.check_entry()?;
         Ok(definition)
+    }
+
+    /// The entry goes into images.json, which is of no use to Podman any more when one field of
+    /// one image is not what it has to be. Fields that nobody knows are nobody's to judge.
+    fn check_entry(&self) -> Result<(), String> {
+        if self.entry.get("id").and_then(Value::as_str) != Some(&self.id) {
+            return Err("its entry is of another image".into());
+        }
+        for (field, fits) in FIELDS {
+            match self.entry.get(*field) {
+                None | Some(Value::Null) => {}
+                Some(value) if fits(value) => {}
+                Some(_) => return Err(format!("its {field} is not what it has to be")),
+            }
+        }
+        Ok(())
     }
 
     /// The same image under one other name, unless it has that name already.
@@ -152,6 +169,93 @@ impl ImageDefinition {
         let values = self.entry.get(field).and_then(Value::as_array);
         values.into_iter().flatten().filter_map(Value::as_str)
     }
+}
+
+type Fits = fn(&Value) -> bool;
+
+/// Fields of an entry, and whether a value is one that containers/storage reads.
+const FIELDS: &[(&str, Fits)] = &[
+    ("digest", is_digest),
+    ("names", |value| all(value, is_name)),
+    ("names-history", |value| all(value, is_name)),
+    ("layer", |value| {
+        value
+            .as_str()
+            .is_some_and(|id| id.is_empty() || is_hex_id(id))
+    }),
+    ("mapped-layers", |value| all(value, Value::is_string)),
+    ("metadata", Value::is_string),
+    ("big-data-names", |value| all(value, Value::is_string)),
+    ("big-data-sizes", |value| {
+        all_values(value, |size| size.as_i64().is_some())
+    }),
+    ("big-data-digests", |value| all_values(value, is_digest)),
+    ("created", |value| value.as_str().is_some_and(is_rfc_3339)),
+    ("flags", Value::is_object),
+    ("readonly", Value::is_boolean),
+];
+
+fn all(list: &Value, fits: Fits) -> bool {
+    list.as_array().is_some_and(|list| list.iter().all(fits))
+}
+
+fn all_values(map: &Value, fits: Fits) -> bool {
+    map.as_object().is_some_and(|map| map.values().all(fits))
+}
+
+fn is_name(value: &Value) -> bool {
+    let fits = |name: &str| {
+        let plain = |c: char| !c.is_control() && !c.is_whitespace();
+        !name.is_empty() && name.len() <= KEY_BYTES_MAX && name.chars().all(plain)
+    };
+    value.as_str().is_some_and(fits)
+}
+
+/// "sha256:..." or another algorithm's; some entries have an empty one.
+fn is_digest(value: &Value) -> bool {
+    let fits = |text: &str| match text.split_once(':') {
+        Some((algorithm, digits)) => {
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+            let bytes = match algorithm {
+                "sha256" => 32,
+                "sha384" => 48,
+                "sha512" => 64,
+                _ => return false,
+            };
+            digits.len() == bytes * 2 && digits.bytes().all(|b| plain(b) && b.is_ascii_hexdigit())
+        }
+        None => text.is_empty(),
+    };
+    value.as_str().is_some_and(fits)
+}
+
+/// `2026-01-02T03:04:05.678Z` or with an offset, as Go's time.Time reads it from JSON.
+fn is_rfc_3339(text: &str) -> bool {
+    let shape = |text: &str, pattern: &str| {
+        text.len() == pattern.len()
+            && text.bytes().zip(pattern.bytes()).all(|(b, p)| match p {
+                b'0' => b.is_ascii_digit(),
+                p => b == p,
+            })
+    };
+    let number = |range: std::ops::Range<usize>| text[range].parse::<u32>().unwrap_or(u32::MAX);
+    if !text.is_ascii() || text.len() < 20 || !shape(&text[..19], "0000-00-00T00:00:00") {
+        return false;
+    }
+    let in_range = (1..=12).contains(&number(5..7))
+        && (1..=31).contains(&number(8..10))
+        && number(11..13) < 24
+        && number(14..16) < 60
+        && number(17..19) < 60;
+    let mut zone = &text[19..];
+    if let Some(fraction) = zone.strip_prefix('.') {
+        let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+        if digits == 0 || digits > 9 {
+            return false;
+        }
+        zone = &fraction[digits..];
+    }
+    in_range && (zone == "Z" || shape(zone, "+00:00") || shape(zone, "-00:00"))
 }
 
 impl LayerDefinition {
@@ -238,14 +342,19 @@ fn is_hex_id(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn digest() -> String {
+        format!("sha256:{}", "ef".repeat(32))
+    }
+
     fn definition() -> ImageDefinition {
         let entry = serde_json::json!({
             "id": "ab".repeat(32),
-            "digest": "sha256:00",
+            "digest": digest(),
             "names": ["localhost/lab:1", "localhost/lab@sha256:00"],
             "big-data-names": ["manifest", "signature-00"],
             "big-data-sizes": {"manifest": 774},
-            "big-data-digests": {"manifest": "sha256:00"},
+            "big-data-digests": {"manifest": digest()},
+            "created": "2024-01-01T00:00:00.123Z",
             "a-field-of-tomorrow": {"x": [1, 2]},
         });
         let Value::Object(entry) = entry else {
@@ -271,7 +380,7 @@ mod tests {
             big_data[0],
             BigData {
                 key: "manifest",
-                digest: Some("sha256:00"),
+                digest: Some(&digest()),
                 size: Some(774)
             }
         );
@@ -301,6 +410,29 @@ mod tests {
             },
             "not allowed",
         );
+        refused(&|d| d.id = "cd".repeat(32), "another image");
+        for (field, value) in [
+            ("id", serde_json::json!("../../..")),
+            ("names", serde_json::json!(5)),
+            ("names", serde_json::json!(["a b"])),
+            ("digest", serde_json::json!("sha256:00")),
+            ("big-data-digests", serde_json::json!({"manifest": "x"})),
+            ("big-data-sizes", serde_json::json!({"manifest": "x"})),
+            ("created", serde_json::json!("yesterday")),
+            ("created", serde_json::json!("2024-13-01T00:00:00Z")),
+            ("layer", serde_json::json!("../x")),
+            ("flags", serde_json::json!([])),
+        ] {
+            refused(
+                &|d| {
+                    d.entry.insert(field.into(), value.clone());
+                },
+                match field {
+                    "id" => "another image",
+                    _ => "not what it has to be",
+                },
+            );
+        }
         assert!(ImageDefinition::decode(b"{").is_err());
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Map;
 
+use super::adopt::read_piece;
 use super::command::{Podman, PodmanError, Purpose, failure};
 use super::image::{BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, big_data_entry, layer_file};
 use super::layout as oci;
@@ -22,17 +23,22 @@ const QUOTED_CHARS_MAX: usize = 1024;
 /// The host's own policy is about where images come from: this one comes from a backup of it.
 const POLICY: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
 
-/// Turns the restored tree of an image into a layout, and loads it. Layers whose tar is not there
-/// must be in the store. What is left of the tree is its big data.
-pub fn load(podman: &Podman, definition: &ImageDefinition, tree: &Path) -> Result<(), PodmanError> {
+/// Turns the restored tree of an image into a layout in the folder `layout`, which is made anew,
+/// and loads it. Layers whose tar is not there must be in the store. What is left of the tree is
+/// its big data. Nobody but us may write to the folders that hold the two.
+pub fn load(
+    podman: &Podman,
+    definition: &ImageDefinition,
+    tree: &Path,
+    layout: &Path,
+) -> Result<(), PodmanError> {
     let purpose = Purpose {
         action: "load",
         object: &format!("image {}", definition.id),
     };
-    let layout = tree.join("layout");
-    make_layout(definition, tree, &layout)
+    make_layout(definition, tree, layout)
         .map_err(|cause| PodmanError::new(purpose.action, purpose.object, cause))?;
-    let policy = tree.join("policy.json");
+    let policy = layout.join("policy.json");
     std::fs::write(&policy, POLICY)
         .map_err(|cause| PodmanError::new("write", policy.display().to_string(), cause))?;
     let arguments = [
@@ -77,6 +83,10 @@ pub fn config_key(definition: &ImageDefinition) -> Option<&str> {
 fn make_layout(definition: &ImageDefinition, tree: &Path, layout: &Path) -> Result<(), String> {
     let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     let blobs = layout.join("blobs/sha256");
+    match std::fs::remove_dir_all(layout) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(layout, error)),
+        _ => {}
+    }
     std::fs::create_dir_all(&blobs).map_err(|error| failed(&blobs, error))?;
     let mut layers = Vec::new();
     for (number, layer) in definition.layers.iter().enumerate() {
@@ -94,7 +104,7 @@ fn make_layout(definition: &ImageDefinition, tree: &Path, layout: &Path) -> Resu
         return Err("it has no configuration".into());
     };
     let config = tree.join(BIG_DATA_FOLDER).join(big_data_entry(key));
-    let config = std::fs::read(&config).map_err(|error| failed(&config, error))?;
+    let config = read_piece(&config).map_err(|error| failed(&config, error))?;
     let manifest = oci::manifest(&config, &layers, None);
     let index = oci::index(&manifest, None, Map::new());
     let (name, text) = oci::LAYOUT_FILE;

@@ -405,6 +405,8 @@ impl ListFile<'_> {
     /// A list that was never written is empty.
     fn read(&self) -> Result<Vec<u8>, StorageError> {
         match self.root.read(&self.path, JSON_BYTES_MAX) {
+            // Podman takes an empty file, which a power cut leaves, for an empty list.
+            Ok(text) if text.is_empty() => Ok(b"null".to_vec()),
             Ok(text) => Ok(text),
             Err(Errno::NOENT) => Ok(b"null".to_vec()),
             Err(errno) => Err(unreadable(self.root, &self.path, errno)),
@@ -468,7 +470,7 @@ pub fn big_data_file(name: &str) -> String {
 }
 
 /// The digest of a signed manifest of schema 1 leaves out its signatures.
-fn is_signed_schema_1(bytes: &[u8]) -> bool {
+pub(super) fn is_signed_schema_1(bytes: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Manifest {

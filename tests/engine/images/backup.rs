@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use podkeep_engine::host::local::LocalHost;
 use podkeep_engine::host::{HostError, Inventory, OpenItem, ScanRequest, Source};
 use podkeep_engine::monitor::{Collect, Finding, FindingKind};
-use podkeep_engine::operations::{BackupOptions, BackupReport, Selection, backup};
+use podkeep_engine::operations::{BackupOptions, BackupReport, Selection, Selector, backup};
 use podkeep_engine::podman::{LayerId, StorageDriver};
 use podkeep_engine::repo::{Credential, InitOptions, OpenOptions, Repository};
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_format::id::{HostId, SnapshotId};
+use podkeep_format::item::{Item, ItemKind};
 
 use super::noise;
 use crate::fake_store::{FakeStore, Tar};
@@ -33,11 +34,17 @@ fn repository() -> Repository {
 }
 
 fn back_up(repo: &Repository, source: &dyn Source) -> (BackupReport, Vec<Finding>) {
+    back_up_selected(repo, source, true, Vec::new())
+}
+
+fn back_up_selected(
+    repo: &Repository,
+    source: &dyn Source,
+    all: bool,
+    selectors: Vec<Selector>,
+) -> (BackupReport, Vec<Finding>) {
     let options = BackupOptions {
-        selection: Selection {
-            all: true,
-            selectors: Vec::new(),
-        },
+        selection: Selection { all, selectors },
         threads: 2,
         ..BackupOptions::default()
     };
@@ -155,4 +162,39 @@ fn an_image_that_is_removed_meanwhile_is_only_counted() {
     assert_eq!(saved(&report), ["image:localhost/b:1"]);
     let kinds: Vec<FindingKind> = findings.iter().map(|finding| finding.kind).collect();
     assert_eq!(kinds, [FindingKind::Vanished]);
+}
+
+#[test]
+fn a_list_that_cannot_be_read_is_told_and_other_items_are_saved() {
+    let mut store = FakeStore::new(StorageDriver::Overlay);
+    two_images(&mut store);
+    let images = store.graph_root().join("overlay-images/images.json");
+    std::fs::write(&images, "[{").unwrap();
+    std::fs::create_dir(store.scratch.join("data")).unwrap();
+    let path = store
+        .scratch
+        .join("data")
+        .into_os_string()
+        .into_encoded_bytes();
+    let path = Selector {
+        item: Item::new(ItemKind::Path, path),
+        glob: false,
+    };
+    let repo = repository();
+    // Who asks for a path hears nothing of images.
+    let (report, findings) = back_up_selected(&repo, &store.host(), false, vec![path.clone()]);
+    assert!(report.complete && findings.is_empty(), "{findings:?}");
+    let (report, findings) = back_up_selected(&repo, &store.host(), true, vec![path]);
+    assert!(!report.complete);
+    assert_eq!(saved(&report).len(), 1);
+    let [finding] = &findings[..] else {
+        panic!("{findings:?}");
+    };
+    assert_eq!(finding.kind, FindingKind::Unreadable);
+    assert!(finding.message.contains("images.json"), "{finding:?}");
+
+    // Podman takes a file that a power cut left empty for an empty list.
+    std::fs::write(&images, "").unwrap();
+    let inventory = store.host().inventory().unwrap();
+    assert!(inventory.images.is_empty() && inventory.image_findings.is_empty());
 }

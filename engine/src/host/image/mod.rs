@@ -17,12 +17,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use podkeep_format::id::DiffId;
 use podkeep_format::item::{Escaped, Item};
+use podkeep_format::tree::Entry;
 
 use super::lock::{ItemLock, make_private};
 use super::volume::{finding, not_here};
 use super::{Existing, HostError, ImageFacts, OpenItem, PlacePlan, ScanRequest, WriteRequest};
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
-use crate::fs::{FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome};
+use crate::fs::{
+    DirectoryNumber, FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome,
+    WriteStep,
+};
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::{
     Adoption, BIG_DATA_FOLDER, Before, ImageDefinition, ImageRecords, LAYERS_FOLDER,
@@ -39,7 +43,7 @@ const STAGING_FOLDER: &str = "images";
 /// The images of one Podman.
 pub(super) struct Images {
     podman: Podman,
-    state: PathBuf,
+    staged: StagedImages,
     /// Asked for once: a run restores many images.
     places: OnceLock<StoragePlaces>,
     /// As the last inventory found them: one run reads many.
@@ -58,7 +62,7 @@ impl Images {
     pub fn new(podman: Podman, state: PathBuf) -> Self {
         Self {
             podman,
-            state,
+            staged: StagedImages(state.join(STAGING_FOLDER)),
             places: OnceLock::new(),
             known: Mutex::default(),
         }
@@ -71,9 +75,12 @@ impl Images {
     ) -> Result<(Vec<ImageFacts>, Vec<Finding>), HostError> {
         let known = Arc::new(look(places)?);
         let mut facts: Vec<ImageFacts> = Vec::new();
-        for index in known.by_item.values() {
-            let image = &known.listing.images[*index];
-            facts.push(facts_of(image, &known.listing));
+        for (item, index) in &known.by_item {
+            let mut image = facts_of(&known.listing.images[*index], &known.listing);
+            if image.item() != *item {
+                image.names.clear();
+            }
+            facts.push(image);
         }
         facts.sort_by_cached_key(ImageFacts::item);
         let findings = known.listing.not_understood.iter().map(|entry| Finding {
@@ -147,6 +154,13 @@ impl Images {
                 )));
             };
             layers.push((diff_id, layer.clone()));
+        }
+        let config = format!("sha256:{}", image.id);
+        if !layers.is_empty() && !image.big_data.iter().any(|piece| piece.name == config) {
+            return Err(failed(&format_args!(
+                "its ID is not the digest of its configuration (a layer was known by its table of \
+                 contents only), and Podman would give it another ID"
+            )));
         }
         let mut big_data = Vec::new();
         for piece in &image.big_data {
@@ -230,8 +244,8 @@ impl Images {
         let wanted = decode(item, definition)?;
         let places = self.places()?;
         let known = look(places)?;
-        let folder = self.state.join(STAGING_FOLDER);
-        make_private(&folder).map_err(|error| {
+        let folder = &self.staged.0;
+        make_private(folder).map_err(|error| {
             let path = folder.as_os_str().as_bytes();
             FsError::new("make", path, FsErrorKind::Other, error)
         })?;
@@ -261,8 +275,8 @@ impl Images {
             podman: self.podman.clone(),
             item: item.clone(),
             tree,
-            folder: folder.join(&wanted.id),
-            mark: self.mark_path(&wanted.id),
+            shape: Shape::of(&wanted),
+            images: self.staged.clone(),
             is_there: own_image(&known.listing, &wanted.id).is_some(),
             definition: wanted,
             records: ImageRecords::new(store.join(images)),
@@ -274,26 +288,18 @@ impl Images {
 
     /// Where an image's tree is put together.
     fn staging(&self, id: &str) -> Destination {
-        let folder = self.state.join(STAGING_FOLDER);
         Destination {
-            parent: folder.as_os_str().as_bytes().to_vec(),
+            parent: self.staged.0.as_os_str().as_bytes().to_vec(),
             name: id.as_bytes().to_vec(),
         }
     }
 
-    /// A mark says that an image in the store was put there by a restore that did not end.
-    fn mark_path(&self, id: &str) -> PathBuf {
-        self.state
-            .join(STAGING_FOLDER)
-            .join(format!("{id}.loading"))
-    }
-
     fn is_marked(&self, id: &str) -> bool {
-        self.mark_path(id).exists()
+        self.staged.mark_of(id).exists()
     }
 
     fn mark(&self, id: &str) -> Result<(), HostError> {
-        let path = self.mark_path(id);
+        let path = self.staged.mark_of(id);
         let made = std::fs::write(&path, b"").and_then(|()| std::fs::File::open(&path)?.sync_all());
         made.map_err(|error| {
             let path = path.as_os_str().as_bytes();
@@ -315,7 +321,13 @@ fn look(places: &StoragePlaces) -> Result<Known, HostError> {
     for (index, image) in listing.images.iter().enumerate() {
         // An image that lies in several stores is one image, and the first is Podman's own.
         if met.insert(image.id) {
-            by_item.insert(facts_of(image, &listing).item(), index);
+            let facts = facts_of(image, &listing);
+            let mut item = facts.item();
+            if by_item.contains_key(&item) {
+                // An additional store may have another image of that name.
+                item = facts.by_id();
+            }
+            by_item.insert(item, index);
         }
     }
     Ok(Known {
@@ -425,14 +437,114 @@ fn taken_names(wanted: &ImageDefinition, listing: &StoreListing) -> Vec<(String,
         .collect()
 }
 
+/// The folder of images on their way into the store; nobody else may enter it.
+#[derive(Clone)]
+struct StagedImages(PathBuf);
+
+impl StagedImages {
+    /// Where the tree is when it is whole.
+    fn folder_of(&self, id: &str) -> PathBuf {
+        self.0.join(id)
+    }
+
+    /// Where Podman loads it from.
+    fn layout_of(&self, id: &str) -> PathBuf {
+        self.0.join(format!("{id}.layout"))
+    }
+
+    /// A mark says that an image in the store was put there by a restore that did not end.
+    fn mark_of(&self, id: &str) -> PathBuf {
+        self.0.join(format!("{id}.loading"))
+    }
+}
+
+/// Removes what a restore that ended, well or not, has no use for any more.
+struct TidyUp<'i> {
+    images: &'i StagedImages,
+    id: &'i str,
+}
+
+impl Drop for TidyUp<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed only takes room; the next restore of the image clears it away.
+        let _ = std::fs::remove_dir_all(self.images.folder_of(self.id));
+        let _ = std::fs::remove_dir_all(self.images.layout_of(self.id));
+    }
+}
+
+/// What the tree of an image has, and nothing else may have: two folders with plain files of
+/// known names. Later steps go by paths in it.
+struct Shape {
+    files: [BTreeSet<Vec<u8>>; 2],
+    /// Numbers of the two folders, once they were made.
+    folders: [Option<DirectoryNumber>; 2],
+}
+
+impl Shape {
+    const FOLDERS: [&str; 2] = [BIG_DATA_FOLDER, LAYERS_FOLDER];
+
+    fn of(definition: &ImageDefinition) -> Self {
+        let pieces = definition.big_data();
+        let layers = definition.layers.iter().enumerate();
+        Self {
+            files: [
+                pieces
+                    .map(|piece| big_data_entry(piece.key).into_bytes())
+                    .collect(),
+                layers
+                    .filter_map(|(number, layer)| Some(layer_file(number, &layer.diff_id()?)))
+                    .map(String::into_bytes)
+                    .collect(),
+            ],
+            folders: [None; 2],
+        }
+    }
+
+    fn allows(&mut self, step: &WriteStep) -> bool {
+        match step {
+            WriteStep::Directory {
+                number: 0, entry, ..
+            } => is_plain(entry),
+            WriteStep::Directory {
+                number,
+                parent: 0,
+                entry,
+            } => {
+                let mut names = Self::FOLDERS.iter();
+                match names.position(|name| name.as_bytes() == entry.name) {
+                    Some(index) if is_plain(entry) => {
+                        self.folders[index] = Some(*number);
+                        true
+                    }
+                    _ => false,
+                }
+            }
+            WriteStep::File { parent, entry, .. } | WriteStep::FileDrop { parent, entry, .. } => {
+                let folder = self
+                    .folders
+                    .iter()
+                    .position(|folder| *folder == Some(*parent));
+                folder.is_some_and(|folder| self.files[folder].contains(&entry.name))
+                    && is_plain(entry)
+            }
+            WriteStep::DirectoryEnd { .. } => true,
+            WriteStep::Directory { .. } | WriteStep::Node { .. } | WriteStep::Link { .. } => false,
+        }
+    }
+}
+
+/// Whether an entry has no attribute that could get in the way of those who use it.
+fn is_plain(entry: &Entry) -> bool {
+    entry.xattrs.is_empty() && entry.inode_flags == 0 && entry.project == 0 && entry.link.is_none()
+}
+
 /// An image on its way into the store.
 struct ImageWriter {
     podman: Podman,
     item: Item,
     tree: Box<dyn TreeWriter>,
-    /// Where the tree is when it is whole.
-    folder: PathBuf,
-    mark: PathBuf,
+    shape: Shape,
+    images: StagedImages,
     is_there: bool,
     definition: ImageDefinition,
     records: ImageRecords,
@@ -451,27 +563,41 @@ impl TreeWriter for ImageWriter {
     }
 
     fn apply(&mut self, batch: WriteBatch) -> Result<Vec<Finding>, FsError> {
+        for step in &batch.steps {
+            if !self.shape.allows(step) {
+                let object = self.item.to_string();
+                let cause = "the snapshot's tree is not that of an image";
+                let kind = FsErrorKind::Refused;
+                return Err(FsError::new("restore", object.as_bytes(), kind, cause));
+            }
+        }
         self.tree.apply(batch)
     }
 
     fn finish(self: Box<Self>) -> Result<(WriteOutcome, Vec<Finding>), FsError> {
         let Self {
             podman,
+            images,
             item,
             tree,
-            folder,
-            mark,
             is_there,
             definition,
             records,
             before,
             retag,
-            _lock,
+            ..
         } = *self;
         let failed = |cause: &dyn std::fmt::Display| {
             let object = item.to_string();
             FsError::new("restore", object.as_bytes(), FsErrorKind::Other, cause)
         };
+        // Whatever becomes of it, no tree stays. Only its mark may, which an image that has a name
+        // does not heed.
+        let tidy = TidyUp {
+            images: &images,
+            id: &definition.id,
+        };
+        let folder = images.folder_of(&definition.id);
         let (outcome, mut findings) = tree.finish()?;
         if findings
             .iter()
@@ -480,7 +606,8 @@ impl TreeWriter for ImageWriter {
             return Ok((outcome, findings));
         }
         if !is_there && !definition.layers.is_empty() {
-            load_image(&podman, &definition, &folder).map_err(|error| failed(&error))?;
+            let layout = images.layout_of(&definition.id);
+            load_image(&podman, &definition, &folder, &layout).map_err(|error| failed(&error))?;
         }
         let adoption = records
             .adopt(&definition, &folder.join(BIG_DATA_FOLDER), before, retag)
@@ -488,9 +615,9 @@ impl TreeWriter for ImageWriter {
         findings.extend(told(&item, &adoption));
         let proof = prove(&podman, &definition, &adoption).map_err(|cause| failed(&cause))?;
         findings.push(finding(&item, FindingKind::Proof, proof));
-        // What is left is the state folder's own, and a later restore clears it away.
-        let _ = std::fs::remove_dir_all(&folder);
-        let _ = std::fs::remove_file(&mark);
+        // It is what it was, so that nobody need take it for makeshift.
+        let _ = std::fs::remove_file(images.mark_of(&definition.id));
+        drop(tidy);
         Ok((outcome, findings))
     }
 
@@ -558,4 +685,121 @@ fn prove(
         definition.names().count(),
         layers.len()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use podkeep_format::id::TreeId;
+    use podkeep_format::tree::{Content, Node, Time, Xattr, XattrValue};
+
+    use super::*;
+
+    fn definition() -> ImageDefinition {
+        let entry = serde_json::json!({"big-data-names": ["manifest"]});
+        let layer = LayerDefinition {
+            diff_id: "cd".repeat(32),
+            size: 1024,
+            compressed_digest: None,
+            compressed_size: None,
+        };
+        let entry = entry.as_object().cloned().unwrap_or_default();
+        ImageDefinition::new(&"ab".repeat(32), entry, vec![layer])
+    }
+
+    fn entry(name: &str, node: Node) -> Entry {
+        Entry {
+            name: name.into(),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            inode_flags: 0,
+            project: 0,
+            xattrs: Vec::new(),
+            link: None,
+            node,
+        }
+    }
+
+    fn folder(number: DirectoryNumber, parent: DirectoryNumber, name: &str) -> WriteStep {
+        let tree = TreeId([0; 32]);
+        WriteStep::Directory {
+            number,
+            parent,
+            entry: Box::new(entry(name, Node::Directory { tree })),
+        }
+    }
+
+    fn file(parent: DirectoryNumber, entry: Entry) -> WriteStep {
+        WriteStep::File {
+            number: 0,
+            parent,
+            entry: Arc::new(entry),
+            parts: Vec::new(),
+            last: true,
+        }
+    }
+
+    fn plain(name: &str) -> Entry {
+        let node = Node::File {
+            size: 0,
+            content: Content::Inline(Vec::new()),
+            holes: Vec::new(),
+            unstable: false,
+        };
+        entry(name, node)
+    }
+
+    /// Loading and adopting go by paths in the tree, as root: what a hostile snapshot has besides
+    /// an image's files would lead them elsewhere.
+    #[test]
+    fn a_tree_that_is_not_that_of_an_image_is_refused() {
+        let layer = format!("0000-{}.tar", "cd".repeat(32));
+        let mut shape = Shape::of(&definition());
+        for step in [
+            folder(0, 0, ""),
+            folder(1, 0, "big-data"),
+            folder(2, 0, "layers"),
+            file(1, plain("manifest")),
+            file(2, plain(&layer)),
+            WriteStep::DirectoryEnd { number: 2 },
+        ] {
+            assert!(shape.allows(&step), "{step:?}");
+        }
+        let link = Node::Symlink {
+            target: b"/etc/shadow".to_vec(),
+        };
+        let mut immutable = plain("manifest");
+        immutable.inode_flags = 0x10;
+        let mut labelled = plain("manifest");
+        labelled.xattrs.push(Xattr {
+            name: b"user.x".to_vec(),
+            value: XattrValue::Inline(Vec::new()),
+        });
+        for step in [
+            folder(3, 0, "layout"),
+            folder(3, 1, "big-data"),
+            file(0, plain("policy.json")),
+            file(1, plain("policy.json")),
+            file(1, plain(&layer)),
+            file(2, plain("manifest")),
+            file(7, plain("manifest")),
+            file(1, immutable),
+            file(1, labelled),
+            WriteStep::Node {
+                parent: 1,
+                entry: Box::new(entry("manifest", link)),
+            },
+            WriteStep::Node {
+                parent: 1,
+                entry: Box::new(entry("manifest", Node::Fifo)),
+            },
+            WriteStep::Link {
+                parent: 1,
+                entry: Box::new(plain("manifest")),
+            },
+        ] {
+            assert!(!shape.allows(&step), "{step:?}");
+        }
+    }
 }
