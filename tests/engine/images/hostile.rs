@@ -259,7 +259,8 @@ fn lists_in_abundance_are_refused() {
     assert!(cause("[".repeat(1 << 20)).contains("not understood"));
     assert!(cause(format!("[{}0]", "0,".repeat(300_000))).contains("more than 200000"));
     assert!(cause("{}".into()).contains("not understood"));
-    assert!(cause(String::new()).contains("not understood"));
+    // What a power cut leaves: Podman takes it for an empty list, too.
+    assert!(read(String::new()).unwrap().images.is_empty());
     // Within one entry it costs that entry.
     let id = "a".repeat(64);
     for entry in [

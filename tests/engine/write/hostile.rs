@@ -94,6 +94,15 @@ fn f_05_only_names_that_lead_elsewhere_are_refused() {
 }
 
 /// Someone swaps a directory for a link while a merge goes on.
+/// Ends the racer.
+struct StopAtEnd<'s>(&'s AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn e_25_a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
     let scratch = mktree::Scratch::new();
@@ -113,6 +122,8 @@ fn e_25_a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
                 let _ = std::fs::rename(&away, &dir);
             }
         });
+        // Also when a round fails: the scope waits for the racer.
+        let _stopping = StopAtEnd(&stop);
         for round in 0..500u64 {
             let name = format!("file-{round}").into_bytes();
             let mut writer = match open(drive::spec(&place, Existing::Merge)) {
@@ -137,7 +148,6 @@ fn e_25_a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
             // What cannot be done is a finding; synchronising each round would take minutes.
             drop(writer);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     oracle::assert_none(&oracle::differences(
         &before,
