@@ -369,7 +369,7 @@ impl Work {
         }
         self.place.sync();
         drop(lock);
-        self.verify(lists, &mut mended)?;
+        self.verify(&mut mended)?;
         Ok(mended)
     }
 
@@ -420,7 +420,7 @@ impl Work {
 
     /// Reads the layer as a backup would; a tar-split that does not lead to the DiffID, or is not
     /// there, is replaced by the one that was made of the right tar.
-    fn verify(self, lists: PathBuf, mended: &mut Mended) -> Result<(), RepairError> {
+    fn verify(self, mended: &mut Mended) -> Result<(), RepairError> {
         let Err(first) = self.read() else {
             return Ok(());
         };
@@ -441,6 +441,15 @@ impl Work {
             layer: layer.id,
             cause,
         };
+        // Podman looks for it in the graph root, wherever the layer itself is.
+        let lists = format!("{}-layers", storage.driver().word());
+        let file = format!("{lists}/{name}");
+        let root = [Origin::GraphRoot, Origin::ImageStore]
+            .map(|origin| storage.root(origin))
+            .into_iter()
+            .find(|root| root.file(&file).is_ok())
+            .unwrap_or(storage.root(Origin::GraphRoot));
+        let lists = root.path().join(lists);
         let written = split.finish().and_then(|file| {
             file.sync_all()?;
             place.move_out("tar-split", &lists, &name)

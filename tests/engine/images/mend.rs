@@ -14,7 +14,7 @@ use podkeep_engine::operations::{
     BackupOptions, ItemPath, OperationError, OperationResult, RepairLayersOptions,
     RepairLayersReport, Selection, Selector, SnapSpec, SnapWhich, backup, restore,
 };
-use podkeep_engine::podman::{LayerId, LayerMender, Mended, StorageDriver};
+use podkeep_engine::podman::{LayerId, LayerMender, Mended, Storage, StorageDriver};
 use podkeep_engine::repo::Repository;
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_format::item::{Item, ItemKind};
@@ -469,6 +469,43 @@ fn i_11_what_is_not_shown_to_be_a_copy_is_told_and_left() {
     fs::write(pair.lower("a/b"), b"damage").unwrap();
     told(&mut pair);
     assert_eq!(fs::read(pair.upper("elsewhere/b")).unwrap(), b"damage");
+}
+
+#[test]
+fn i_11_a_tar_split_is_made_again_where_podman_reads_it() {
+    for lay_in_image_store in [false, true] {
+        let tar = odd_tar().end(Ending::Blocks(2));
+        let mut images = FakeStore::new(StorageDriver::Overlay);
+        let id = images.layer(&tar, None);
+        images.write_lists();
+        let mut store = FakeStore::new(StorageDriver::Overlay);
+        store.write_lists();
+        match lay_in_image_store {
+            true => fs::write(images.split_file(id), b"no gzip").unwrap(),
+            false => fs::remove_file(images.split_file(id)).unwrap(),
+        }
+        let mut places = store.places();
+        places.image_store = Some(images.graph_root());
+        let storage = Storage::new(&places).unwrap();
+        let run_root = store.scratch.join("run");
+        let mut mender = LayerMender::open(&storage, run_root, id).unwrap();
+        mender.push(&tar.bytes).unwrap();
+        mender.finish().unwrap();
+        assert_eq!(images.split_file(id).exists(), lay_in_image_store);
+        assert_eq!(store.split_file(id).exists(), !lay_in_image_store);
+    }
+}
+
+#[test]
+fn i_11_a_layer_without_a_record_is_damage_that_is_told() {
+    let mut saved = Saved::new(StorageDriver::Overlay);
+    saved.clinic.store.layers.remove(0);
+    saved.clinic.store.write_lists();
+    let (report, findings) = saved.try_repair(false).unwrap();
+    assert_eq!((report.damaged, report.repaired, findings.len()), (1, 0, 1));
+    assert_eq!(findings[0].kind, FindingKind::NotRestored);
+    assert_eq!(findings[0].object, format!("layer {}", saved.clinic.lower));
+    assert!(findings[0].message.contains("podman rmi --force"));
 }
 
 #[test]
