@@ -16,7 +16,7 @@ use super::local::LocalHost;
 use super::lock::ItemLock;
 use super::{
     Examination, ExamineRequest, Examined, HostError, LayerName, LayerRepair, LayerRepaired,
-    StoreCare, StoreFault,
+    Remedy, StoreCare, StoreFault,
 };
 use crate::fs::{FsError, FsErrorKind};
 use crate::podman::{
@@ -226,11 +226,22 @@ impl Ward {
                 bytes: sizes.fold(0, u64::saturating_add),
             },
         )?;
+        for fault in self.doctor.list_faults() {
+            tell(outbox, Examined::Fault(self.named(fault.clone(), None)))?;
+        }
         if !self.with_images {
             return Ok(());
         }
-        for fault in self.doctor.list_faults() {
-            tell(outbox, Examined::Fault(self.named(fault.clone(), None)))?;
+        for entry in self.doctor.not_understood() {
+            let fault = StoreFault {
+                object: entry.object.clone(),
+                layer: None,
+                images: Vec::new(),
+                path: None,
+                cause: format!("it is not understood: {}", entry.cause),
+                remedy: Remedy::RemoveAndRestore,
+            };
+            tell(outbox, Examined::Fault(fault))?;
         }
         for image in images {
             for fault in self.doctor.image_faults(image) {

@@ -222,7 +222,8 @@ pub trait Target: Send + Sync {
 pub struct ExamineRequest {
     /// Reader threads, at least 1.
     pub threads: usize,
-    /// Only layers with these DiffIDs, and nothing but layers; `None`: all that images need.
+    /// Only layers with these DiffIDs, and what the lists lack of any image's layers; `None`: all
+    /// that images need.
     pub only: Option<BTreeSet<DiffId>>,
 }
 

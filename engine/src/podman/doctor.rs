@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::layer::{LayerError, LayerEvent, LayerReader, NotExact};
 use super::storage::{
-    ImageId, LayerId, Origin, Root, Storage, StorageDriver, StorageError, StoreListing,
-    StoredImage, StoredLayer, cause_of,
+    ImageId, LayerId, NotUnderstood, Origin, Root, Storage, StorageDriver, StorageError,
+    StoreListing, StoredImage, StoredLayer, cause_of,
 };
 
 /// Bytes of an overlay layer's `link`: Podman writes 26.
@@ -126,7 +126,12 @@ impl Doctor {
         self.images.iter().filter(hit).collect()
     }
 
-    /// Layers of which there is no record, and entries of the lists that nobody understands.
+    /// Entries of the lists that nobody understands.
+    pub fn not_understood(&self) -> &[NotUnderstood] {
+        &self.listing.not_understood
+    }
+
+    /// Layers of which there is no record, and images whose layers have no end.
     pub fn list_faults(&self) -> &[Fault] {
         &self.listed_faults
     }

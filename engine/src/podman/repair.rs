@@ -8,11 +8,12 @@
 //! Names of a hard link that shared the damaged file get the new one. Attributes are those of the
 //! tar's headers, which is what Podman unpacked; stores that keep them elsewhere are refused.
 //! Drivers with whole trees copied the damage into the layers above: those copies are replaced,
-//! too, where nothing between wrote to the name. Layers of containers are only told of.
+//! too, where it is certain that they are copies. Layers of containers are only told of.
 
 mod above;
 mod overlay;
 mod place;
+mod tree;
 mod users;
 
 use std::collections::BTreeMap;
@@ -31,7 +32,7 @@ use super::doctor::{content_folder, content_root};
 use super::layer::{Content, LayerError, LayerEvent, LayerReader, clean};
 use super::list_lock::ListLock;
 use super::storage::{
-    LayerId, Origin, Storage, StorageDriver, StorageError, StoreListing, StoredLayer,
+    AS_ROOT, LayerId, Origin, Storage, StorageDriver, StorageError, StoreListing, StoredLayer,
 };
 use super::tar::{TarEntry, TarKind, TarParser, TarPart};
 use super::tar_split::TarSplitWriter;
@@ -164,7 +165,7 @@ impl LayerMender {
             StorageDriver::Overlay => driver.layer_folder(layer),
             _ => folder.clone(),
         };
-        let place = Place::open(root, &folder, &stage_in)
+        let place = Place::open(root, &folder, &stage_in, AS_ROOT)
             .map_err(|errno| failed(format!("its directory: {errno}")))?;
         let split = place
             .stage("tar-split")
@@ -368,7 +369,7 @@ impl Work {
         }
         self.place.sync();
         drop(lock);
-        self.verify(lists, &mut mended)?;
+        self.verify(&mut mended)?;
         Ok(mended)
     }
 
@@ -397,9 +398,11 @@ impl Work {
             .collect();
         let content = staged.reopen().ok();
         // Only the name is lost where another one has the content still.
-        let intact = names.iter().find(|link| {
-            old.is_none() && is_same(&self.place.file(link), &content).is_ok_and(|same| same)
-        });
+        let is_intact = |link: &&&[u8]| match (&content, self.place.file(link)) {
+            (Some(content), Some(found)) => is_same(content, &found).unwrap_or(false),
+            _ => false,
+        };
+        let intact = names.iter().filter(|_| old.is_none()).find(is_intact);
         match intact {
             Some(link) => {
                 let kind = TarKind::HardLink(link.to_vec());
@@ -417,7 +420,7 @@ impl Work {
 
     /// Reads the layer as a backup would; a tar-split that does not lead to the DiffID, or is not
     /// there, is replaced by the one that was made of the right tar.
-    fn verify(self, lists: PathBuf, mended: &mut Mended) -> Result<(), RepairError> {
+    fn verify(self, mended: &mut Mended) -> Result<(), RepairError> {
         let Err(first) = self.read() else {
             return Ok(());
         };
@@ -438,6 +441,15 @@ impl Work {
             layer: layer.id,
             cause,
         };
+        // Podman looks for it in the graph root, wherever the layer itself is.
+        let lists = format!("{}-layers", storage.driver().word());
+        let file = format!("{lists}/{name}");
+        let root = [Origin::GraphRoot, Origin::ImageStore]
+            .map(|origin| storage.root(origin))
+            .into_iter()
+            .find(|root| root.file(&file).is_ok())
+            .unwrap_or(storage.root(Origin::GraphRoot));
+        let lists = root.path().join(lists);
         let written = split.finish().and_then(|file| {
             file.sync_all()?;
             place.move_out("tar-split", &lists, &name)
@@ -471,12 +483,8 @@ fn reads_equal(file: &mut File, bytes: &[u8]) -> bool {
     })
 }
 
-/// Two files with the same content, or none twice.
-fn is_same(a: &Option<File>, b: &Option<File>) -> io::Result<bool> {
-    let (a, b) = match (a, b) {
-        (Some(a), Some(b)) => (a, b),
-        (a, b) => return Ok(a.is_none() && b.is_none()),
-    };
+/// Two files with the same content.
+fn is_same(a: &File, b: &File) -> io::Result<bool> {
     if a.metadata()?.len() != b.metadata()?.len() {
         return Ok(false);
     }

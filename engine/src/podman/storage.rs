@@ -22,7 +22,7 @@ use podkeep_format::item::Escaped;
 use rustix::io::Errno;
 
 pub use records::{BigData, ImageId, LayerId, NotUnderstood, StoredImage, StoredLayer};
-pub(super) use root::{AS_ROOT, Root, cause_of, open as open_below, open_file};
+pub(super) use root::{AS_ROOT, INSIDE, Root, cause_of, open as open_below, open_file};
 
 /// Bytes of one JSON file: an image or layer takes about 1 KiB.
 const JSON_BYTES_MAX: usize = 256 << 20;

@@ -114,6 +114,16 @@ fn i_11_doctor_tells_of_a_layer_without_a_record() {
 }
 
 #[test]
+fn i_11_doctor_tells_of_entries_that_nobody_understands() {
+    let mut clinic = Clinic::new(StorageDriver::Overlay);
+    clinic.store.images.push(json!({"id": "no ID"}));
+    clinic.store.write_lists();
+    let finding = clinic.only_finding();
+    assert!(finding.object.ends_with("images.json, entry 3"));
+    assert!(finding.message.contains("not understood"), "{finding:?}");
+}
+
+#[test]
 fn i_11_doctor_tells_of_a_missing_tar_split() {
     let clinic = Clinic::new(StorageDriver::Vfs);
     fs::remove_file(clinic.store.split_file(clinic.upper)).unwrap();

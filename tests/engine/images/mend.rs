@@ -14,7 +14,7 @@ use podkeep_engine::operations::{
     BackupOptions, ItemPath, OperationError, OperationResult, RepairLayersOptions,
     RepairLayersReport, Selection, Selector, SnapSpec, SnapWhich, backup, restore,
 };
-use podkeep_engine::podman::{LayerId, LayerMender, StorageDriver};
+use podkeep_engine::podman::{LayerId, LayerMender, Mended, Storage, StorageDriver};
 use podkeep_engine::repo::Repository;
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_format::item::{Item, ItemKind};
@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::care::Clinic;
 use super::{DRIVERS, noise, odd_tar};
-use crate::fake_store::Ending;
+use crate::fake_store::{Ending, FakeStore, Tar};
 
 fn selector(name: &str) -> Selector {
     Selector {
@@ -352,6 +352,160 @@ fn i_11_layers_of_containers_are_told_and_never_touched() {
     assert!(findings[0].message.contains(&own), "{findings:?}");
     assert!(findings[0].message.contains("'large'"), "{findings:?}");
     assert_eq!(fs::read(folder.join("large")).unwrap(), b"damaged");
+}
+
+/// An image of two layers on vfs, whose lower layer is repaired from its tar.
+struct Pair {
+    store: FakeStore,
+    lower: LayerId,
+    upper: LayerId,
+    tar: Tar,
+}
+
+impl Pair {
+    fn new(lower: Tar, upper: Tar) -> Self {
+        let mut store = FakeStore::new(StorageDriver::Vfs);
+        let tar = lower.end(Ending::Blocks(2));
+        let lower = store.layer(&tar, None);
+        let upper = store.layer(&upper.end(Ending::Blocks(2)), Some(lower));
+        Self {
+            store,
+            lower,
+            upper,
+            tar,
+        }
+    }
+
+    fn repair(&mut self) -> Mended {
+        let (storage, _) = self.store.read();
+        let run_root = self.store.scratch.join("run");
+        let mut mender = LayerMender::open(&storage, run_root, self.lower).unwrap();
+        mender.push(&self.tar.bytes).unwrap();
+        mender.finish().unwrap()
+    }
+
+    fn lower(&self, name: &str) -> PathBuf {
+        self.store.folder(self.lower).join(name)
+    }
+
+    fn upper(&self, name: &str) -> PathBuf {
+        self.store.folder(self.upper).join(name)
+    }
+}
+
+fn linked_tar() -> Tar {
+    Tar::default()
+        .directory("usr")
+        .directory("usr/lib")
+        .symlink("lib", b"usr/lib")
+        .file("usr/lib/x", b"right")
+}
+
+/// The name that the upper tar has leads through a link of the lower layer.
+#[test]
+fn i_11_what_a_layer_above_wrote_or_removed_through_a_link_stays_so() {
+    let mut written = Pair::new(linked_tar(), Tar::default().file("lib/x", b"newer"));
+    let mut removed = Pair::new(linked_tar(), Tar::default().whiteout("lib/x"));
+    // The upper layer's own file may even look like the damage.
+    let mut alike = Pair::new(linked_tar(), Tar::default().file("lib/x", b""));
+    for pair in [&mut written, &mut removed, &mut alike] {
+        for harm in 0..2 {
+            match harm {
+                0 => fs::remove_file(pair.lower("usr/lib/x")).unwrap(),
+                _ => fs::write(pair.lower("usr/lib/x"), b"").unwrap(),
+            }
+            let mended = pair.repair();
+            assert_eq!((mended.files, mended.left), (1, vec![]));
+            assert_eq!(fs::read(pair.lower("usr/lib/x")).unwrap(), b"right");
+        }
+    }
+    assert_eq!(fs::read(written.upper("usr/lib/x")).unwrap(), b"newer");
+    assert!(!removed.upper("usr/lib/x").exists());
+    assert_eq!(fs::read(alike.upper("usr/lib/x")).unwrap(), b"");
+}
+
+/// A directory became something else, for which a tar needs no whiteout.
+#[test]
+fn i_11_nothing_is_put_back_below_what_took_the_place_of_a_directory() {
+    let tar = || {
+        let tar = Tar::default().directory("a").file("a/b", b"right");
+        tar.directory("c").file("c/b", b"other")
+    };
+    for upper in [
+        Tar::default().symlink("a", b"c"),
+        Tar::default().file("a", b"a file"),
+    ] {
+        let mut pair = Pair::new(tar(), upper);
+        let kind = fs::symlink_metadata(pair.upper("a")).unwrap().file_type();
+        fs::write(pair.lower("a/b"), b"other").unwrap();
+        let mended = pair.repair();
+        assert_eq!((mended.files, mended.left), (1, vec![]));
+        assert_eq!(fs::read(pair.lower("a/b")).unwrap(), b"right");
+        assert_eq!(fs::read(pair.upper("c/b")).unwrap(), b"other");
+        let after = fs::symlink_metadata(pair.upper("a")).unwrap().file_type();
+        assert_eq!(kind, after);
+    }
+}
+
+/// A link that no tar tells of is not written through, though what it leads to looks alike.
+#[test]
+fn i_11_what_is_not_shown_to_be_a_copy_is_told_and_left() {
+    let tar = Tar::default().directory("a").file("a/b", b"right");
+    let mut pair = Pair::new(tar, Tar::default().file("new", b"x"));
+    fs::write(pair.lower("a/b"), b"damage").unwrap();
+    fs::write(pair.upper("a/b"), b"other damage").unwrap();
+    let told = |pair: &mut Pair| {
+        let mended = pair.repair();
+        assert_eq!((mended.files, mended.left.len()), (1, 1), "{mended:?}");
+        let upper = pair.upper.to_hex();
+        assert!(mended.left[0].contains(&upper), "{mended:?}");
+        assert!(mended.left[0].contains("'a/b'"), "{mended:?}");
+    };
+    told(&mut pair);
+    assert_eq!(fs::read(pair.upper("a/b")).unwrap(), b"other damage");
+    fs::rename(pair.upper("a"), pair.upper("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", pair.upper("a")).unwrap();
+    fs::write(pair.upper("elsewhere/b"), b"damage").unwrap();
+    fs::write(pair.lower("a/b"), b"damage").unwrap();
+    told(&mut pair);
+    assert_eq!(fs::read(pair.upper("elsewhere/b")).unwrap(), b"damage");
+}
+
+#[test]
+fn i_11_a_tar_split_is_made_again_where_podman_reads_it() {
+    for lay_in_image_store in [false, true] {
+        let tar = odd_tar().end(Ending::Blocks(2));
+        let mut images = FakeStore::new(StorageDriver::Overlay);
+        let id = images.layer(&tar, None);
+        images.write_lists();
+        let mut store = FakeStore::new(StorageDriver::Overlay);
+        store.write_lists();
+        match lay_in_image_store {
+            true => fs::write(images.split_file(id), b"no gzip").unwrap(),
+            false => fs::remove_file(images.split_file(id)).unwrap(),
+        }
+        let mut places = store.places();
+        places.image_store = Some(images.graph_root());
+        let storage = Storage::new(&places).unwrap();
+        let run_root = store.scratch.join("run");
+        let mut mender = LayerMender::open(&storage, run_root, id).unwrap();
+        mender.push(&tar.bytes).unwrap();
+        mender.finish().unwrap();
+        assert_eq!(images.split_file(id).exists(), lay_in_image_store);
+        assert_eq!(store.split_file(id).exists(), !lay_in_image_store);
+    }
+}
+
+#[test]
+fn i_11_a_layer_without_a_record_is_damage_that_is_told() {
+    let mut saved = Saved::new(StorageDriver::Overlay);
+    saved.clinic.store.layers.remove(0);
+    saved.clinic.store.write_lists();
+    let (report, findings) = saved.try_repair(false).unwrap();
+    assert_eq!((report.damaged, report.repaired, findings.len()), (1, 0, 1));
+    assert_eq!(findings[0].kind, FindingKind::NotRestored);
+    assert_eq!(findings[0].object, format!("layer {}", saved.clinic.lower));
+    assert!(findings[0].message.contains("podman rmi --force"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use podkeep_format::id::{ChunkId, DiffId};
-use podkeep_format::item::ItemKind;
+use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::tree::{Content, Node};
 
 use super::super::doctor::{Step, examine, finding, threads};
@@ -14,7 +14,7 @@ use super::super::select::{self, Chosen};
 use super::super::{
     OperationError, OperationResult, RepairLayersOptions, RepairLayersReport, reading,
 };
-use crate::host::{ExamineRequest, LayerName, LayerRepaired, Remedy, StoreCare};
+use crate::host::{ExamineRequest, LayerName, LayerRepaired, Remedy, StoreCare, StoreFault};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::podman::{LAYERS_FOLDER, layer_of_file};
 use crate::repo::Repository;
@@ -50,6 +50,8 @@ pub fn repair_layers(
     let mut damaged: BTreeSet<LayerName> = BTreeSet::new();
     examine(host, &request, monitor, &mut |step| match step {
         Step::Plan { layers, .. } => report.layers = layers,
+        // Of a layer without a record nobody knows the DiffID: its images tell whether it counts.
+        Step::Fault(fault) if is_of_others(&fault, &chosen) => {}
         Step::Fault(fault) => match (fault.remedy, &fault.layer) {
             (Remedy::None, _) => {}
             (Remedy::RepairLayer, Some(layer)) => {
@@ -81,6 +83,13 @@ pub fn repair_layers(
     }
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Whether a fault of what the lists lack hits none of the images that are repaired.
+fn is_of_others(fault: &StoreFault, chosen: &Chosen) -> bool {
+    let has_record = (fault.layer.as_ref()).is_some_and(|layer| layer.diff_id.is_some());
+    let is_chosen = |image: &Item| chosen.iter().any(|(snap, _)| snap.header.item == *image);
+    !has_record && !fault.images.iter().any(is_chosen)
 }
 
 /// The recipe of a layer, and the bytes of its tar.

@@ -1,4 +1,9 @@
 //! Copies of damaged files in layers above, where the driver gives each layer a whole tree.
+//!
+//! What a layer above has may be its own: its tar wrote the name, perhaps by way of a link, or
+//! removed it, or put something else in the place of a directory. So names are compared by where
+//! they really lie, and only what is certainly the same damage is replaced: the very bytes that
+//! the repaired layer had, or nothing where that one had nothing. The rest is told of and left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -7,11 +12,11 @@ use std::io;
 use podkeep_format::item::Escaped;
 
 use super::super::doctor::{content_folder, content_root};
-use super::super::layer::clean;
-use super::super::storage::{LayerId, StoredLayer};
+use super::super::storage::{INSIDE, LayerId, StoredLayer};
 use super::super::tar::TarEntry;
 use super::super::tar_split::{TarSplit, TarSplitEntry};
-use super::place::Place;
+use super::place::{Place, base};
+use super::tree::{There, Tree};
 use super::users::is_on;
 use super::{Mended, Work, is_same};
 
@@ -21,143 +26,256 @@ pub struct Touched {
     pub old: Option<File>,
 }
 
-/// What layers wrote over those below them.
-#[derive(Default)]
-struct Written {
-    names: BTreeSet<Vec<u8>>,
-    /// What was removed, with everything below.
-    removed: BTreeSet<Vec<u8>>,
+/// A file that was put back, by where it really lies.
+struct Original<'t> {
+    touched: &'t Touched,
+    /// Where its hard links really lie.
+    links: Vec<Vec<u8>>,
 }
 
-impl Written {
-    fn hides(&self, name: &[u8]) -> bool {
-        let above = |(at, byte): (usize, &u8)| (*byte == b'/').then(|| &name[..at]);
-        self.names.contains(name)
-            || self.removed.contains(name)
-            || self.removed.contains(&b"."[..])
-            || (name.iter().enumerate())
-                .filter_map(above)
-                .any(|above| self.removed.contains(above))
-    }
+/// Places that layers wrote or removed something in the way of.
+type Hidden = BTreeSet<Vec<u8>>;
 
-    fn add(&mut self, name: &[u8]) {
-        let name = clean(name);
-        let (folder, last) = match name.iter().rposition(|byte| *byte == b'/') {
-            Some(at) => (&name[..at], &name[at + 1..]),
-            None => (&b"."[..], name.as_slice()),
-        };
-        match last.strip_prefix(b".wh.") {
-            // Opaque: everything that the directory had.
-            Some(b".wh..opq") => self.removed.insert(folder.to_vec()),
-            Some(hidden) if folder == b"." => self.removed.insert(hidden.to_vec()),
-            Some(hidden) => self.removed.insert([folder, b"/", hidden].concat()),
-            None => self.names.insert(name),
-        };
-    }
+/// What the layers above did to the places of what was put back.
+struct Above<'w> {
+    work: &'w Work,
+    originals: BTreeMap<Vec<u8>, Original<'w>>,
+    /// Of the originals and their links.
+    places: BTreeSet<Vec<u8>>,
+    /// Of each layer that was looked at, what it alone hides; `Err`: why nobody knows.
+    known: BTreeMap<LayerId, Result<Hidden, String>>,
 }
 
 /// Replaces the copies in the layers of images that lie on the one that was repaired, and tells
 /// of those in layers of containers.
 pub fn mend(work: &Work, touched: &BTreeMap<Vec<u8>, Touched>, mended: &mut Mended) {
+    if touched.is_empty() {
+        return;
+    }
     let repaired = work.layer.id;
-    let above = work.listing.layers.values();
-    for layer in above.filter(|l| l.id != repaired && is_on(&work.listing, l.id, repaired)) {
-        if touched.is_empty() {
+    let mut above = match Above::new(work, touched) {
+        Ok(above) => above,
+        Err(error) => {
+            let told = format!("copies in layers that lie on it are not repaired: {error}");
+            mended.left.push(told);
             return;
         }
+    };
+    let layers = work.listing.layers.values();
+    for layer in layers.filter(|l| l.id != repaired && is_on(&work.listing, l.id, repaired)) {
         let id = layer.id;
-        let told = written_above(work, layer, repaired)
-            .and_then(|written| mend_layer(work, layer, &written, touched, mended));
-        if let Err(error) = told {
-            let told = format!("copies in layer {id}, which lies on it, are not repaired: {error}");
+        if content_root(&work.storage, layer).is_none() {
+            // It has no copies: its directory is missing.
+            continue;
+        }
+        let done = above
+            .hidden_from(layer)
+            .and_then(|hidden| above.mend_layer(layer, &hidden, mended));
+        if let Err(cause) = done {
+            let told = format!("copies in layer {id}, which lies on it, are not repaired: {cause}");
             mended.left.push(told);
         }
     }
 }
 
-fn mend_layer(
-    work: &Work,
-    layer: &StoredLayer,
-    written: &Written,
-    touched: &BTreeMap<Vec<u8>, Touched>,
-    mended: &mut Mended,
-) -> io::Result<()> {
-    let Some(root) = content_root(&work.storage, layer) else {
-        return Ok(());
-    };
-    let is_writable = layer.diff_id.or(layer.expected_diff_id).is_none();
-    let folder = content_folder(work.storage.driver(), layer.id);
-    let mut place: Option<Place> = None;
-    for (name, Touched { entry, old }) in touched {
-        if written.hides(name) {
-            continue;
-        }
-        let right = work.place.file(name);
-        let there = Place::file_in(root, &folder, name);
-        if is_same(&there, &right)? {
-            continue;
-        }
-        if is_writable {
-            if is_same(&there, old)? {
-                mended.left.push(format!(
-                    "layer {} of a container has a damaged copy of '{}'; what containers wrote is \
-                     never touched: make the container anew",
-                    layer.id,
-                    Escaped(name)
-                ));
-            }
-            continue;
-        }
-        let Some(right) = right else { continue };
-        let place = match &mut place {
-            Some(place) => place,
-            none => none.insert(Place::open(root, &folder, &folder)?),
-        };
-        let mut staged = place.stage("copy")?;
-        staged.copy_start(right, entry.size)?;
-        let links: Vec<&[u8]> = work
-            .links
-            .iter()
-            .filter(|(link, target)| target == name && !written.hides(link))
-            .map(|(link, _)| link.as_slice())
-            .collect();
-        place.put_file(entry, name, &staged, &links)?;
-        mended.files += 1;
-        mended.bytes += entry.size;
-    }
-    Ok(())
+fn is_writable(layer: &StoredLayer) -> bool {
+    layer.diff_id.or(layer.expected_diff_id).is_none()
 }
 
-/// What the layers from `upper` down to `repaired`, without it, wrote.
-fn written_above(work: &Work, upper: &StoredLayer, repaired: LayerId) -> io::Result<Written> {
-    let mut written = Written::default();
-    let mut next = Some(upper);
-    while let Some(layer) = next.filter(|layer| layer.id != repaired) {
+impl<'w> Above<'w> {
+    fn new(work: &'w Work, touched: &'w BTreeMap<Vec<u8>, Touched>) -> io::Result<Self> {
+        let tree = tree(work, &work.layer)?;
+        let mut originals = BTreeMap::new();
+        let mut places = BTreeSet::new();
+        for (name, touched) in touched {
+            let links = work.links.iter().filter(|(_, target)| target == name);
+            let links: Vec<Vec<u8>> = links.filter_map(|(link, _)| tree.real(link).ok()).collect();
+            let real = tree.real(name)?;
+            places.extend(links.iter().cloned());
+            places.insert(real.clone());
+            originals.insert(real, Original { touched, links });
+        }
+        Ok(Self {
+            work,
+            originals,
+            places,
+            known: BTreeMap::new(),
+        })
+    }
+
+    /// What the layers from `upper` down to the repaired one, without it, hide.
+    fn hidden_from(&mut self, upper: &StoredLayer) -> Result<Hidden, String> {
+        let mut hidden = Hidden::new();
+        let mut next = Some(upper);
+        while let Some(layer) = next.filter(|layer| layer.id != self.work.layer.id) {
+            if !self.known.contains_key(&layer.id) {
+                let found = self.hidden_by(layer);
+                self.known.insert(layer.id, found);
+            }
+            hidden.extend(self.known[&layer.id].clone()?);
+            // It ends: whoever called knows that `upper` lies on the repaired layer.
+            next = layer
+                .parent
+                .and_then(|id| self.work.listing.layers.get(&id));
+        }
+        Ok(hidden)
+    }
+
+    fn hidden_by(&self, layer: &StoredLayer) -> Result<Hidden, String> {
+        let mut hidden = Hidden::new();
+        let storage = &self.work.storage;
         let file = format!(
             "{}-layers/{}.tar-split.gz",
-            work.storage.driver().word(),
+            storage.driver().word(),
             layer.id
         );
-        let mut roots = work.storage.roots_from(layer.origin);
-        let split = roots.find_map(|root| root.file(&file).ok());
-        let is_writable = layer.diff_id.or(layer.expected_diff_id).is_none();
-        match split {
-            Some((split, _)) => {
-                let mut split = TarSplit::new(split);
-                while let Some(entry) = split.next_entry().map_err(io::Error::other)? {
-                    if let TarSplitEntry::File { name, .. } = entry {
-                        written.add(name);
-                    }
-                }
-            }
-            None if is_writable => {}
-            None => {
-                let cause = format!("layer {} has no tar-split", layer.id);
-                return Err(io::Error::other(cause));
+        let mut roots = storage.roots_from(layer.origin);
+        let Some((split, _)) = roots.find_map(|root| root.file(&file).ok()) else {
+            return match is_writable(layer) {
+                true => Ok(hidden),
+                false => Err(format!("layer {} has no tar-split", layer.id)),
+            };
+        };
+        let tree = tree(self.work, layer).map_err(|error| error.to_string())?;
+        let mut split = TarSplit::new(split);
+        while let Some(entry) = split.next_entry().map_err(|error| error.to_string())? {
+            if let TarSplitEntry::File { name, .. } = entry {
+                let real = tree.real(name).map_err(|errno| {
+                    let (name, id) = (Escaped(name), layer.id);
+                    let error = io::Error::from(errno);
+                    format!("where '{name}' of layer {id} lies cannot be told: {error}")
+                })?;
+                self.hide(&tree, real, &mut hidden);
             }
         }
-        // It ends: whoever called knows that `upper` lies on `repaired`.
-        next = layer.parent.and_then(|id| work.listing.layers.get(&id));
+        Ok(hidden)
     }
-    Ok(written)
+
+    /// Adds what an entry of a layer's tar hides.
+    fn hide(&self, tree: &Tree, real: Vec<u8>, hidden: &mut Hidden) {
+        let (folder, last) = base(&real);
+        match last.strip_prefix(b".wh.") {
+            // Opaque: everything that the directory had.
+            Some(b".wh..opq") => hidden.extend(self.below(folder).cloned()),
+            Some(removed) => {
+                let removed = match folder {
+                    b"." => removed.to_vec(),
+                    folder => [folder, b"/", removed].concat(),
+                };
+                hidden.extend(self.below(&removed).cloned());
+                hidden.insert(removed);
+            }
+            None => {
+                // Whatever is no directory now took the place of one, with all that was in it.
+                if self.below(&real).next().is_some() && !tree.is_directory(&real) {
+                    hidden.extend(self.below(&real).cloned());
+                }
+                if self.places.contains(&real) {
+                    hidden.insert(real);
+                }
+            }
+        }
+    }
+
+    /// The places below a directory.
+    fn below<'s>(&'s self, folder: &[u8]) -> impl Iterator<Item = &'s Vec<u8>> + use<'s, 'w> {
+        let start = match folder {
+            b"." => Vec::new(),
+            folder => [folder, b"/"].concat(),
+        };
+        let from = self.places.range(start.clone()..);
+        from.take_while(move |place| place.starts_with(&start))
+    }
+
+    fn mend_layer(
+        &self,
+        layer: &StoredLayer,
+        hidden: &Hidden,
+        mended: &mut Mended,
+    ) -> Result<(), String> {
+        let tree = tree(self.work, layer).map_err(|error| error.to_string())?;
+        let mut place = None;
+        for (name, original) in &self.originals {
+            if hidden.contains(name) {
+                continue;
+            }
+            let Some(right) = self.work.place.file(name) else {
+                continue;
+            };
+            let there = tree.there(name);
+            let holds = |content: &File| match &there {
+                // What cannot be read is not known to be the same.
+                There::File(file) => is_same(file, content).unwrap_or(false),
+                There::Missing | There::Other => false,
+            };
+            if holds(&right) {
+                continue;
+            }
+            let is_copy = match &original.touched.old {
+                Some(old) => holds(old),
+                None => matches!(there, There::Missing),
+            };
+            let (id, shown) = (layer.id, Escaped(name));
+            match (is_writable(layer), is_copy) {
+                (true, true) => mended.left.push(format!(
+                    "layer {id} of a container has a damaged copy of '{shown}'; what containers \
+                     wrote is never touched: make the container anew"
+                )),
+                // The container's own business.
+                (true, false) => {}
+                (false, true) => {
+                    let put = self.replace(layer, &tree, &mut place, name, right, hidden);
+                    put.map_err(|error| format!("'{shown}': {error}"))?;
+                    mended.files += 1;
+                    mended.bytes += original.touched.entry.size;
+                }
+                (false, false) => mended.left.push(format!(
+                    "layer {id}, which lies on it, has at '{shown}' neither the right file nor the \
+                     damage that was repaired; it is left as it is: remove the images that need \
+                     the layer and restore them"
+                )),
+            }
+        }
+        Ok(())
+    }
+
+    /// `place` is that of `layer`, once there is one.
+    fn replace(
+        &self,
+        layer: &StoredLayer,
+        tree: &Tree,
+        place: &mut Option<Place>,
+        name: &[u8],
+        right: File,
+        hidden: &Hidden,
+    ) -> io::Result<()> {
+        let place = match place {
+            Some(place) => place,
+            none => {
+                let root =
+                    content_root(&self.work.storage, layer).ok_or(io::ErrorKind::NotFound)?;
+                let folder = content_folder(self.work.storage.driver(), layer.id);
+                none.insert(Place::open(root, &folder, &folder, INSIDE)?)
+            }
+        };
+        let Original { touched, links } = &self.originals[name];
+        let mut staged = place.stage("copy")?;
+        staged.copy_start(right, touched.entry.size)?;
+        let links: Vec<&[u8]> = links
+            .iter()
+            .filter(|link| !hidden.contains(*link) && !matches!(tree.there(link), There::Other))
+            .map(Vec::as_slice)
+            .collect();
+        place.put_file(&touched.entry, name, &staged, &links)?;
+        Ok(())
+    }
+}
+
+/// What a layer was unpacked to.
+fn tree(work: &Work, layer: &StoredLayer) -> io::Result<Tree> {
+    let root = content_root(&work.storage, layer).ok_or(io::ErrorKind::NotFound)?;
+    Ok(Tree::open(
+        root,
+        &content_folder(work.storage.driver(), layer.id),
+    )?)
 }

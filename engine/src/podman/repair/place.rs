@@ -9,12 +9,14 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
+};
 use rustix::io::Errno;
 use rustix::thread::{Gid, Uid};
 
 use super::super::layer::clean;
-use super::super::storage::{AS_ROOT, Root, open_below, open_file};
+use super::super::storage::{Root, open_below, open_file};
 use super::super::tar::{TarEntry, TarKind};
 
 /// The folder, which a repair that was cut off leaves behind for the next one.
@@ -29,6 +31,8 @@ const IMPLIED_MODE: u32 = 0o755;
 
 pub struct Place {
     root: OwnedFd,
+    /// How names lead to their places: as in a container, or through no link at all.
+    resolve: ResolveFlags,
     /// Holds the folder, and keeps the time that it had: it may be the layer's own root.
     beside: OwnedFd,
     beside_time: (i64, u32),
@@ -65,7 +69,8 @@ pub fn is_whiteout(name: &[u8]) -> bool {
     base(&clean(name)).1.starts_with(WHITEOUT)
 }
 
-fn base(name: &[u8]) -> (&[u8], &[u8]) {
+/// The directory of a cleaned name, and what is left.
+pub(super) fn base(name: &[u8]) -> (&[u8], &[u8]) {
     match name.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&name[..at], &name[at + 1..]),
         None => (b".", name),
@@ -74,7 +79,12 @@ fn base(name: &[u8]) -> (&[u8], &[u8]) {
 
 impl Place {
     /// `folder` and `stage_in` are below the store's root.
-    pub fn open(root: &Root, folder: &str, stage_in: &str) -> Result<Self, Errno> {
+    pub fn open(
+        root: &Root,
+        folder: &str,
+        stage_in: &str,
+        resolve: ResolveFlags,
+    ) -> Result<Self, Errno> {
         let beside = root.directory(stage_in)?;
         let stat = rustix::fs::fstat(&beside)?;
         let beside_time = (stat.st_mtime, stat.st_mtime_nsec as u32);
@@ -84,6 +94,7 @@ impl Place {
         let stage = rustix::fs::openat(&beside, STAGE, flags, Mode::empty())?;
         Ok(Self {
             root: root.directory(folder)?,
+            resolve,
             beside,
             beside_time,
             stage,
@@ -102,15 +113,7 @@ impl Place {
 
     /// The regular file of this name, if there is one.
     pub fn file(&self, name: &[u8]) -> Option<File> {
-        open_file(&self.root, name, AS_ROOT)
-            .ok()
-            .map(|found| found.0)
-    }
-
-    /// The same, in another layer's folder below a store's root.
-    pub fn file_in(root: &Root, folder: &str, name: &[u8]) -> Option<File> {
-        let directory = root.directory(folder).ok()?;
-        open_file(&directory, name, AS_ROOT)
+        open_file(&self.root, name, self.resolve)
             .ok()
             .map(|found| found.0)
     }
@@ -258,7 +261,7 @@ impl Place {
 
     fn directory(&self, folder: &[u8]) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        open_below(&self.root, folder, flags, AS_ROOT)
+        open_below(&self.root, folder, flags, self.resolve)
     }
 
     /// Directories on the way that no entry stands for are made as Podman makes them.

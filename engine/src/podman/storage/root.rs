@@ -93,7 +93,7 @@ impl Root {
 }
 
 /// Through no link at all.
-const INSIDE: ResolveFlags = ResolveFlags::BENEATH
+pub(in crate::podman) const INSIDE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_SYMLINKS);
 /// The last component may be a link, which is opened as such; without O_NOFOLLOW it would lead
