@@ -8,6 +8,7 @@
 pub mod attributes;
 pub(crate) mod background;
 pub(crate) mod batch;
+pub(crate) mod lock;
 pub mod mapped;
 pub mod scan;
 pub mod states;

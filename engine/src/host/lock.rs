@@ -43,7 +43,7 @@ impl ItemLock {
             .mode(0o600)
             .open(&path)
             .map_err(|e| local("open", &path, e))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        match crate::fs::lock::lock_exclusive(&file) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 return Err(HostError::Busy {

@@ -22,7 +22,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use podkeep_format::id::TreeId;
-use rustix::fs::{FileType, FlockOperation, IFlags, Mode, XattrFlags};
+use rustix::fs::{FileType, IFlags, Mode, XattrFlags};
 use rustix::io::Errno;
 
 pub use self::space::{Room, room, room_below};
@@ -293,7 +293,7 @@ fn open_direct(spec: WriteSpec, place: Place, root: OwnedFd) -> Result<Writer, F
     if inode::is_locked(&root) {
         return Err(place.refused("it is immutable or append-only"));
     }
-    match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
+    match crate::fs::lock::lock_exclusive(&root) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => {
             return Err(place.refused("another restore to the same place is running"));

@@ -15,7 +15,7 @@
 use std::os::fd::OwnedFd;
 
 use podkeep_format::id::{TreeId, hex};
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::directory::{open_directory, open_name};
@@ -105,7 +105,7 @@ impl Staging {
                 }
                 Err(errno) => return Err(failed("open", errno)),
             };
-            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            match crate::fs::lock::lock_exclusive(&fd) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => {
                     return Err(refused("another restore to the same place is running"));
