@@ -63,12 +63,13 @@ fn save(repo: &Repository, tars: &[Tar], manifest: &[u8], claimed: &dyn Fn(&Tar)
             compressed_size: None,
         });
     }
+    let id = hex(&sha256(CONFIG));
     let entry = json!({
+        "id": id,
         "names": NAMES,
         "digest": digest(manifest),
         "big-data-names": ["manifest", format!("manifest-{}", digest(manifest)), config],
     });
-    let id = hex(&sha256(CONFIG));
     let definition = ImageDefinition::new(&id, entry.as_object().unwrap().clone(), layers);
     let files: Vec<_> = files.iter().map(|(p, n)| (p.as_str(), n.clone())).collect();
     let definition = definition.encode();
