@@ -57,7 +57,7 @@ bases=$!
 # The tests on hosts are no part of --all-targets, so that a plain `cargo test` works anywhere.
 lints() {
     cargo clippy --locked --workspace --all-targets -- -D warnings \
-        && cargo clippy --locked -p podkeep --test podman -- -D warnings
+        && cargo clippy --locked --workspace --test podman -- -D warnings
 }
 
 stage "format" cargo fmt --all --check
@@ -67,7 +67,7 @@ stage "killed backups" tests/kills.sh backup "${CARGO_TARGET_DIR:-target}/debug/
 stage "killed restores" tests/kills.sh restore "${CARGO_TARGET_DIR:-target}/debug/podkeep" 8
 stage "base file systems" wait "$bases"
 bases=
-stage "tests on Podman hosts" cargo test --locked -p podkeep --test podman --no-fail-fast
+stage "tests on Podman hosts" cargo test --locked --workspace --test podman --no-fail-fast
 
 printf '\n%-24s %8s  %s\n' stage seconds result
 for i in "${!names[@]}"; do
