@@ -1,6 +1,7 @@
 //! Damage of layers in the stores of real Podman hosts: it is found, and repaired from a snapshot.
 
-use crate::lab::{Driver, Host, Image, Outcome, Suite};
+use crate::lab::{Driver, Image, Suite};
+use crate::shell::Shell;
 
 /// Prefix of every script.
 const WORDS: &str = r#"
@@ -30,33 +31,9 @@ seen() {
 }
 "#;
 
-struct Lab(Host);
-
-impl Lab {
-    fn run(&self, script: &str) -> Outcome {
-        let script = format!("{WORDS}\n{script}");
-        self.0.run(&["bash", "-euo", "pipefail", "-c", &script])
-    }
-
-    /// All that is printed by a script that has to end with `code`.
-    #[track_caller]
-    fn exits(&self, script: &str, code: i32) -> String {
-        let outcome = self.run(script);
-        assert_eq!(outcome.code, code, "{script}: {outcome:?}");
-        let stderr = String::from_utf8_lossy(&outcome.stderr).into_owned();
-        format!("{}\n{stderr}", outcome.text())
-    }
-
-    #[track_caller]
-    fn ok(&self, script: &str) -> String {
-        self.exits(script, 0)
-    }
-}
-
 fn damaged_and_repaired(driver: Driver) {
-    let lab = Lab(Host::up(Suite::Trixie, driver));
-    lab.0.install_podkeep();
-    lab.0.image(Image::Busybox);
+    let lab = Shell::up(Suite::Trixie, driver, WORDS);
+    lab.host.image(Image::Busybox);
     lab.ok(
         "podman run --name made --network=none localhost/lab:1 /bin/sh -c 'echo more > /etc/more'
          podman commit -q made localhost/upper:1
@@ -122,7 +99,7 @@ fn damaged_and_repaired(driver: Driver) {
 
 /// What doctor tells to do where nothing can be put right in place, done to the letter: without a
 /// directory, without a record, and with one that Podman removes as soon as it runs.
-fn removed_and_restored(lab: &Lab, sound: &str) {
+fn removed_and_restored(lab: &Shell, sound: &str) {
     const RECORDS: &str = "python3 -c 'import json, sys
 path, low, mark = sys.argv[1:]
 layers = json.load(open(path))

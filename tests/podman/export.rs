@@ -1,8 +1,7 @@
 //! What podkeep shows of images and exports, as Podman and GNU tar take it.
 
-use std::path::Path;
-
-use crate::lab::{Driver, Host, Suite};
+use crate::lab::{Driver, Suite};
+use crate::shell::Shell;
 
 const WORDS: &str = r#"
 export PODKEEP_REPO=/root/repository PODKEEP_PASSWORD=secret
@@ -17,35 +16,24 @@ list() {
 }
 "#;
 
-fn script(host: &Host, script: &str) -> String {
-    host.script(&format!("set -euo pipefail\n{WORDS}\n{script}"))
-}
-
 /// Odd images are shown as Podman mounts them, and what is exported of them is loaded as the same
 /// images by Podman, which had none of their layers.
 #[test]
 fn images_are_shown_as_they_are_mounted_and_load_as_what_they_were() {
-    let host = Host::up(Suite::Trixie, Driver::Overlay);
-    host.install_podkeep();
-    for name in ["odd-images.py", "image-export.py"] {
-        let lab = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/lab"));
-        host.put(&lab.join(name), &format!("/root/{name}"));
-    }
-    script(
-        &host,
-        "python3 /root/odd-images.py > /dev/null 2>&1
+    let lab = Shell::up(Suite::Trixie, Driver::Overlay, WORDS);
+    lab.bring(&["odd-images.py", "image-export.py"]);
+    lab.ok("python3 /root/odd-images.py > /dev/null 2>&1
          podkeep init > /dev/null
-         podkeep -q backup --all",
-    );
-    let compared = script(&host, "python3 /root/image-export.py inside");
+         podkeep -q backup --all");
+    let compared = lab.ok("python3 /root/image-export.py inside");
     assert!(compared.parse::<u32>().unwrap() > 200, "{compared}");
     // A glob means the images that have the path: here all but a manifest list, or just one.
     for (path, count) in [("/etc/passwd", "15"), ("/srv/other", "1")] {
         let list = format!("podkeep -q ls latest 'image:*:{path}' | wc -l");
-        assert_eq!(script(&host, &list), count);
+        assert_eq!(lab.ok(&list), count);
     }
-    assert_eq!(script(&host, "python3 /root/image-export.py export"), "15");
-    let names = script(&host, "python3 /root/image-export.py load");
+    assert_eq!(lab.ok("python3 /root/image-export.py export"), "15");
+    let names = lab.ok("python3 /root/image-export.py load");
     for name in ["localhost/odd/tags:two", "localhost:5000/a/b:3"] {
         assert!(names.lines().any(|line| line == name), "{names}");
     }
@@ -53,11 +41,8 @@ fn images_are_shown_as_they_are_mounted_and_load_as_what_they_were() {
 
 #[test]
 fn a_volume_is_exported_as_a_tar_that_podman_and_gnu_tar_read() {
-    let host = Host::up(Suite::Trixie, Driver::Overlay);
-    host.install_podkeep();
-    script(
-        &host,
-        r#"podkeep init > /dev/null
+    let lab = Shell::up(Suite::Trixie, Driver::Overlay, WORDS);
+    lab.ok(r#"podkeep init > /dev/null
         podman volume create odd > /dev/null
         cd "$(at odd)"
         mkdir -p sub/empty
@@ -73,11 +58,8 @@ fn a_volume_is_exported_as_a_tar_that_podman_and_gnu_tar_read() {
         touch -h -d '1969-12-31 12:00:00.25' sub/symlink
         touch -d '2001-02-03 04:05:06.123456789' sub
         podkeep -q backup volume:odd
-        list "$(at odd)" > /root/odd"#,
-    );
-    let same = script(
-        &host,
-        r#"podkeep -q export latest volume:odd --tar /root/odd.tar
+        list "$(at odd)" > /root/odd"#);
+    let same = lab.ok(r#"podkeep -q export latest volume:odd --tar /root/odd.tar
         podkeep export latest volume:odd --tar - | cmp - /root/odd.tar
         podman volume create again > /dev/null
         podman volume import again /root/odd.tar
@@ -88,7 +70,6 @@ fn a_volume_is_exported_as_a_tar_that_podman_and_gnu_tar_read() {
         # In words, too, for whoever takes no other attributes.
         mkdir /root/y
         tar -C /root/y --acls --numeric-owner -xpf /root/odd.tar 2> /dev/null
-        getfacl -cnp /root/y/sub/file | grep 1234"#,
-    );
+        getfacl -cnp /root/y/sub/file | grep 1234"#);
     assert_eq!(same, "user:1234:rw-");
 }

@@ -5,8 +5,10 @@
 //! podkeep.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use crate::lab::{Driver, Host, Outcome, Suite};
+use crate::lab::{Driver, Suite};
+use crate::shell::Shell;
 
 /// Prefix of every script.
 const WORDS: &str = r#"
@@ -49,37 +51,10 @@ all_files() {
 wipe() { podman rmi -a -f > /dev/null; [ -z "$(images)" ]; }
 "#;
 
-struct Lab {
-    host: Host,
-    name: String,
-}
-
-impl Lab {
-    fn new(suite: Suite, driver: Driver, share: &std::path::Path) -> Self {
-        let host = Host::up_sharing(suite, driver, share);
-        host.install_podkeep();
-        host.put(
-            std::path::Path::new(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../tests/lab/odd-images.py"
-            )),
-            "/root/odd-images.py",
-        );
-        let name = host.ok(&["hostname"]);
-        Self { host, name }
-    }
-
-    fn run(&self, script: &str) -> Outcome {
-        let script = format!("{WORDS}\n{script}");
-        self.host.run(&["bash", "-euo", "pipefail", "-c", &script])
-    }
-
-    #[track_caller]
-    fn ok(&self, script: &str) -> String {
-        let outcome = self.run(script);
-        assert_eq!(outcome.code, 0, "on {}: {script}: {outcome:?}", self.name);
-        outcome.text()
-    }
+fn lab(suite: Suite, driver: Driver, share: &Path) -> Shell {
+    let lab = Shell::up_sharing(suite, driver, share, WORDS);
+    lab.bring(&["odd-images.py"]);
+    lab
 }
 
 /// What a host's images are.
@@ -90,7 +65,7 @@ struct Facts {
 }
 
 impl Facts {
-    fn of(lab: &Lab) -> Self {
+    fn of(lab: &Shell) -> Self {
         Self {
             identity: lab.ok("identity"),
             files: lab.ok("all_files"),
@@ -132,9 +107,9 @@ fn i_01_every_image_comes_back_the_same_from_every_driver_onto_every_driver() {
         .tempdir_in("/var/tmp")
         .unwrap();
     let labs = [
-        Lab::new(Suite::Trixie, Driver::Overlay, share.path()),
-        Lab::new(Suite::Bookworm, Driver::Vfs, share.path()),
-        Lab::new(Suite::Sid, Driver::Btrfs, share.path()),
+        lab(Suite::Trixie, Driver::Overlay, share.path()),
+        lab(Suite::Bookworm, Driver::Vfs, share.path()),
+        lab(Suite::Sid, Driver::Btrfs, share.path()),
     ];
     labs[0].ok("podkeep init > /dev/null");
     let mut saved: BTreeMap<&str, Facts> = BTreeMap::new();
@@ -176,12 +151,12 @@ fn number(summary: &str, field: &str) -> u64 {
     digits.parse().expect("a number")
 }
 
-fn one(suite: Suite, driver: Driver) -> (tempfile::TempDir, Lab) {
+fn one(suite: Suite, driver: Driver) -> (tempfile::TempDir, Shell) {
     let share = tempfile::Builder::new()
         .prefix("podkeep-images-")
         .tempdir_in("/var/tmp")
         .unwrap();
-    let lab = Lab::new(suite, driver, share.path());
+    let lab = lab(suite, driver, share.path());
     lab.ok("podkeep init > /dev/null");
     (share, lab)
 }
@@ -334,7 +309,7 @@ fn i_08_an_image_stays_whole_when_another_one_with_its_layers_goes() {
 #[test]
 fn i_17_whiteouts_and_opaque_folders_hide_what_they_did() {
     let (share, overlay) = one(Suite::Trixie, Driver::Overlay);
-    let vfs = Lab::new(Suite::Bookworm, Driver::Vfs, share.path());
+    let vfs = lab(Suite::Bookworm, Driver::Vfs, share.path());
     overlay.ok("python3 /root/odd-images.py; podkeep backup image:odd/whiteouts:1");
     vfs.ok("podkeep restore latest image:odd/whiteouts:1");
     for lab in [&overlay, &vfs] {

@@ -1,9 +1,8 @@
 //! Archives that a real Podman wrote, imported and brought back onto it. What an image is, is told by
 //! Podman; what a volume is, by `tests/lab/listing.sh`.
 
-use std::path::Path;
-
-use crate::lab::{Driver, Host, Outcome, Suite};
+use crate::lab::{Driver, Suite};
+use crate::shell::Shell;
 
 /// Prefix of every script.
 const WORDS: &str = r#"
@@ -20,39 +19,16 @@ listing() { bash /root/listing.sh "$(data "$1")" | tr '\0' '\n'; }
 field() { tail -n 1 | grep -o "\"$1\":\"\\?[0-9a-f]*" | grep -o '[0-9a-f]*$'; }
 "#;
 
-struct Lab {
-    host: Host,
-}
-
-impl Lab {
-    fn new() -> Self {
-        let host = Host::up(Suite::Trixie, Driver::Overlay);
-        host.install_podkeep();
-        for script in ["odd-images.py", "listing.sh"] {
-            let lab = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/lab"));
-            host.put(&lab.join(script), &format!("/root/{script}"));
-        }
-        let lab = Self { host };
-        lab.ok("podkeep init > /dev/null");
-        lab
-    }
-
-    fn run(&self, script: &str) -> Outcome {
-        let script = format!("{WORDS}\n{script}");
-        self.host.run(&["bash", "-euo", "pipefail", "-c", &script])
-    }
-
-    #[track_caller]
-    fn ok(&self, script: &str) -> String {
-        let outcome = self.run(script);
-        assert_eq!(outcome.code, 0, "{script}: {outcome:?}");
-        outcome.text()
-    }
+fn lab() -> Shell {
+    let lab = Shell::up(Suite::Trixie, Driver::Overlay, WORDS);
+    lab.bring(&["odd-images.py", "listing.sh"]);
+    lab.ok("podkeep init > /dev/null");
+    lab
 }
 
 #[test]
 fn images_of_podman_save_come_back_and_share_all_with_a_backup_of_the_store() {
-    let lab = Lab::new();
+    let lab = lab();
     lab.ok("python3 /root/odd-images.py plain
          podman save -q -m -o three.tar $saved
          podman save -q --format oci-archive -o one.tar localhost/odd/names:1
@@ -85,7 +61,7 @@ fn images_of_podman_save_come_back_and_share_all_with_a_backup_of_the_store() {
 /// ACLs and attributes but `user.`, and holes. `tar` has one for each.
 #[test]
 fn volumes_of_podman_and_of_tar_come_back_as_far_as_their_formats_go() {
-    let lab = Lab::new();
+    let lab = lab();
     lab.ok(r#"podman volume create web > /dev/null
          cd "$(data web)"
          chown 1000:1000 . && chmod 2750 .

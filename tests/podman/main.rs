@@ -9,4 +9,5 @@ mod export;
 mod hosts;
 mod images;
 mod imports;
+mod shell;
 mod volumes;

@@ -3,7 +3,8 @@
 //! The repository lies on the host itself. What a volume is, is told by `stat` and `getfattr`, not by
 //! podkeep.
 
-use crate::lab::{Driver, Host, Image, Outcome, Suite};
+use crate::lab::{Driver, Image, Suite};
+use crate::shell::Shell;
 
 /// Prefix of every script: a repository without questions, and words for what is asked often.
 const WORDS: &str = r#"
@@ -20,53 +21,15 @@ facts() {
 start() { podman run --rm --network=none -v "$1":/seed localhost/lab:1 /bin/true; }
 "#;
 
-struct Lab {
-    host: Host,
-}
-
-impl Lab {
-    fn new(suite: Suite, driver: Driver) -> Self {
-        let host = Host::up(suite, driver);
-        host.image(Image::Busybox);
-        host.install_podkeep();
-        let lab = Self { host };
-        lab.ok("podkeep init >/dev/null");
-        lab
-    }
-
-    fn run(&self, script: &str) -> Outcome {
-        let script = format!("{WORDS}\n{script}");
-        self.host.run(&["bash", "-euo", "pipefail", "-c", &script])
-    }
-
-    #[track_caller]
-    fn ok(&self, script: &str) -> String {
-        let outcome = self.run(script);
-        assert_eq!(outcome.code, 0, "{script}: {outcome:?}");
-        outcome.text()
-    }
-
-    /// It ends with `code`, and says each of `words` on one of its streams.
-    #[track_caller]
-    fn ends(&self, script: &str, code: i32, words: &[&str]) {
-        let outcome = self.run(script);
-        assert_eq!(outcome.code, code, "{script}: {outcome:?}");
-        let said = format!(
-            "{}{}",
-            String::from_utf8_lossy(&outcome.stdout),
-            String::from_utf8_lossy(&outcome.stderr)
-        );
-        for word in words {
-            assert!(
-                said.contains(word),
-                "{script} does not say {word:?}: {said}"
-            );
-        }
-    }
+fn lab(suite: Suite, driver: Driver) -> Shell {
+    let lab = Shell::up(suite, driver, WORDS);
+    lab.host.image(Image::Busybox);
+    lab.ok("podkeep init >/dev/null");
+    lab
 }
 
 /// A volume that a container has used, with the content that `fill` puts into `_data`.
-fn used_volume(lab: &Lab, name: &str, fill: &str) {
+fn used_volume(lab: &Shell, name: &str, fill: &str) {
     lab.ok(&format!(
         "podman volume create {name} >/dev/null; start {name}; cd $(data {name}); rm -rf ./*; {fill}"
     ));
@@ -75,7 +38,7 @@ fn used_volume(lab: &Lab, name: &str, fill: &str) {
 /// The root's own attributes come back, and stay when the first container starts, which on 4.3 would
 /// re-own a full volume. Nothing of what primed it stays.
 fn root_attributes(suite: Suite, driver: Driver) {
-    let lab = Lab::new(suite, driver);
+    let lab = lab(suite, driver);
     used_volume(
         &lab,
         "pgdata",
@@ -117,7 +80,7 @@ fn v_01_owner_and_mode_of_the_root_on_5_8() {
 
 /// An empty volume is neither filled from the image nor re-owned by its first container.
 fn empty_stays_empty(suite: Suite) {
-    let lab = Lab::new(suite, Driver::Overlay);
+    let lab = lab(suite, Driver::Overlay);
     used_volume(&lab, "spool", "chown 1000:1001 .; chmod 770 .");
     lab.ok("podkeep backup volume:spool; podman volume rm spool >/dev/null");
     lab.ok("podkeep restore latest volume:spool; start spool");
@@ -146,14 +109,14 @@ fn v_02_an_empty_volume_stays_as_it_was_on_5_8() {
 
 #[test]
 fn v_04_merge_and_replace_are_explicit() {
-    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    let lab = lab(Suite::Trixie, Driver::Overlay);
     used_volume(&lab, "web", "echo one > a; echo two > b");
     let saved = lab.ok("facts web");
     lab.ok("podkeep backup volume:web");
     lab.ok("cd $(data web); rm b; echo newer > a; echo mine > old");
     let changed = lab.ok("facts web");
 
-    lab.ends(
+    lab.says(
         "podkeep restore latest volume:web",
         1,
         &["volume web is not empty: --merge or --replace"],
@@ -170,8 +133,8 @@ fn v_04_merge_and_replace_are_explicit() {
 
 #[test]
 fn v_05_nothing_is_saved_in_silence() {
-    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
-    lab.ends(
+    let lab = lab(Suite::Trixie, Driver::Overlay);
+    lab.says(
         "podman rmi -a -f > /dev/null; podkeep backup --all",
         1,
         &["this host's Podman has no volume and no image"],
@@ -182,12 +145,12 @@ fn v_05_nothing_is_saved_in_silence() {
             mkdir /srv/shared; echo in > /srv/shared/file
             podman volume create -o type=none -o o=bind -o device=/srv/shared shared >/dev/null",
     );
-    lab.ends(
+    lab.says(
         "podkeep backup volume:cache",
         3,
         &["volume:cache", "not mounted"],
     );
-    lab.ends(
+    lab.says(
         "podkeep backup volume:shared",
         3,
         &["volume:shared", "not mounted"],
@@ -223,7 +186,7 @@ fn v_05_nothing_is_saved_in_silence() {
 
 #[test]
 fn v_14_labels_and_options_come_back() {
-    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    let lab = lab(Suite::Trixie, Driver::Overlay);
     let shown =
         "podman volume inspect app_db --format '{{json .Labels}} {{json .Options}} {{.Driver}}'";
     lab.ok("podman volume create app_db -o o=uid=1000,gid=1001 \
@@ -242,7 +205,7 @@ second, line' >/dev/null");
 
 #[test]
 fn v_19_selinux_labels_are_left_to_the_target() {
-    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    let lab = lab(Suite::Trixie, Driver::Overlay);
     used_volume(
         &lab,
         "web",
@@ -267,14 +230,14 @@ fn v_19_selinux_labels_are_left_to_the_target() {
 
 #[test]
 fn v_22_a_volume_in_use_is_refused_and_the_container_named() {
-    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    let lab = lab(Suite::Trixie, Driver::Overlay);
     used_volume(&lab, "web", "echo one > a");
     lab.ok("podkeep backup volume:web
             podman run -d --name front --network=none -v web:/seed localhost/lab:1 \
                 sleep 1000 >/dev/null
             echo two > $(data web)/a");
     for existing in ["", "--merge", "--replace"] {
-        lab.ends(
+        lab.says(
             &format!("podkeep restore latest volume:web {existing}"),
             1,
             &[
@@ -291,7 +254,7 @@ fn v_22_a_volume_in_use_is_refused_and_the_container_named() {
 
 #[test]
 fn v_23_a_link_in_place_of_the_root_is_never_followed() {
-    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    let lab = lab(Suite::Trixie, Driver::Overlay);
     used_volume(&lab, "web", "echo one > a");
     lab.ok("podkeep backup volume:web");
     let victim = "mkdir -p /srv/victim; echo mine > /srv/victim/a";
@@ -303,7 +266,7 @@ fn v_23_a_link_in_place_of_the_root_is_never_followed() {
     let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
     assert!(said.contains("is no directory"), "{said}");
     for existing in ["", "--merge", "--replace"] {
-        lab.ends(
+        lab.says(
             &format!("podkeep restore latest~0 volume:web {existing}"),
             1,
             &["volume web"],
@@ -315,7 +278,7 @@ fn v_23_a_link_in_place_of_the_root_is_never_followed() {
 /// What primes a volume is removed by the next restore when a run was killed while it was there.
 #[test]
 fn leftovers_of_priming_go_with_the_next_restore() {
-    let lab = Lab::new(Suite::Trixie, Driver::Overlay);
+    let lab = lab(Suite::Trixie, Driver::Overlay);
     used_volume(&lab, "web", "echo one > a");
     let before = lab.ok("facts web");
     lab.ok("podkeep backup volume:web; podman volume rm web >/dev/null");
