@@ -38,10 +38,10 @@ pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
         exclude_items,
         exclude_caches: arguments.exclude_caches,
         cross_mounts: arguments.cross_mounts,
-        tags: arguments.tag.clone(),
-        dry_run: arguments.dry_run,
+        tags: arguments.saving.tag.clone(),
+        dry_run: arguments.saving.dry_run,
         threads: 0,
-        wait: arguments.patience.wait,
+        wait: arguments.saving.patience.wait,
         zone_minutes: zone_minutes(),
         states: repository
             .cache_folder()
@@ -50,7 +50,7 @@ pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
     let report = backup::backup(&repository, &host, &options, &reporter);
     reporter.end();
     let report = report.map_err(|error| context.failure(error))?;
-    Ok(told(context, &report, &reporter, arguments.dry_run))
+    Ok(told(context, &report, &reporter, arguments.saving.dry_run))
 }
 
 /// Tells of each item, and what the run amounts to.

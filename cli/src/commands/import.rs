@@ -22,16 +22,16 @@ pub fn run(context: &Context<'_>, arguments: &Import) -> Result<Done, Failure> {
     let archives = Archives::open(state, &arguments.files, &volumes)
         .map_err(|error| context.failure(error.into()))?;
     let options = ImportOptions {
-        tags: arguments.tag.clone(),
-        dry_run: arguments.dry_run,
+        tags: arguments.saving.tag.clone(),
+        dry_run: arguments.saving.dry_run,
         threads: 0,
         zone_minutes: zone_minutes(),
-        wait: arguments.patience.wait,
+        wait: arguments.saving.patience.wait,
     };
     let report = import::import(&repository, &archives, &options, &reporter);
     reporter.end();
     let report = report.map_err(|error| context.failure(error))?;
-    Ok(told(context, &report, &reporter, arguments.dry_run))
+    Ok(told(context, &report, &reporter, arguments.saving.dry_run))
 }
 
 /// `NAME=FILE`; no volume has a `=` in its name.
