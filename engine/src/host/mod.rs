@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod care;
+mod facts;
 mod image;
 pub mod local;
 mod lock;
@@ -20,6 +21,9 @@ use podkeep_format::id::{ChunkId, DiffId, SnapshotId};
 use podkeep_format::item::{Item, ItemKind};
 use serde::{Deserialize, Serialize};
 
+pub use self::facts::{
+    ConfigFacts, ContainerFacts, NetworkFacts, PodFacts, SecretFacts, UnitFacts,
+};
 use crate::chunk::Chunking;
 pub use crate::fs::write::{Existing, Room};
 use crate::fs::{FsError, TreeScan, TreeWriter};
@@ -60,6 +64,13 @@ pub struct Inventory {
     pub images: Vec<ImageFacts>,
     /// Why images are missing from it: of interest to whoever asks for images.
     pub image_findings: Vec<Finding>,
+    /// Each sorted by name.
+    pub containers: Vec<ContainerFacts>,
+    pub pods: Vec<PodFacts>,
+    pub networks: Vec<NetworkFacts>,
+    pub secrets: Vec<SecretFacts>,
+    pub units: Vec<UnitFacts>,
+    pub configs: Vec<ConfigFacts>,
     pub findings: Vec<Finding>,
 }
 

@@ -3,6 +3,7 @@
 mod adopt;
 mod archive;
 mod command;
+mod definition;
 mod doctor;
 mod image;
 mod info;
@@ -20,6 +21,11 @@ mod volume;
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
 pub use archive::{ArchiveFiles, ArchivedImage, ArchivedLayer, archived_images};
 pub use command::{Podman, PodmanError};
+pub use definition::{
+    ConfigDefinition, ConfigSource, ContainerDefinition, DEFINITION_BYTES_MAX, ENTRIES_MAX, KeptFile,
+    NetworkDefinition, PodDefinition, SECRET_BYTES_MAX, SecretDefinition, UnitDefinition, UnitKind,
+    is_object_name,
+};
 pub use doctor::{Doctor, Fault, Remedy, Subject};
 pub use image::{
     BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LAYERS_MAX, LayerDefinition, ShownImage,
