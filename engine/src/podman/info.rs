@@ -22,6 +22,13 @@ pub struct StoreInfo {
     pub driver: String,
     /// Where its images and layers are. `None`: the driver is not one that podkeep reads.
     pub places: Option<StoragePlaces>,
+    /// The root of the store, of whatever driver.
+    pub graph_root: PathBuf,
+    pub run_root: PathBuf,
+    /// Podman's database is below `run_root`, and goes with the next boot.
+    pub transient: bool,
+    /// What Podman's database is: "sqlite", "boltdb". Podman 4.3 does not tell.
+    pub database: Option<String>,
     /// Where the volumes are.
     pub volume_path: PathBuf,
     pub version: String,
@@ -32,8 +39,17 @@ pub struct StoreInfo {
 
 #[derive(serde::Deserialize)]
 struct Info {
+    #[serde(default)]
+    host: Host,
     store: Store,
     version: Version,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Host {
+    #[serde(default)]
+    database_backend: Option<String>,
 }
 
 #[derive(serde::Deserialize)]
@@ -70,7 +86,11 @@ impl Podman {
         if !ended.status.success() {
             return Err(failure(purpose, &ended));
         }
-        let Info { store, version } = parse(purpose, &ended.stdout)?;
+        let Info {
+            host,
+            store,
+            version,
+        } = parse(purpose, &ended.stdout)?;
         if !store.volume_path.is_absolute() {
             let cause = "its volume path is not absolute";
             return Err(PodmanError::new(purpose.action, purpose.object, cause));
@@ -82,8 +102,8 @@ impl Podman {
             .filter(|_| store.graph_root.is_absolute())
             .map(|driver| StoragePlaces {
                 driver,
-                graph_root: store.graph_root,
-                run_root: store.run_root,
+                graph_root: store.graph_root.clone(),
+                run_root: store.run_root.clone(),
                 image_store: image_store(config.as_deref()),
                 additional_stores: additional_stores(&store.graph_options.unwrap_or_default()),
                 transient: store.transient_store,
@@ -91,6 +111,10 @@ impl Podman {
         Ok(StoreInfo {
             driver: store.graph_driver_name,
             places,
+            graph_root: store.graph_root,
+            run_root: store.run_root,
+            transient: store.transient_store,
+            database: host.database_backend,
             volume_path: store.volume_path,
             version: version.version,
             disagreement: disagreement(&ended.stderr),

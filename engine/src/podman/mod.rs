@@ -5,14 +5,18 @@ mod archive;
 mod command;
 mod definition;
 mod doctor;
+mod files;
 mod image;
 mod info;
 mod layer;
 pub mod layout;
 mod list_lock;
 mod load;
+mod networks;
 mod prime;
 mod repair;
+mod secrets;
+mod state;
 mod storage;
 mod tar;
 mod tar_split;
@@ -22,9 +26,9 @@ pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
 pub use archive::{ArchiveFiles, ArchivedImage, ArchivedLayer, archived_images};
 pub use command::{Podman, PodmanError};
 pub use definition::{
-    ConfigDefinition, ConfigSource, ContainerDefinition, DEFINITION_BYTES_MAX, ENTRIES_MAX, KeptFile,
-    NetworkDefinition, PodDefinition, SECRET_BYTES_MAX, SecretDefinition, UnitDefinition, UnitKind,
-    is_object_name,
+    ConfigDefinition, ConfigSource, ContainerDefinition, DEFINITION_BYTES_MAX, ENTRIES_MAX,
+    KeptFile, NetworkDefinition, PodDefinition, SECRET_BYTES_MAX, SecretDefinition, UnitDefinition,
+    UnitKind, is_object_name,
 };
 pub use doctor::{Doctor, Fault, Remedy, Subject};
 pub use image::{
@@ -34,8 +38,11 @@ pub use image::{
 pub use info::StoreInfo;
 pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
 pub use load::{config_key, load as load_image};
+pub use networks::list_networks;
 pub use prime::{Primer, SEED_NAME, remove_seed};
 pub use repair::{LayerMender, Mended, RepairError};
+pub use secrets::{list_secrets, read_secret};
+pub use state::{StoredContainer, StoredPod, StoredState, effective_spec, read_bolt, read_state};
 pub use storage::{
     BIG_DATA_BYTES_MAX, BigData, ImageId, LayerId, NotUnderstood, Origin, Storage, StorageDriver,
     StorageError, StoragePlaces, StoreListing, StoredImage, StoredLayer,

@@ -10,6 +10,7 @@
 mod container;
 mod network;
 mod pod;
+mod refers;
 mod secret;
 mod unit;
 
