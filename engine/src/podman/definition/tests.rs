@@ -203,7 +203,7 @@ fn secrets_do_not_show_in_what_is_written_for_people() {
     let shown = format!("{secret:?} {:?} {:?}", container(), pod());
     assert!(!shown.contains("hunter2"), "{shown}");
     let plain = String::from_utf8(secret.without_data().encode()).unwrap();
-    assert!(!plain.contains("data\":"), "{plain}");
+    assert!(!plain.contains("\"data\":"), "{plain}");
     // Whatever is wrong with it, the message quotes nothing of it.
     for odd in [
         r#""data":["hunter2"]"#,
