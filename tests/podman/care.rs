@@ -20,6 +20,7 @@ files() {
     case $driver in
         overlay) echo "$store/overlay/$1/diff" ;;
         btrfs) echo "$store/btrfs/subvolumes/$1" ;;
+        vfs) echo "$store/vfs/dir/$1" ;;
     esac
 }
 low=$(layer localhost/lab:1)
@@ -95,6 +96,76 @@ fn damaged_and_repaired(driver: Driver) {
         assert_eq!(repaired, sound);
         removed_and_restored(&lab, &sound);
     }
+}
+
+/// Killed at any moment, a repair leaves nothing that the next one does not finish, and needs no more
+/// open files for many damaged ones.
+fn killed_and_finished(driver: Driver) {
+    let lab = Shell::up(Suite::Trixie, driver, WORDS);
+    lab.host.image(Image::Busybox);
+    lab.ok(r#"mkdir /root/many; cd /root/many
+         for n in $(seq 1000); do echo "right $n" > $n; done
+         (cd ..; for n in $(seq 50); do ln many/$n many/again-$n; done)
+         head -c 30000000 /dev/urandom > large
+         printf 'FROM localhost/lab:1\nCOPY . /many\nRUN echo upper > /upper\n' > ../Containerfile
+         podman build -q --network=none --layers -t localhost/many:1 -f ../Containerfile . > /dev/null
+         podkeep init
+         podkeep backup --all"#);
+    // The layer with the files, and the one on it, which has copies of its own.
+    let words = r#"upper=$(layer localhost/many:1)
+        many=$(python3 -c 'import json, sys
+for layer in json.load(open(sys.argv[1])):
+    if layer["id"] == sys.argv[2]: print(layer["parent"])' "$store/$driver-layers/layers.json" $upper)
+        damage() {
+            for at in $(files $many) $(files $upper); do
+                for file in $at/many/*; do : > $file; done
+            done
+        }
+        sums() {
+            for at in $(files $many) $(files $upper); do
+                (cd $at/many; cat $(seq 1000) large | sha256sum; [ 50 = $(find . -links 2 -name 'again-*' | wc -l) ])
+            done
+        }
+        left() { find $store -name '*podkeep*' | wc -l; }"#;
+    let sound = lab.ok(&format!("{words}\nsums"));
+    let took = lab.ok(&format!(
+        "{words}\ndamage
+         ulimit -n 64
+         start=$(date +%s%N)
+         podkeep restore latest --repair-layers image:localhost/many:1 > /dev/null
+         echo $((($(date +%s%N) - start) / 1000000)); sums; left"
+    ));
+    let (took, after) = took.split_once('\n').unwrap();
+    assert_eq!(after, format!("{sound}\n0"));
+    let took: u64 = took.parse().unwrap();
+    let mut killed = 0;
+    for part in [40, 65, 80, 95] {
+        let seconds = (took * part) as f64 / 100_000.0;
+        let ended = lab.ok(&format!(
+            "{words}\ndamage
+             code=0
+             timeout -s KILL {seconds} podkeep restore latest --repair-layers image:localhost/many:1 \
+                 > /dev/null 2>&1 || code=$?
+             echo $code
+             podkeep restore latest --repair-layers image:localhost/many:1 > /dev/null
+             podkeep doctor > /dev/null
+             sums; left"
+        ));
+        let (code, after) = ended.split_once('\n').unwrap();
+        killed += u32::from(code == "137");
+        assert_eq!(after, format!("{sound}\n0"), "killed after {seconds} s");
+    }
+    assert!(killed >= 2, "only {killed} of the repairs were killed");
+}
+
+#[test]
+fn a_repair_that_is_killed_on_btrfs_is_finished_by_the_next_one() {
+    killed_and_finished(Driver::Btrfs);
+}
+
+#[test]
+fn a_repair_that_is_killed_on_vfs_is_finished_by_the_next_one() {
+    killed_and_finished(Driver::Vfs);
 }
 
 /// What doctor tells to do where nothing can be put right in place, done to the letter: without a

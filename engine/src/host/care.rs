@@ -20,7 +20,8 @@ use super::{
 };
 use crate::fs::{FsError, FsErrorKind};
 use crate::podman::{
-    Doctor, Fault, LayerId, LayerMender, RepairError, StoredImage, StoredLayer, Subject,
+    Doctor, Fault, LayerId, LayerMender, RepairError, StorageError, StoredImage, StoredLayer,
+    Subject, clear_repair, repairs_left_behind,
 };
 
 /// Reader threads.
@@ -32,13 +33,8 @@ const STEP_BYTES: u64 = 8 << 20;
 
 impl StoreCare for LocalHost {
     fn examine(&self, request: &ExamineRequest) -> Result<Box<dyn Examination>, HostError> {
-        let failed = |error: crate::podman::StorageError| HostError::Podman {
-            action: "list",
-            object: "images".into(),
-            cause: error.to_string(),
-        };
         let storage = self.images()?.storage()?;
-        let doctor = Doctor::new(storage).map_err(failed)?;
+        let doctor = Doctor::new(storage).map_err(not_listed)?;
         let wanted = |layer: &&StoredLayer| match &request.only {
             None => true,
             Some(only) => diff_id(layer).is_some_and(|id| only.contains(&id)),
@@ -66,6 +62,18 @@ impl StoreCare for LocalHost {
         }))
     }
 
+    fn clear_repairs(&self) -> Result<(), HostError> {
+        let storage = self.images()?.storage()?;
+        for id in repairs_left_behind(&storage).map_err(not_listed)? {
+            match self.lock(&repaired(id)) {
+                Ok(_lock) => clear_repair(&storage, id).map_err(not_repaired)?,
+                Err(HostError::Busy { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn repair(&self, layer: &LayerName) -> Result<Box<dyn LayerRepair>, HostError> {
         let images = self.images()?;
         let Some(id) = LayerId::from_hex(&layer.id) else {
@@ -76,13 +84,26 @@ impl StoreCare for LocalHost {
             });
         };
         // Another run that repairs it would use the same folder beside it.
-        let lock = self.lock(&Item::new(ItemKind::Image, layer.id.as_bytes()))?;
+        let lock = self.lock(&repaired(id))?;
         let run_root = images.run_root()?;
         let mender = LayerMender::open(&images.storage()?, run_root, id).map_err(not_repaired)?;
         Ok(Box::new(Repairing {
             mender,
             _lock: lock,
         }))
+    }
+}
+
+/// What is locked while a layer is repaired.
+fn repaired(layer: LayerId) -> Item {
+    Item::new(ItemKind::Image, layer.to_hex())
+}
+
+fn not_listed(error: StorageError) -> HostError {
+    HostError::Podman {
+        action: "list",
+        object: "images".into(),
+        cause: error.to_string(),
     }
 }
 

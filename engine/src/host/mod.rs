@@ -310,6 +310,9 @@ pub trait StoreCare: Send + Sync {
     /// Changes nothing.
     fn examine(&self, request: &ExamineRequest) -> Result<Box<dyn Examination>, HostError>;
 
+    /// Removes what repairs that were cut off left in the store; those under way keep theirs.
+    fn clear_repairs(&self) -> Result<(), HostError>;
+
     /// Begins to repair a layer. Refuses one that is in use, naming who uses it.
     fn repair(&self, layer: &LayerName) -> Result<Box<dyn LayerRepair>, HostError>;
 }

@@ -40,7 +40,9 @@ pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerRe
 pub use load::{config_key, load as load_image};
 pub use networks::list_networks;
 pub use prime::{Primer, SEED_NAME, remove_seed};
-pub use repair::{LayerMender, Mended, RepairError};
+pub use repair::{
+    LayerMender, Mended, RepairError, clear as clear_repair, left_behind as repairs_left_behind,
+};
 pub use secrets::{list_secrets, read_secret};
 pub use state::{StoredContainer, StoredPod, StoredState, effective_spec, read_bolt, read_state};
 pub use storage::{

@@ -3,7 +3,8 @@
 //! The layer's tar comes from a repository as a stream. Each file of it is compared with what is
 //! on disk; what differs is written beside, and nothing under a final name is touched before the
 //! whole tar hashed to the layer's DiffID. Then, under the lock of layers and with no container
-//! on the layer, the files are renamed into place, and the layer is read once more.
+//! on the layer, the files are renamed into place, and the layer is read once more. A repair that is
+//! cut off leaves the layer damaged for all to see until it was done, and the next one does the rest.
 //!
 //! Names of a hard link that shared the damaged file get the new one. Attributes are those of the
 //! tar's headers, which is what Podman unpacked; stores that keep them elsewhere are refused.
@@ -11,14 +12,16 @@
 //! too, where it is certain that they are copies. Layers of containers are only told of.
 
 mod above;
+mod leftovers;
 mod overlay;
 mod place;
+mod stage;
 mod tree;
 mod users;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use podkeep_format::id::DiffId;
@@ -26,8 +29,9 @@ use podkeep_format::item::Escaped;
 use ring::digest::{Context, SHA256};
 use rustix::io::Errno;
 
-use self::above::Touched;
-use self::place::{Place, Staged};
+pub use self::leftovers::{clear, left_behind};
+use self::place::Place;
+use self::stage::Stage;
 use super::doctor::{content_folder, content_root};
 use super::layer::{Content, LayerError, LayerEvent, LayerReader, clean};
 use super::list_lock::ListLock;
@@ -41,6 +45,8 @@ use super::tar_split::TarSplitWriter;
 const LINKS_MAX: usize = 1 << 20;
 /// Entries of one layer that are put back.
 const FIXES_MAX: usize = 1 << 20;
+/// The tar-split that is written along, in the folder of contents.
+const SPLIT: &str = "tar-split";
 /// Bytes that are compared at once.
 const COMPARE_BYTES: usize = 256 << 10;
 
@@ -84,14 +90,16 @@ struct Work {
     expected: DiffId,
     run_root: PathBuf,
     content: Content,
+    stage: Stage,
     place: Place,
     /// The tar-split of this tar, of which nothing else may be left.
     split: TarSplitWriter<File>,
     /// The file whose content comes.
     current: Option<Current>,
     fixes: Vec<Fix>,
-    /// Names of hard links with the names that they stand for, both cleaned.
-    links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Names of hard links by the name that they stand for, all cleaned.
+    links: BTreeMap<Vec<u8>, Vec<Vec<u8>>>,
+    links_count: usize,
 }
 
 /// A file that is compared with what is on disk, or written beside it.
@@ -106,14 +114,21 @@ enum Compared {
         file: File,
         bytes: u64,
     },
-    Different(Staged),
+    Different(File),
 }
 
 /// Something that is put back.
 struct Fix {
     entry: TarEntry,
-    /// Its new content. `None`: it is no file.
-    staged: Option<Staged>,
+    /// The file in the folder of contents that has its new content. `None`: it is no file.
+    staged: Option<String>,
+}
+
+impl Fix {
+    /// Whether it names a file of which the content came.
+    fn is_file(&self) -> bool {
+        self.staged.is_some() || matches!(self.entry.kind, TarKind::HardLink(_))
+    }
 }
 
 impl LayerMender {
@@ -161,17 +176,13 @@ impl LayerMender {
         let content = Content::open(storage, &listing, &record)
             .map_err(|_| not_here("its files cannot be opened"))?;
         let folder = content_folder(driver, layer);
-        let stage_in = match driver {
-            StorageDriver::Overlay => driver.layer_folder(layer),
-            _ => folder.clone(),
-        };
-        let place = Place::open(root, &folder, &stage_in, AS_ROOT)
+        let stage = Stage::open(root, driver, layer)
+            .map_err(|errno| failed(format!("a folder beside it: {errno}")))?;
+        let place = Place::open(root, &folder, AS_ROOT, &stage)
             .map_err(|errno| failed(format!("its directory: {errno}")))?;
-        let split = place
-            .stage("tar-split")
+        let split = stage
+            .create(SPLIT)
             .map_err(|errno| failed(format!("its tar-split: {errno}")))?;
-        let split_file = split.reopen().map_err(|error| failed(error.to_string()))?;
-        drop(split);
         Ok(Self {
             parser: TarParser::new(),
             hash: Context::new(&SHA256),
@@ -182,11 +193,13 @@ impl LayerMender {
                 expected,
                 run_root,
                 content,
+                stage,
                 place,
-                split: TarSplitWriter::new(split_file),
+                split: TarSplitWriter::new(split),
                 current: None,
                 fixes: Vec::new(),
-                links: Vec::new(),
+                links: BTreeMap::new(),
+                links_count: 0,
             },
         })
     }
@@ -246,10 +259,16 @@ impl Work {
 
     /// Looks for what an entry was unpacked to.
     fn entry(&mut self, entry: &TarEntry) -> Result<(), String> {
+        if self.place.is_taken(&clean(&entry.name)) {
+            let name = Escaped(&entry.name);
+            return Err(format!(
+                "it has a file '{name}', which a repair needs for itself"
+            ));
+        }
         if entry.kind == TarKind::File && entry.size > 0 {
             let state = match self.content.file(&entry.name) {
                 Ok((file, size)) if size == entry.size => Compared::Equal { file, bytes: 0 },
-                Ok(_) | Err(_) => Compared::Different(self.stage()?),
+                Ok(_) | Err(_) => Compared::Different(self.staged()?.1),
             };
             self.current = Some(Current {
                 entry: entry.clone(),
@@ -258,30 +277,33 @@ impl Work {
             return Ok(());
         }
         if let TarKind::HardLink(target) = &entry.kind {
-            if self.links.len() == LINKS_MAX {
+            if self.links_count == LINKS_MAX {
                 return Err(format!("it has more than {LINKS_MAX} hard links"));
             }
-            self.links.push((clean(&entry.name), clean(target)));
+            self.links_count += 1;
+            let links = self.links.entry(clean(target)).or_default();
+            links.push(clean(&entry.name));
         }
         let is_overlay = self.storage.driver() == StorageDriver::Overlay;
         if self.place.has(entry, is_overlay) {
             return Ok(());
         }
         let staged = match entry.kind {
-            TarKind::File if !place::is_whiteout(&entry.name) => Some(self.stage()?),
+            TarKind::File if !place::is_whiteout(&entry.name) => Some(self.staged()?.0),
             _ => None,
         };
         self.fix(entry.clone(), staged)
     }
 
-    fn stage(&self) -> Result<Staged, String> {
+    /// The file for the content of what is put back next, and its name.
+    fn staged(&self) -> Result<(String, File), String> {
         let name = self.fixes.len().to_string();
-        self.place
-            .stage(&name)
-            .map_err(|errno| format!("cannot write beside it: {errno}"))
+        let file = self.stage.create(&name);
+        let file = file.map_err(|errno| format!("cannot write beside it: {errno}"))?;
+        Ok((name, file))
     }
 
-    fn fix(&mut self, entry: TarEntry, staged: Option<Staged>) -> Result<(), String> {
+    fn fix(&mut self, entry: TarEntry, staged: Option<String>) -> Result<(), String> {
         if self.fixes.len() == FIXES_MAX {
             return Err(format!("more than {FIXES_MAX} of its entries are damaged"));
         }
@@ -290,26 +312,26 @@ impl Work {
     }
 
     fn compare(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let Some(current) = &mut self.current else {
+        let Some(mut current) = self.current.take() else {
             return Ok(());
         };
         if let Compared::Equal { file, bytes: equal } = &mut current.state {
             if reads_equal(file, bytes) {
                 *equal += bytes.len() as u64;
+                self.current = Some(current);
                 return Ok(());
             }
             // What was equal so far is as good from the disk.
             let (file, equal) = (file.try_clone(), *equal);
-            let name = self.fixes.len().to_string();
-            let staged = self.place.stage(&name);
-            let mut staged = staged.map_err(|errno| format!("cannot write beside it: {errno}"))?;
-            let copied = file.and_then(|file| staged.copy_start(file, equal));
+            let (_, mut staged) = self.staged()?;
+            let copied = file.and_then(|file| copy_start(file, equal, &mut staged));
             copied.map_err(|error| error.to_string())?;
             current.state = Compared::Different(staged);
         }
         if let Compared::Different(staged) = &mut current.state {
-            staged.write(bytes).map_err(|error| error.to_string())?;
+            staged.write_all(bytes).map_err(|error| error.to_string())?;
         }
+        self.current = Some(current);
         Ok(())
     }
 
@@ -318,8 +340,11 @@ impl Work {
         match self.current.take() {
             Some(Current {
                 entry,
-                state: Compared::Different(staged),
-            }) => self.fix(entry, Some(staged)),
+                state: Compared::Different(_),
+            }) => {
+                let name = self.fixes.len().to_string();
+                self.fix(entry, Some(name))
+            }
             _ => Ok(()),
         }
     }
@@ -341,81 +366,93 @@ impl Work {
             let layer = self.layer.id;
             return Err(RepairError::InUse { layer, users });
         }
-        let mut done = Vec::new();
-        let mut touched: BTreeMap<Vec<u8>, Touched> = BTreeMap::new();
-        for fix in fixes {
-            let name = clean(&fix.entry.name);
-            match self.put_back(&fix, &mut mended, &mut touched) {
-                Ok(()) => done.push(fix.entry),
-                Err(errno) => {
-                    let error = std::io::Error::from(errno);
-                    let name = Escaped(&name);
-                    mended
-                        .left
-                        .push(format!("cannot put back '{name}': {error}"));
-                }
-            }
+        let synced = self.stage.sync();
+        synced.map_err(|errno| self.failed(format!("what was written beside it: {errno}")))?;
+        // Links and directories lead to files, so they come first. Copies in the layers above come
+        // before the files: once these are right, nothing tells that there are damaged copies.
+        let (files, others): (Vec<Fix>, Vec<Fix>) = fixes.into_iter().partition(Fix::is_file);
+        for fix in &others {
+            self.put_back(fix, &mut mended);
+        }
+        for fix in files.iter().filter(|fix| fix.staged.is_some()) {
+            // Where this fails, putting the file back tells.
+            let _ = self.place.make_way(&clean(&fix.entry.name));
+        }
+        if driver != StorageDriver::Overlay {
+            above::mend(&self, &files, &mut mended);
+        }
+        for fix in &files {
+            self.put_back(fix, &mut mended);
         }
         // What was made in a directory changed its time.
-        self.place.set_directory_times(&done);
+        self.place.set_directory_times(&others);
         if driver == StorageDriver::Overlay {
             let made = overlay::make_files(&self.storage, &self.listing, &self.layer);
             match made {
                 Ok(made) => mended.files += made,
                 Err(cause) => mended.left.push(cause),
             }
-        } else {
-            above::mend(&self, &touched, &mut mended);
         }
-        self.place.sync();
+        // What cannot be made durable shows as damage of the next look.
+        let _ = self.stage.sync();
         drop(lock);
         self.verify(&mut mended)?;
         Ok(mended)
     }
 
-    fn put_back(
-        &self,
-        fix: &Fix,
-        mended: &mut Mended,
-        touched: &mut BTreeMap<Vec<u8>, Touched>,
-    ) -> Result<(), Errno> {
-        let name = clean(&fix.entry.name);
+    /// Puts one back, or tells why not.
+    fn put_back(&self, fix: &Fix, mended: &mut Mended) {
+        let put = match &fix.staged {
+            Some(staged) => self.put_file(fix, staged, mended),
+            None => self.put_other(fix, mended).map_err(io::Error::from),
+        };
+        if let Err(error) = put {
+            let name = clean(&fix.entry.name);
+            let told = format!("cannot put back '{}': {error}", Escaped(&name));
+            mended.left.push(told);
+        }
+    }
+
+    fn put_other(&self, fix: &Fix, mended: &mut Mended) -> Result<(), Errno> {
         let is_overlay = self.storage.driver() == StorageDriver::Overlay;
-        let Some(staged) = &fix.staged else {
-            // A hard link that came along with its file is there by now.
-            if !self.place.has(&fix.entry, is_overlay) {
-                self.place.make(&fix.entry)?;
-                mended.files += 1;
-            }
-            return Ok(());
-        };
-        let old = self.place.file(&name);
-        let names: Vec<&[u8]> = self
-            .links
-            .iter()
-            .filter(|(_, target)| *target == name)
-            .map(|(link, _)| link.as_slice())
-            .collect();
-        let content = staged.reopen().ok();
+        // A hard link that came along with its file is there by now.
+        if !self.place.has(&fix.entry, is_overlay) {
+            self.place.make(&fix.entry)?;
+            mended.files += 1;
+        }
+        Ok(())
+    }
+
+    fn put_file(&self, fix: &Fix, staged: &str, mended: &mut Mended) -> io::Result<()> {
+        let name = clean(&fix.entry.name);
+        let names: Vec<&[u8]> = self.links_of(&name).map(Vec::as_slice).collect();
+        let content = self.stage.file(staged)?;
         // Only the name is lost where another one has the content still.
-        let is_intact = |link: &&&[u8]| match (&content, self.place.file(link)) {
-            (Some(content), Some(found)) => is_same(content, &found).unwrap_or(false),
-            _ => false,
+        let is_intact = |link: &&&[u8]| match self.place.file(link) {
+            Some(found) => is_same(&content, &found).unwrap_or(false),
+            None => false,
         };
-        let intact = names.iter().filter(|_| old.is_none()).find(is_intact);
+        let is_lost = self.place.file(&name).is_none();
+        let intact = names.iter().filter(|_| is_lost).find(is_intact);
         match intact {
             Some(link) => {
                 let kind = TarKind::HardLink(link.to_vec());
                 let entry = fix.entry.clone();
                 self.place.make(&TarEntry { kind, ..entry })?;
             }
-            None => self.place.put_file(&fix.entry, &name, staged, &names)?,
+            None => {
+                let file = self.place.own(content, false)?;
+                self.place.put_file(&fix.entry, &name, &file, &names)?;
+            }
         }
         mended.files += 1;
         mended.bytes += fix.entry.size;
-        let entry = fix.entry.clone();
-        touched.insert(name, Touched { entry, old });
         Ok(())
+    }
+
+    /// The names of hard links to a file.
+    fn links_of(&self, name: &[u8]) -> impl Iterator<Item = &Vec<u8>> {
+        self.links.get(name).into_iter().flatten()
     }
 
     /// Reads the layer as a backup would; a tar-split that does not lead to the DiffID, or is not
@@ -434,7 +471,7 @@ impl Work {
             listing,
             layer,
             split,
-            place,
+            stage,
             ..
         } = self;
         let failed = |cause: String| RepairError::Failed {
@@ -452,7 +489,7 @@ impl Work {
         let lists = root.path().join(lists);
         let written = split.finish().and_then(|file| {
             file.sync_all()?;
-            place.move_out("tar-split", &lists, &name)
+            stage.move_out(SPLIT, &lists, &name)
         });
         written.map_err(|error| failed(format!("its tar-split: {error}")))?;
         mended.files += 1;
@@ -481,6 +518,15 @@ fn reads_equal(file: &mut File, bytes: &[u8]) -> bool {
         let buffer = &mut buffer[..part.len()];
         file.read_exact(buffer).is_ok() && buffer == part
     })
+}
+
+/// Copies the first bytes of a file.
+fn copy_start(mut from: File, bytes: u64, to: &mut File) -> io::Result<()> {
+    from.seek(SeekFrom::Start(0))?;
+    match io::copy(&mut from.take(bytes), to)? == bytes {
+        true => Ok(()),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// Two files with the same content.

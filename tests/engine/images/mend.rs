@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::read::MultiGzDecoder;
-use podkeep_engine::host::HostError;
+use podkeep_engine::host::{HostError, LayerName, StoreCare};
 use podkeep_engine::monitor::{Collect, Finding, FindingKind};
 use podkeep_engine::operations::{
     BackupOptions, ItemPath, OperationError, OperationResult, RepairLayersOptions,
@@ -29,6 +29,15 @@ fn selector(name: &str) -> Selector {
         item: Item::new(ItemKind::Image, name),
         glob: false,
     }
+}
+
+/// Whether a name below a folder is one that only a repair gives.
+fn leaves_anything(folder: &Path) -> bool {
+    fs::read_dir(folder).unwrap().any(|entry| {
+        let entry = entry.unwrap();
+        let is_ours = entry.file_name().to_string_lossy().contains("podkeep");
+        is_ours || (entry.file_type().unwrap().is_dir() && leaves_anything(&entry.path()))
+    })
 }
 
 /// A clinic whose images are all in a repository, from when they were sound.
@@ -90,12 +99,7 @@ impl Saved {
     }
 
     fn leaves_anything(&self) -> bool {
-        let store = &self.clinic.store;
-        [self.clinic.lower, self.clinic.upper].iter().any(|layer| {
-            let folder = store.folder(*layer);
-            let stage = Path::new(".podkeep-repair");
-            folder.join(stage).exists() || folder.with_file_name(stage).exists()
-        })
+        leaves_anything(&self.clinic.store.graph_root())
     }
 
     fn lower(&self, name: &str) -> PathBuf {
@@ -519,6 +523,132 @@ fn a_dry_run_says_what_would_be_repaired_and_changes_nothing() {
     );
     assert_eq!((report.layers, report.damaged, report.repaired), (2, 1, 0));
     assert!(!saved.lower("large").exists());
+}
+
+/// The descriptors of this process that are open below a folder.
+fn open_below(folder: &Path) -> usize {
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let paths = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    paths.filter(|path| path.starts_with(folder)).count()
+}
+
+#[test]
+fn a_repair_of_many_files_holds_few_of_them_open() {
+    let name = |n: usize| format!("many/{n}");
+    let many = (0..300).fold(Tar::default().directory("many"), |tar, n| {
+        tar.file(name(n), format!("right {n}").as_bytes())
+    });
+    let mut pair = Pair::new(many, Tar::default().file("new", b"x"));
+    for n in 0..300 {
+        fs::write(pair.lower(&name(n)), b"damage").unwrap();
+        fs::write(pair.upper(&name(n)), b"damage").unwrap();
+    }
+    let (storage, _) = pair.store.read();
+    let run_root = pair.store.scratch.join("run");
+    let mut mender = LayerMender::open(&storage, run_root, pair.lower).unwrap();
+    let at_first = open_below(&pair.store.graph_root());
+    mender.push(&pair.tar.bytes).unwrap();
+    let at_last = open_below(&pair.store.graph_root());
+    assert!(at_last <= at_first + 2, "{at_first} files, then {at_last}");
+    let mended = mender.finish().unwrap();
+    assert_eq!((mended.files, mended.left), (600, vec![]));
+    for n in 0..300 {
+        let right = format!("right {n}").into_bytes();
+        assert_eq!(fs::read(pair.lower(&name(n))).unwrap(), right);
+        assert_eq!(fs::read(pair.upper(&name(n))).unwrap(), right);
+    }
+}
+
+/// Forgotten, a repair leaves what one leaves that is killed.
+fn cut_off(saved: &mut Saved, layer: LayerId, tar: &[u8]) {
+    let (storage, _) = saved.clinic.store.read();
+    let run_root = saved.clinic.store.scratch.join("run");
+    let mut mender = LayerMender::open(&storage, run_root, layer).unwrap();
+    mender.push(tar).unwrap();
+    std::mem::forget(mender);
+}
+
+#[test]
+fn what_a_repair_that_was_cut_off_left_goes_with_the_next_one() {
+    for driver in DRIVERS {
+        let mut saved = Saved::new(driver);
+        let tar = odd_tar().end(Ending::Blocks(2)).bytes;
+        let lower = saved.clinic.lower;
+        fs::write(saved.lower("large"), b"damage").unwrap();
+        cut_off(&mut saved, lower, &tar[..tar.len() - 700]);
+        assert!(saved.leaves_anything());
+        assert_eq!(fs::read(saved.lower("large")).unwrap(), b"damage");
+        // Where the driver's layer has one directory, its files, nothing of it is in there.
+        assert!(!leaves_anything(&saved.lower("")));
+        saved.repair(1);
+
+        // Of a layer that is not damaged any more, too.
+        cut_off(&mut saved, lower, &tar);
+        let lists = saved.clinic.store.split_file(lower);
+        fs::write(
+            lists.with_file_name(format!(".tmp-podkeep-{lower}.tar-split.gz")),
+            b"x",
+        )
+        .unwrap();
+        if driver == StorageDriver::Overlay {
+            let folder = saved.lower("").with_file_name(".tmp-podkeep-link");
+            fs::write(folder, b"x").unwrap();
+        }
+        saved.try_repair(true).unwrap();
+        assert!(saved.leaves_anything(), "a dry run changes nothing");
+        saved.repair(0);
+    }
+}
+
+#[test]
+fn a_repair_under_way_keeps_what_it_needs() {
+    let saved = Saved::new(StorageDriver::Vfs);
+    fs::write(saved.lower("large"), b"damage").unwrap();
+    let host = saved.clinic.host();
+    let name = LayerName {
+        id: saved.clinic.lower.to_hex(),
+        diff_id: None,
+    };
+    let mut under_way = host.repair(&name).unwrap();
+    let tar = odd_tar().end(Ending::Blocks(2)).bytes;
+    under_way.write(&tar).unwrap();
+    host.clear_repairs().unwrap();
+    assert!(saved.leaves_anything());
+    under_way.finish().unwrap();
+    assert!(!saved.leaves_anything());
+    assert_eq!(saved.clinic.doctor().0.damaged, 0);
+}
+
+/// A repair that was cut off between the names of a file, or between copies of it: the next one makes
+/// one file of them.
+#[test]
+fn a_repair_that_was_cut_off_is_finished_by_the_next_one() {
+    for driver in DRIVERS {
+        let saved = Saved::new(driver);
+        let inode = |path: &PathBuf| fs::metadata(path).unwrap().ino();
+        let (block, link) = (saved.lower("block"), saved.lower("link"));
+        // The link has all that the tar says of it.
+        fs::write(&block, b"damage").unwrap();
+        saved.repair(1);
+        fs::remove_file(&block).unwrap();
+        fs::write(&block, b"damage").unwrap();
+        saved.repair(1);
+        assert_eq!(inode(&block), inode(&link));
+        if driver != StorageDriver::Vfs {
+            continue;
+        }
+        let upper = (saved.upper("block"), saved.upper("link"));
+        for file in [&block, &upper.0] {
+            // One inode, and so both names.
+            fs::write(file, b"damage").unwrap();
+        }
+        // Of the copies, the first name is right already.
+        fs::remove_file(&upper.1).unwrap();
+        fs::write(&upper.1, noise(3, 512)).unwrap();
+        saved.repair(1);
+        assert_eq!(fs::read(&upper.0).unwrap(), noise(3, 512));
+        assert_eq!(fs::read(&upper.1).unwrap(), noise(3, 512));
+    }
 }
 
 /// I-8: until the whole tar hashed to the DiffID, nothing has a final name.

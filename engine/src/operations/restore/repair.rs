@@ -42,6 +42,9 @@ pub fn repair_layers(
     let (_, chosen) = select::resolve(repo, &options.snapshot, &options.items, monitor)?;
     let reader = reading::reader(repo, monitor)?;
     let stored = stored_layers(&reader, &chosen, monitor)?;
+    if !options.dry_run {
+        host.clear_repairs()?;
+    }
     let mut report = RepairLayersReport::default();
     let request = ExamineRequest {
         threads: threads(options.threads),

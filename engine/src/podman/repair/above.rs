@@ -12,23 +12,19 @@ use std::io;
 use podkeep_format::item::Escaped;
 
 use super::super::doctor::{content_folder, content_root};
+use super::super::layer::clean;
 use super::super::storage::{INSIDE, LayerId, StoredLayer};
-use super::super::tar::TarEntry;
 use super::super::tar_split::{TarSplit, TarSplitEntry};
 use super::place::{Place, base};
 use super::tree::{There, Tree};
 use super::users::is_on;
-use super::{Mended, Work, is_same};
+use super::{Fix, Mended, Work, is_same};
 
-/// A file that was put back: its header, and what was in its place before.
-pub struct Touched {
-    pub entry: TarEntry,
-    pub old: Option<File>,
-}
-
-/// A file that was put back, by where it really lies.
-struct Original<'t> {
-    touched: &'t Touched,
+/// A file that is put back, by where it really lies.
+struct Original<'f> {
+    fix: &'f Fix,
+    /// The name that its right content has in the folder of contents.
+    staged: &'f str,
     /// Where its hard links really lie.
     links: Vec<Vec<u8>>,
 }
@@ -46,14 +42,14 @@ struct Above<'w> {
     known: BTreeMap<LayerId, Result<Hidden, String>>,
 }
 
-/// Replaces the copies in the layers of images that lie on the one that was repaired, and tells
-/// of those in layers of containers.
-pub fn mend(work: &Work, touched: &BTreeMap<Vec<u8>, Touched>, mended: &mut Mended) {
-    if touched.is_empty() {
+/// Replaces the copies in the layers of images that lie on the one that is repaired, and tells of
+/// those in layers of containers. The files themselves are still as they were found.
+pub fn mend(work: &Work, files: &[Fix], mended: &mut Mended) {
+    if files.iter().all(|fix| fix.staged.is_none()) {
         return;
     }
     let repaired = work.layer.id;
-    let mut above = match Above::new(work, touched) {
+    let mut above = match Above::new(work, files) {
         Ok(above) => above,
         Err(error) => {
             let told = format!("copies in layers that lie on it are not repaired: {error}");
@@ -83,17 +79,22 @@ fn is_writable(layer: &StoredLayer) -> bool {
 }
 
 impl<'w> Above<'w> {
-    fn new(work: &'w Work, touched: &'w BTreeMap<Vec<u8>, Touched>) -> io::Result<Self> {
+    fn new(work: &'w Work, files: &'w [Fix]) -> io::Result<Self> {
         let tree = tree(work, &work.layer)?;
         let mut originals = BTreeMap::new();
         let mut places = BTreeSet::new();
-        for (name, touched) in touched {
-            let links = work.links.iter().filter(|(_, target)| target == name);
-            let links: Vec<Vec<u8>> = links.filter_map(|(link, _)| tree.real(link).ok()).collect();
-            let real = tree.real(name)?;
+        for fix in files {
+            let Some(staged) = &fix.staged else {
+                continue;
+            };
+            let name = clean(&fix.entry.name);
+            let links = work.links_of(&name);
+            let links: Vec<Vec<u8>> = links.filter_map(|link| tree.real(link).ok()).collect();
+            let real = tree.real(&name)?;
             places.extend(links.iter().cloned());
             places.insert(real.clone());
-            originals.insert(real, Original { touched, links });
+            let original = Original { fix, staged, links };
+            originals.insert(real, original);
         }
         Ok(Self {
             work,
@@ -199,9 +200,8 @@ impl<'w> Above<'w> {
             if hidden.contains(name) {
                 continue;
             }
-            let Some(right) = self.work.place.file(name) else {
-                continue;
-            };
+            let right = self.work.stage.file(original.staged);
+            let right = right.map_err(|errno| format!("the right '{}': {errno}", Escaped(name)))?;
             let there = tree.there(name);
             let holds = |content: &File| match &there {
                 // What cannot be read is not known to be the same.
@@ -211,8 +211,8 @@ impl<'w> Above<'w> {
             if holds(&right) {
                 continue;
             }
-            let is_copy = match &original.touched.old {
-                Some(old) => holds(old),
+            let is_copy = match self.work.place.file(name) {
+                Some(old) => holds(&old),
                 None => matches!(there, There::Missing),
             };
             let (id, shown) = (layer.id, Escaped(name));
@@ -227,7 +227,7 @@ impl<'w> Above<'w> {
                     let put = self.replace(layer, &tree, &mut place, name, right, hidden);
                     put.map_err(|error| format!("'{shown}': {error}"))?;
                     mended.files += 1;
-                    mended.bytes += original.touched.entry.size;
+                    mended.bytes += original.fix.entry.size;
                 }
                 (false, false) => mended.left.push(format!(
                     "layer {id}, which lies on it, has at '{shown}' neither the right file nor the \
@@ -255,18 +255,17 @@ impl<'w> Above<'w> {
                 let root =
                     content_root(&self.work.storage, layer).ok_or(io::ErrorKind::NotFound)?;
                 let folder = content_folder(self.work.storage.driver(), layer.id);
-                none.insert(Place::open(root, &folder, &folder, INSIDE)?)
+                none.insert(Place::open(root, &folder, INSIDE, &self.work.stage)?)
             }
         };
-        let Original { touched, links } = &self.originals[name];
-        let mut staged = place.stage("copy")?;
-        staged.copy_start(right, touched.entry.size)?;
+        let Original { fix, links, .. } = &self.originals[name];
+        let copy = place.own(right, true)?;
         let links: Vec<&[u8]> = links
             .iter()
             .filter(|link| !hidden.contains(*link) && !matches!(tree.there(link), There::Other))
             .map(Vec::as_slice)
             .collect();
-        place.put_file(&touched.entry, name, &staged, &links)?;
+        place.put_file(&fix.entry, name, &copy, &links)?;
         Ok(())
     }
 }

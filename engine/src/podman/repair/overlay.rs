@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::super::doctor::{LINK_BYTES_MAX, LOWER_BYTES_MAX, content_root};
 use super::super::storage::{LayerId, Root, Storage, StoreListing, StoredLayer};
+use super::stage::BESIDE;
 
 /// Characters of a short name, as Podman makes them.
 const LINK_CHARS: usize = 26;
@@ -140,12 +141,15 @@ fn new_link() -> Result<String, String> {
 /// Writes beside, and renames.
 fn write(root: &Root, layer: LayerId, name: &str, text: &str) -> Result<(), String> {
     let folder = root.path().join(format!("overlay/{layer}"));
-    let beside = folder.join(format!(".tmp-podkeep-{name}"));
+    let beside = folder.join(format!("{BESIDE}{name}"));
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&beside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&beside, folder.join(name))
     };
-    write().map_err(|error| format!("cannot write its file '{name}': {error}"))
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&beside);
+        format!("cannot write its file '{name}': {error}")
+    })
 }
