@@ -7,6 +7,8 @@
 //! stands under a final name.
 
 mod applier;
+mod layer_tar;
+mod parts;
 mod repair;
 mod room;
 mod walk;
@@ -339,6 +341,7 @@ fn restore_item(
             monitor,
         )
         .without(&planned.present)
+        .checking_layers(matches!(request.place, Place::Directory(_)))
         .run(entry, request.file_name.as_deref())
     })?;
     let (outcome, findings) = writer.finish().map_err(HostError::from)?;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use podkeep_engine::host::Existing;
 use podkeep_engine::host::local::LocalHost;
-use podkeep_engine::monitor::{Collect, FindingKind};
+use podkeep_engine::monitor::{Collect, Finding, FindingKind};
 use podkeep_engine::operations::{
     CheckOptions, ItemPath, OperationResult, RestoreOptions, Selector, SnapSpec, SnapWhich, check,
     dump, ls, restore,
@@ -91,6 +92,31 @@ fn dumped(repo: &Repository, path: &str) -> OperationResult<Vec<u8>> {
     Ok(out)
 }
 
+/// Restores into a directory, and returns what was found.
+fn restore_to(
+    repo: &Repository,
+    host: &LocalHost,
+    to: &Path,
+    path: &str,
+    existing: Existing,
+) -> Vec<Finding> {
+    let options = RestoreOptions {
+        snapshot: latest(),
+        all: false,
+        items: vec![at(path)],
+        to_dir: Some(to.to_owned()),
+        rename: None,
+        existing,
+        retag: false,
+        dry_run: false,
+        threads: 2,
+        wait: Duration::ZERO,
+    };
+    let monitor = Collect::default();
+    restore::restore(repo, host, &options, &monitor).unwrap();
+    monitor.findings.into_inner().unwrap()
+}
+
 #[test]
 fn layers_come_back_as_tars() {
     let (_, repo) = prepared();
@@ -149,21 +175,7 @@ fn layers_are_restored_over_whatever_is_there() {
     let host = LocalHost::new(scratch.path().join("state"));
     let to = scratch.path().join("to");
     let restore_below = |path: &str, existing| {
-        let options = RestoreOptions {
-            snapshot: latest(),
-            all: false,
-            items: vec![at(path)],
-            to_dir: Some(to.clone()),
-            rename: None,
-            existing,
-            retag: false,
-            dry_run: false,
-            threads: 2,
-            wait: Duration::ZERO,
-        };
-        let monitor = Collect::default();
-        restore::restore(&repo, &host, &options, &monitor).unwrap();
-        assert_eq!(monitor.findings.into_inner().unwrap(), []);
+        assert_eq!(restore_to(&repo, &host, &to, path, existing), []);
     };
     let holds = |what: &str| {
         for (path, bytes) in files_of(&tars) {
@@ -270,6 +282,54 @@ fn a_layer_that_is_not_its_diff_id_is_found_by_reading_it() {
     assert!(told.contains("is rebuilt as sha256"), "{told}");
     let refused = dumped(&repo, "layers/0000.tar").unwrap_err().to_string();
     assert!(refused.contains("is rebuilt as sha256"), "{refused}");
+}
+
+/// Podman compares the layers that it takes; in a directory nobody else would.
+#[test]
+fn a_layer_that_is_not_its_diff_id_gets_no_name_in_a_directory() {
+    let (_, repo) = prepared();
+    let mut large = Tar::sample(1);
+    // Of several windows, and with zeros at the end.
+    large.0.push(Part::Payload(noise(3, 30 << 20)));
+    large.0.push(Part::Literal(vec![0; 100_000]));
+    let mut files = vec![(
+        "big-data/manifest".to_owned(),
+        file(0, Content::Inline(Vec::new())),
+    )];
+    let mut session = Session::open(&repo).unwrap();
+    for (number, tar) in [&large, &Tar::sample(2)].into_iter().enumerate() {
+        for (word, diff_id) in [("right", tar.diff_id()), ("wrong", DiffId([7; 32]))] {
+            let (layer, _) = session.store(tar, diff_id).unwrap();
+            files.push((format!("layers/{number}-{word}"), layer_file(layer)));
+        }
+    }
+    let named: Vec<(&str, Node)> = files.iter().map(|(p, n)| (p.as_str(), n.clone())).collect();
+    session.publish(&image(), &named).unwrap();
+    drop(session);
+    let scratch = tempfile::tempdir().unwrap();
+    let host = LocalHost::new(scratch.path().join("state"));
+    let to = scratch.path().join("to");
+    let findings = restore_to(&repo, &host, &to, "", Existing::Refuse);
+    let paths: Vec<&[u8]> = findings
+        .iter()
+        .flat_map(|f| &f.paths)
+        .map(Vec::as_slice)
+        .collect();
+    assert_eq!(paths, [&b"layers/0-wrong"[..], b"layers/1-wrong"]);
+    for finding in &findings {
+        assert_eq!(finding.kind, FindingKind::Damaged);
+        assert!(
+            finding.message.contains("is rebuilt as sha256:"),
+            "{finding:?}"
+        );
+    }
+    let mut names: Vec<_> = std::fs::read_dir(to.join("layers"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["0-right", "1-right"]);
+    assert!(std::fs::read(to.join("layers/0-right")).unwrap() == large.bytes());
 }
 
 #[test]

@@ -1,49 +1,24 @@
 //! Walks a stored tree depth first and turns it into steps for a target.
 
-use std::collections::HashSet;
-use std::ops::Range;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use podkeep_format::id::{ChunkId, LinkGroup};
-use podkeep_format::tree::{Content, Entry, Node, Piece, XattrValue};
+use podkeep_format::tree::{Content, Entry, Node, XattrValue};
 
 use super::applier::Applier;
-use crate::fs::{
-    DirectoryNumber, FileNumber, FilePart, PartBytes, PresentQuery, WriteBatch, WriteStep,
-};
+use super::layer_tar::LayerTar;
+use super::parts::{WaitingPart, file_parts, layer_parts, outside, wanted, with_bytes};
+use crate::fs::{DirectoryNumber, FileNumber, PresentQuery, WriteBatch, WriteStep};
 use crate::host::HostError;
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::{OperationError, OperationResult};
-use crate::repo::reader::{Pieces, Reader, is_fatal};
-use crate::repo::recipes::{PartSource, RecipePart, SliceOf};
+use crate::repo::RepoResult;
+use crate::repo::reader::{Reader, is_fatal};
 use crate::repo::window::{self, WINDOW_BYTES, WINDOW_PIECES};
-use crate::repo::{RepoError, RepoResult};
 
 /// Entries of one window.
 const WINDOW_ENTRIES: usize = 4096;
-
-/// A part of a file's content that is waiting in the window.
-enum WaitingPart {
-    Inline {
-        offset: u64,
-        bytes: Vec<u8>,
-    },
-    Chunk {
-        offset: u64,
-        len: u32,
-        id: ChunkId,
-    },
-    /// Of a layer that is rebuilt: always fetched.
-    Slice {
-        offset: u64,
-        len: u32,
-        of: SliceOf,
-    },
-    Zeros {
-        offset: u64,
-        len: u64,
-    },
-}
 
 struct WaitingFile {
     number: FileNumber,
@@ -80,6 +55,10 @@ pub struct Walk<'r> {
     groups: HashSet<LinkGroup>,
     /// A large file of which a part was damaged in an earlier window.
     dropped: Option<FileNumber>,
+    /// Whether nobody else compares layers with their DiffIDs.
+    checks_layers: bool,
+    /// The layers among the files that are waiting, or of which a part was written.
+    layers: HashMap<FileNumber, LayerTar>,
     /// Paths that the target does not want.
     present: &'r [Vec<u8>],
 }
@@ -113,6 +92,8 @@ impl<'r> Walk<'r> {
             next_file: 0,
             groups: HashSet::new(),
             dropped: None,
+            checks_layers: false,
+            layers: HashMap::new(),
             present: &[],
         }
     }
@@ -120,6 +101,12 @@ impl<'r> Walk<'r> {
     /// Leaves out entries (no directories) at these paths.
     pub fn without(mut self, present: &'r [Vec<u8>]) -> Self {
         self.present = present;
+        self
+    }
+
+    /// A layer that has not its DiffID does not get its name.
+    pub fn checking_layers(mut self, checks_layers: bool) -> Self {
+        self.checks_layers = checks_layers;
         self
     }
 
@@ -242,13 +229,12 @@ impl<'r> Walk<'r> {
             parts,
             last,
         };
-        let holes = match &entry.node {
-            Node::File { holes, .. } => holes.as_slice(),
-            _ => &[],
+        let (size, holes) = match &entry.node {
+            Node::File { size, holes, .. } => (*size, holes.as_slice()),
+            _ => (0, &[][..]),
         };
         let mut parts = Vec::new();
-        let reader = self.reader;
-        for part in file_parts(reader, &entry, content) {
+        for part in self.file_parts(number, size, content) {
             let part = match part {
                 Ok(part) => part,
                 Err(error) if is_fatal(&error) => return Err(error.into()),
@@ -290,6 +276,28 @@ impl<'r> Walk<'r> {
             self.flush()?;
         }
         Ok(())
+    }
+
+    fn file_parts(
+        &mut self,
+        number: FileNumber,
+        size: u64,
+        content: &Content,
+    ) -> Box<dyn Iterator<Item = RepoResult<WaitingPart>> + 'r> {
+        let reader = self.reader;
+        match content {
+            Content::Recipe { id } if self.checks_layers => {
+                match reader.recipe_of_file(*id, size) {
+                    Ok(recipe) => {
+                        let tar = LayerTar::new(recipe.diff_id, size);
+                        self.layers.insert(number, tar);
+                        layer_parts(reader, &recipe)
+                    }
+                    Err(error) => Box::new(std::iter::once(Err(error))),
+                }
+            }
+            content => file_parts(reader, size, content),
+        }
     }
 
     /// Replaces extended attributes that lie in chunks by their bytes.
@@ -346,7 +354,7 @@ impl<'r> Walk<'r> {
             let wanted: Vec<ChunkId> = files
                 .iter()
                 .zip(&present)
-                .flat_map(|(file, present)| wanted(file, present))
+                .flat_map(|(file, present)| wanted(&file.parts, present))
                 .collect();
             let reader = self.reader;
             let window = match &self.pool {
@@ -358,7 +366,25 @@ impl<'r> Walk<'r> {
             let mut inline_bytes = Vec::new();
             let mut done = (0, 0);
             for (file, present) in files.iter().zip(&present) {
-                match parts(file, present, &window.chunks, inline, &mut inline_bytes) {
+                let parts = with_bytes(
+                    &file.parts,
+                    present,
+                    &window.chunks,
+                    inline,
+                    &mut inline_bytes,
+                );
+                let checked = parts.and_then(|parts| {
+                    let Some(mut tar) = self.layers.remove(&file.number) else {
+                        return Ok(parts);
+                    };
+                    tar.push(&parts, &buffers, &inline_bytes);
+                    match file.last {
+                        true => tar.finish()?,
+                        false => drop(self.layers.insert(file.number, tar)),
+                    }
+                    Ok(parts)
+                });
+                match checked {
                     Ok(parts) => {
                         done.0 += u64::from(file.last);
                         done.1 += file.parts.iter().map(WaitingPart::len).sum::<u64>();
@@ -441,213 +467,4 @@ impl<'r> Walk<'r> {
             .collect();
         Ok(self.applier.present(queries).map_err(HostError::from)?)
     }
-}
-
-impl WaitingPart {
-    fn len(&self) -> u64 {
-        match self {
-            Self::Inline { bytes, .. } => bytes.len() as u64,
-            Self::Chunk { len, .. } | Self::Slice { len, .. } => u64::from(*len),
-            Self::Zeros { len, .. } => *len,
-        }
-    }
-}
-
-/// The parts of a content in order.
-fn file_parts<'r>(
-    reader: &'r Reader,
-    entry: &Entry,
-    content: &Content,
-) -> Box<dyn Iterator<Item = RepoResult<WaitingPart>> + 'r> {
-    let size = match entry.node {
-        Node::File { size, .. } => size,
-        _ => 0,
-    };
-    match content {
-        Content::Inline(bytes) if bytes.is_empty() => Box::new(std::iter::empty()),
-        Content::Inline(bytes) => Box::new(std::iter::once(Ok(WaitingPart::Inline {
-            offset: 0,
-            bytes: bytes.clone(),
-        }))),
-        Content::Pieces(_) | Content::List { .. } => {
-            Box::new(piece_parts(reader.pieces(content), size))
-        }
-        Content::Recipe { id } => match reader.recipe_of_file(*id, size) {
-            Ok(recipe) => Box::new(
-                reader
-                    .recipe_parts(&recipe)
-                    .map(|part| Ok(layer_part(part?))),
-            ),
-            Err(error) => Box::new(std::iter::once(Err(error))),
-        },
-    }
-}
-
-/// The pieces of a content that must have `size` bytes: a list can hold more or less than its
-/// entry says, and neither may come to stand under the file's name.
-fn piece_parts(mut pieces: Pieces<'_>, size: u64) -> impl Iterator<Item = RepoResult<WaitingPart>> {
-    let mut offset: u64 = 0;
-    let mut ended = false;
-    let other_size = move || RepoError::Damaged {
-        object: "its content".into(),
-        cause: format!("it has not the {size} bytes that its entry says"),
-    };
-    std::iter::from_fn(move || {
-        if ended {
-            return None;
-        }
-        let start = offset;
-        let part = match pieces.next() {
-            Some(Ok(piece)) => {
-                offset = offset.saturating_add(piece.bytes());
-                match piece {
-                    _ if offset > size => Err(other_size()),
-                    Piece::Chunk { id, len } => Ok(WaitingPart::Chunk {
-                        offset: start,
-                        len,
-                        id,
-                    }),
-                    Piece::Zero { len } => Ok(WaitingPart::Zeros { offset: start, len }),
-                }
-            }
-            Some(Err(error)) => Err(error),
-            None if offset < size => Err(other_size()),
-            None => {
-                ended = true;
-                return None;
-            }
-        };
-        ended = part.is_err();
-        Some(part)
-    })
-}
-
-fn layer_part(part: RecipePart) -> WaitingPart {
-    let RecipePart { offset, len, .. } = part;
-    match part.source {
-        PartSource::Inline(bytes) => WaitingPart::Inline { offset, bytes },
-        PartSource::Zeros => WaitingPart::Zeros { offset, len },
-        PartSource::Chunk(of) => WaitingPart::Slice {
-            offset,
-            // Not longer than a chunk.
-            len: len as u32,
-            of,
-        },
-    }
-}
-
-/// The chunks of a file that the target does not have.
-fn wanted<'f>(
-    file: &'f WaitingFile,
-    present: &'f [bool],
-) -> impl Iterator<Item = ChunkId> + use<'f> {
-    let mut present = present.iter();
-    file.parts.iter().filter_map(move |part| match part {
-        WaitingPart::Chunk { id, .. } => {
-            let is_present = present.next().copied().unwrap_or(false);
-            (!is_present).then_some(*id)
-        }
-        WaitingPart::Slice { of, .. } => Some(of.id),
-        WaitingPart::Inline { .. } | WaitingPart::Zeros { .. } => None,
-    })
-}
-
-/// A file's parts with their bytes, or why one of them cannot be had.
-fn parts(
-    file: &WaitingFile,
-    present: &[bool],
-    chunks: &std::collections::HashMap<ChunkId, window::Fetched>,
-    inline: u32,
-    inline_bytes: &mut Vec<u8>,
-) -> Result<Vec<FilePart>, String> {
-    let mut present = present.iter();
-    let mut parts: Vec<FilePart> = Vec::with_capacity(file.parts.len());
-    for part in &file.parts {
-        let (offset, bytes) = match part {
-            WaitingPart::Inline { offset, bytes } => {
-                let start = inline_bytes.len() as u32;
-                inline_bytes.extend_from_slice(bytes);
-                let range = start..inline_bytes.len() as u32;
-                let buffer = inline;
-                (*offset, PartBytes::Data { buffer, range })
-            }
-            WaitingPart::Zeros { offset, len } => (*offset, PartBytes::Zeros { len: *len }),
-            WaitingPart::Chunk { offset, len, .. } if present.next().copied().unwrap_or(false) => {
-                let len = u64::from(*len);
-                (*offset, PartBytes::Present { len })
-            }
-            WaitingPart::Chunk { offset, len, id } => {
-                let (buffer, range) = fetched(chunks, *id, *len)?;
-                (*offset, PartBytes::Data { buffer, range })
-            }
-            WaitingPart::Slice { offset, len, of } => {
-                let (buffer, chunk) = fetched(chunks, of.id, of.chunk_len)?;
-                // The parts of a recipe lie inside their chunks.
-                let start = chunk.start + of.skip;
-                let range = start..start + len;
-                (*offset, PartBytes::Data { buffer, range })
-            }
-        };
-        if let PartBytes::Data { buffer, range } = &bytes
-            && extends(parts.last_mut(), offset, *buffer, range)
-        {
-            continue;
-        }
-        parts.push(FilePart { offset, bytes });
-    }
-    Ok(parts)
-}
-
-/// Where a chunk of `len` bytes was fetched to.
-fn fetched(
-    chunks: &std::collections::HashMap<ChunkId, window::Fetched>,
-    id: ChunkId,
-    len: u32,
-) -> Result<(u32, Range<u32>), String> {
-    match chunks.get(&id) {
-        Some(Ok((buffer, range))) if range.len() == len as usize => Ok((*buffer, range.clone())),
-        Some(Ok(_)) => Err(format!("chunk {id} has another length")),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err(format!("chunk {id} was not fetched")),
-    }
-}
-
-/// Takes a chunk into the part before it, when it follows in the file and in the buffer.
-fn extends(last: Option<&mut FilePart>, offset: u64, buffer: u32, range: &Range<u32>) -> bool {
-    if let Some(FilePart {
-        offset: start,
-        bytes: PartBytes::Data {
-            buffer: before,
-            range: bytes,
-        },
-    }) = last
-        && *before == buffer
-        && bytes.end == range.start
-        && *start + u64::from(bytes.end - bytes.start) == offset
-    {
-        bytes.end = range.end;
-        return true;
-    }
-    false
-}
-
-/// The parts of a run of zeros that lie outside the file's holes: they were allocated.
-fn outside(holes: &[(u64, u64)], start: u64, len: u64) -> Vec<(u64, u64)> {
-    let end = start + len;
-    let mut at = start;
-    let mut parts = Vec::new();
-    let first = holes.partition_point(|(offset, len)| offset + len <= start);
-    for (hole, hole_len) in &holes[first..] {
-        if *hole >= end {
-            break;
-        }
-        if *hole > at {
-            parts.push((at, hole - at));
-        }
-        at = at.max(hole + hole_len);
-    }
-    if at < end {
-        parts.push((at, end - at));
-    }
-    parts
 }
