@@ -197,16 +197,6 @@ impl Tree {
         }
     }
 
-    fn path_of(&self, mut directory: usize, name: &[u8]) -> Vec<u8> {
-        let mut names = vec![name];
-        while directory != 0 {
-            names.push(&self.directories[directory].name);
-            directory = self.directories[directory].parent;
-        }
-        names.reverse();
-        names.join(&b'/')
-    }
-
     /// Which directories are still in the tree. A directory stands behind its parent, since none
     /// ever moves.
     fn reachable(&self) -> Vec<bool> {
@@ -225,35 +215,26 @@ impl Tree {
         reachable
     }
 
-    /// Counts the names of each inode, and finds the lowest path of those that have several.
-    fn count_names(&mut self, reachable: &[bool]) {
-        let mut names: Vec<(usize, usize)> = Vec::new();
-        for (number, directory) in self.directories.iter().enumerate() {
-            if reachable[number] {
-                for child in directory.children.values() {
-                    if let Child::Inode(inode) = child {
-                        names.push((*inode, number));
-                        self.inodes[*inode].names += 1;
-                    }
-                }
+    /// Counts the names of each inode, and finds the lowest path of those that have several. Returns
+    /// how many times it looked at a name.
+    fn count_names(&mut self, reachable: &[bool]) -> u64 {
+        let mut looks = 0;
+        for (inode, ..) in names(&self.directories, reachable) {
+            looks += 1;
+            self.inodes[inode].names += 1;
+        }
+        for (inode, directory, name) in names(&self.directories, reachable) {
+            looks += 1;
+            let inode = &mut self.inodes[inode];
+            if inode.names > 1 {
+                let path = path_of(&self.directories, directory, name);
+                inode.lowest = Some(match inode.lowest.take() {
+                    Some(lowest) => lowest.min(path),
+                    None => path,
+                });
             }
         }
-        names.retain(|(inode, _)| self.inodes[*inode].names > 1);
-        names.sort_unstable();
-        names.dedup();
-        for (inode, directory) in names {
-            let children = self.directories[directory].children.iter();
-            let same = |child: &Child| matches!(child, Child::Inode(other) if *other == inode);
-            let lowest = children
-                .filter(|(_, child)| same(child))
-                .map(|(name, _)| self.path_of(directory, name))
-                .min();
-            let known = &mut self.inodes[inode].lowest;
-            *known = match (known.take(), lowest) {
-                (Some(known), Some(lowest)) => Some(known.min(lowest)),
-                (known, lowest) => known.or(lowest),
-            };
-        }
+        looks
     }
 
     /// Makes the nodes, from the leaves to the root.
@@ -335,5 +316,68 @@ impl Tree {
             outcome.bytes_allocated += bytes_outside_holes(&entry.node);
         }
         Ok(entry)
+    }
+}
+
+/// All names that are no directory's: the inode, the directory, the name.
+fn names<'t>(
+    directories: &'t [Directory],
+    reachable: &'t [bool],
+) -> impl Iterator<Item = (usize, usize, &'t [u8])> {
+    let numbered = directories.iter().enumerate();
+    let numbered = numbered.filter(|(number, _)| reachable[*number]);
+    numbered.flat_map(|(number, directory)| {
+        let children = directory.children.iter();
+        children.filter_map(move |(name, child)| match child {
+            Child::Inode(inode) => Some((*inode, number, name.as_slice())),
+            Child::Directory(_) => None,
+        })
+    })
+}
+
+fn path_of(directories: &[Directory], mut directory: usize, name: &[u8]) -> Vec<u8> {
+    let mut names = vec![name];
+    while directory != 0 {
+        names.push(&directories[directory].name);
+        directory = directories[directory].parent;
+    }
+    names.reverse();
+    names.join(&b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podkeep_format::tree::Content;
+
+    fn file() -> Entry {
+        Entry {
+            node: Node::File {
+                size: 0,
+                content: Content::Inline(Vec::new()),
+                holes: Vec::new(),
+                unstable: false,
+            },
+            ..unknown_directory()
+        }
+    }
+
+    /// Each name is looked at twice, however many files with hard links share a directory.
+    #[test]
+    fn hard_links_cost_as_many_looks_as_there_are_names() {
+        const FILES: usize = 20_000;
+        let mut tree = Tree::new();
+        for number in 0..FILES {
+            let (first, second) = (format!("b{number}"), format!("a{number}"));
+            let path: &[&[u8]] = &[b"links", first.as_bytes()];
+            tree.put(path, file()).unwrap();
+            tree.link(&[b"links", second.as_bytes()], path).unwrap();
+        }
+        tree.put(&[b"alone"], file()).unwrap();
+        let reachable = tree.reachable();
+        assert_eq!(tree.count_names(&reachable), 2 * (2 * FILES as u64 + 1));
+        let lowest = |inode: usize| tree.inodes[inode].lowest.as_deref();
+        assert_eq!(lowest(17), Some(&b"links/a17"[..]));
+        assert_eq!(lowest(FILES), None);
     }
 }
