@@ -205,6 +205,15 @@ fn a_killed_restore_is_done_again() {
         assert_eq!(lab.ok("images"), ids);
         assert_eq!(lab.ok("ls -A /var/lib/podkeep/images"), "");
     }
+    // One that fails leaves nothing either.
+    lab.ok("wipe
+         mkdir /root/bin
+         printf '#!/bin/bash\n[ $1 != load ] || exit 1\nexec /usr/bin/podman \"$@\"\n' > /root/bin/podman
+         chmod +x /root/bin/podman");
+    let said = lab.exits("PATH=/root/bin:$PATH podkeep restore latest --all", 1);
+    assert!(said.contains("cannot load image"), "{said}");
+    let left = "find /var/lib/podkeep -mindepth 1 -not -path '*/locks*' -not -name images -not -name host-id";
+    assert_eq!(lab.ok(left), "");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! identity back. Until that last step it has no name, so that nobody takes it for the image that
 //! it is to become; a restore that is cut off before is recognised by its mark, and done again.
 
+mod mark;
 mod recipe;
 pub(super) mod scan;
 mod stored;
@@ -34,6 +35,7 @@ use crate::podman::{
     StoredLayer, big_data_entry, inspect_image, layer_file, load_image,
 };
 
+use self::mark::Mark;
 use self::scan::ImageSpec;
 use self::stored::StoredLayers;
 
@@ -249,12 +251,13 @@ impl Images {
             let path = folder.as_os_str().as_bytes();
             FsError::new("make", path, FsErrorKind::Other, error)
         })?;
-        let before = match own_image(&known.listing, &wanted.id) {
-            Some(_) if !self.is_marked(&wanted.id) => Before::Present,
-            Some(_) => Before::Loaded,
-            None => {
-                self.mark(&wanted.id)?;
-                Before::Loaded
+        let is_there = own_image(&known.listing, &wanted.id).is_some();
+        let (before, mark) = match is_there && !self.is_marked(&wanted.id) {
+            true => (Before::Present, None),
+            false => {
+                let path = self.staged.mark_of(&wanted.id);
+                let mark = Mark::make(path, &wanted.id, places)?;
+                (Before::Loaded, Some(mark))
             }
         };
         let tree = write::open(WriteSpec {
@@ -277,10 +280,11 @@ impl Images {
             tree,
             shape: Shape::of(&wanted),
             images: self.staged.clone(),
-            is_there: own_image(&known.listing, &wanted.id).is_some(),
+            is_there,
             definition: wanted,
             records: ImageRecords::new(store.join(images)),
             before,
+            mark,
             retag: request.retag,
             _lock: lock,
         }))
@@ -296,15 +300,6 @@ impl Images {
 
     fn is_marked(&self, id: &str) -> bool {
         self.staged.mark_of(id).exists()
-    }
-
-    fn mark(&self, id: &str) -> Result<(), HostError> {
-        let path = self.staged.mark_of(id);
-        let made = std::fs::write(&path, b"").and_then(|()| std::fs::File::open(&path)?.sync_all());
-        made.map_err(|error| {
-            let path = path.as_os_str().as_bytes();
-            FsError::new("write", path, FsErrorKind::Other, error).into()
-        })
     }
 }
 
@@ -549,6 +544,7 @@ struct ImageWriter {
     definition: ImageDefinition,
     records: ImageRecords,
     before: Before,
+    mark: Option<Mark>,
     retag: bool,
     _lock: ItemLock,
 }
@@ -584,6 +580,7 @@ impl TreeWriter for ImageWriter {
             definition,
             records,
             before,
+            mark,
             retag,
             ..
         } = *self;
@@ -591,8 +588,7 @@ impl TreeWriter for ImageWriter {
             let object = item.to_string();
             FsError::new("restore", object.as_bytes(), FsErrorKind::Other, cause)
         };
-        // Whatever becomes of it, no tree stays. Only its mark may, which an image that has a name
-        // does not heed.
+        // Whatever becomes of it, no tree stays.
         let tidy = TidyUp {
             images: &images,
             id: &definition.id,
@@ -615,8 +611,9 @@ impl TreeWriter for ImageWriter {
         findings.extend(told(&item, &adoption));
         let proof = prove(&podman, &definition, &adoption).map_err(|cause| failed(&cause))?;
         findings.push(finding(&item, FindingKind::Proof, proof));
-        // It is what it was, so that nobody need take it for makeshift.
-        let _ = std::fs::remove_file(images.mark_of(&definition.id));
+        if let Some(mark) = mark {
+            mark.done();
+        }
         drop(tidy);
         Ok((outcome, findings))
     }
