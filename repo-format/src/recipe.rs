@@ -6,7 +6,7 @@
 //! stream, the runs, says how the two alternate.
 
 use crate::codec::{DecodeError, Decoder, Defect, Encoder};
-use crate::id::DiffId;
+use crate::id::{ChunkId, DiffId};
 use crate::tree::content::{INLINE, LIST, PIECES, decode_content, encode_content};
 use crate::tree::{Content, INLINE_BYTES_MAX};
 
@@ -42,6 +42,16 @@ impl Stream {
             other => input.fail(Defect::Tag("stream", u64::from(other))),
         }
     }
+}
+
+/// A layer that a repository holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownLayer {
+    pub diff_id: DiffId,
+    /// A chunk of kind `Recipe`.
+    pub recipe: ChunkId,
+    /// Bytes of the layer's tar.
+    pub size: u64,
 }
 
 /// The body of a recipe (a chunk of kind `Recipe`).

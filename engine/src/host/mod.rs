@@ -17,8 +17,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use podkeep_format::id::{ChunkId, DiffId, SnapshotId};
+use podkeep_format::id::{DiffId, SnapshotId};
 use podkeep_format::item::{Item, ItemKind};
+pub use podkeep_format::recipe::KnownLayer;
 use serde::{Deserialize, Serialize};
 
 pub use self::facts::{
@@ -121,16 +122,6 @@ impl ImageFacts {
         aliases.dedup();
         aliases
     }
-}
-
-/// A layer that the repository holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KnownLayer {
-    pub diff_id: DiffId,
-    /// The chunk of its recipe.
-    pub recipe: ChunkId,
-    /// Bytes of its tar.
-    pub size: u64,
 }
 
 /// What to read, and how.

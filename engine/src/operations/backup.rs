@@ -28,7 +28,7 @@ use super::{
     BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
 };
 use crate::fs::{FoundChunk, FsErrorKind, ScanOutcome, ScannedLayer};
-use crate::host::{self, HostError, ImageFacts, Inventory, ScanRequest, Source, select};
+use crate::host::{HostError, ImageFacts, Inventory, ScanRequest, Source, select};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::index::Index;
 use crate::repo::layers::{KnownLayer, LayerRecords};
@@ -426,22 +426,12 @@ impl Run<'_> {
     }
 
     /// Layers of an image that need not be read.
-    fn known_layers(
-        &self,
-        session: &mut Session,
-        item: &Item,
-    ) -> OperationResult<Vec<host::KnownLayer>> {
+    fn known_layers(&self, session: &mut Session, item: &Item) -> OperationResult<Vec<KnownLayer>> {
         let mut known = Vec::new();
         let image = self.images.get(item);
         for diff_id in image.map_or(&[][..], |image| &image.layers[..]) {
             let Session { layers, writer, .. } = session;
-            if let Some(layer) = layers.find(self.repo, writer, *diff_id, self.monitor)? {
-                known.push(host::KnownLayer {
-                    diff_id: layer.diff_id,
-                    recipe: layer.recipe,
-                    size: layer.size,
-                });
-            }
+            known.extend(layers.find(self.repo, writer, *diff_id, self.monitor)?);
         }
         Ok(known)
     }

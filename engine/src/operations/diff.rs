@@ -12,15 +12,16 @@ use std::sync::Arc;
 
 use podkeep_format::id::{ChunkId, ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
-use podkeep_format::tree::{Content, Entry, Node, TreeNode};
+use podkeep_format::recipe::KnownLayer;
+use podkeep_format::tree::{Entry, Node, TreeNode};
 
 use super::pump::{Sink, pump};
+use super::stored_image::each_layer;
 use super::walk::{self, Place};
 use super::{Change, DiffRow, OperationError, OperationResult, SnapSpec, reading, select};
 use crate::fs::{FoundChunk, FsErrorKind};
-use crate::host::{HostError, KnownLayer, ScanRequest, Source, select as host_select};
+use crate::host::{HostError, ScanRequest, Source, select as host_select};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
-use crate::podman::{LAYERS_FOLDER, layer_of_file};
 use crate::repo::reader::{DirectoryEntries, Reader, TreeNodes, root_entry};
 use crate::repo::{RepoError, RepoResult, Repository, StoredSnapshot};
 
@@ -153,27 +154,8 @@ fn scan<'r>(
 /// The layers that a snapshot has of an image: equal DiffIDs are equal layers, so that they are
 /// not read to be compared. What cannot be read of the tree shows when it is walked.
 fn stored_layers(reader: &Reader, root: Option<TreeId>) -> Vec<KnownLayer> {
-    let folder = root.and_then(|root| reader.lookup(root, LAYERS_FOLDER.as_bytes()).ok()?);
-    let Some(Node::Directory { tree }) = folder.map(|folder| folder.node) else {
-        return Vec::new();
-    };
-    let layers = reader.directory(tree).filter_map(|entry| {
-        let Entry { name, node, .. } = entry.ok()?;
-        let Node::File {
-            size,
-            content: Content::Recipe { id },
-            ..
-        } = node
-        else {
-            return None;
-        };
-        Some(KnownLayer {
-            diff_id: layer_of_file(&name)?,
-            recipe: id,
-            size,
-        })
-    });
-    layers.collect()
+    let layers = root.into_iter().flat_map(|root| each_layer(reader, root));
+    layers.filter_map(Result::ok).collect()
 }
 
 /// Scans an item and keeps the tree nodes that are not stored.

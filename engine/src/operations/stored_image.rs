@@ -1,9 +1,9 @@
 //! The parts of an image that a snapshot holds.
 
-use podkeep_format::id::{ChunkId, DiffId, TreeId};
+use podkeep_format::id::TreeId;
 use podkeep_format::item::{Escaped, Item, ItemKind};
-use podkeep_format::recipe::Recipe;
-use podkeep_format::tree::{Content, Node};
+use podkeep_format::recipe::{KnownLayer, Recipe};
+use podkeep_format::tree::{Content, Entry, Node};
 
 use super::image_files::{ImageFiles, Inode, Place};
 use super::near::near_names;
@@ -19,58 +19,59 @@ use crate::repo::{RepoError, RepoResult, StoredSnapshot};
 /// A file's content is handed out in parts of at most this many bytes.
 const PART_BYTES: usize = 256 << 10;
 
-/// A layer, by its recipe.
-#[derive(Clone, Debug)]
-pub struct StoredLayer {
-    pub diff_id: DiffId,
-    /// Bytes of its tar.
-    pub size: u64,
-    recipe: ChunkId,
-}
-
-impl StoredLayer {
-    pub fn recipe(&self, reader: &Reader) -> RepoResult<Recipe> {
-        let recipe = reader.recipe_of_file(self.recipe, self.size)?;
-        match recipe.diff_id == self.diff_id {
-            true => Ok(recipe),
-            false => Err(wrong(
-                "a layer's tar is of another layer than its name says",
-            )),
-        }
+/// The recipe of a layer, which has to be of that layer.
+pub fn recipe_of(reader: &Reader, layer: &KnownLayer) -> RepoResult<Recipe> {
+    let recipe = reader.recipe_of_file(layer.recipe, layer.size)?;
+    match recipe.diff_id == layer.diff_id {
+        true => Ok(recipe),
+        false => Err(wrong(
+            "a layer's tar is of another layer than its name says",
+        )),
     }
 }
 
-/// The layers of the image whose tree is `root`, bottom first; none of a manifest list.
-pub fn layers(reader: &Reader, root: TreeId) -> OperationResult<Vec<StoredLayer>> {
-    let Some(folder) = reader.lookup(root, LAYERS_FOLDER.as_bytes())? else {
-        return Ok(Vec::new());
+/// The layers of the image whose tree is `root`, bottom first, each or why it cannot be had; none
+/// of a manifest list.
+pub fn each_layer(
+    reader: &Reader,
+    root: TreeId,
+) -> Box<dyn Iterator<Item = RepoResult<KnownLayer>> + '_> {
+    let failed = |error| Box::new(std::iter::once(Err(error)));
+    let tree = match reader.lookup(root, LAYERS_FOLDER.as_bytes()) {
+        Ok(None) => return Box::new(std::iter::empty()),
+        Ok(Some(entry)) => match entry.node {
+            Node::Directory { tree } => tree,
+            _ => return failed(wrong("its layers are no directory")),
+        },
+        Err(error) => return failed(error),
     };
-    let Node::Directory { tree } = folder.node else {
-        return Err(wrong("its layers are no directory").into());
+    // Names sort as the layers lie.
+    let entries = reader.directory(tree).take(LAYERS_MAX + 1).enumerate();
+    Box::new(entries.map(|(number, entry)| match number {
+        LAYERS_MAX => Err(wrong(format!("it has over {LAYERS_MAX} layers"))),
+        _ => layer_of(&entry?),
+    }))
+}
+
+fn layer_of(entry: &Entry) -> RepoResult<KnownLayer> {
+    let (Some(diff_id), Node::File { size, content, .. }) =
+        (layer_of_file(&entry.name), &entry.node)
+    else {
+        let name = Escaped(&entry.name);
+        return Err(wrong(format!("{name} is no layer")));
     };
-    let mut layers = Vec::new();
-    for entry in reader.directory(tree) {
-        let entry = entry?;
-        // Names sort as the layers lie.
-        let (Some(diff_id), Node::File { size, content, .. }) =
-            (layer_of_file(&entry.name), &entry.node)
-        else {
-            let name = Escaped(&entry.name);
-            return Err(wrong(format!("{name} is no layer")).into());
-        };
-        let Content::Recipe { id } = content else {
-            return Err(wrong("a layer has no recipe").into());
-        };
-        if layers.len() == LAYERS_MAX {
-            return Err(wrong(format!("it has over {LAYERS_MAX} layers")).into());
-        }
-        layers.push(StoredLayer {
-            diff_id,
-            size: *size,
-            recipe: *id,
-        });
-    }
-    Ok(layers)
+    let Content::Recipe { id } = content else {
+        return Err(wrong("a layer has no recipe"));
+    };
+    Ok(KnownLayer {
+        diff_id,
+        size: *size,
+        recipe: *id,
+    })
+}
+
+fn layers(reader: &Reader, root: TreeId) -> OperationResult<Vec<KnownLayer>> {
+    Ok(each_layer(reader, root).collect::<RepoResult<_>>()?)
 }
 
 /// Whether a snapshot is of a manifest list, which has no layers and so no files.
@@ -82,7 +83,7 @@ pub fn is_list(reader: &Reader, stored: &StoredSnapshot) -> OperationResult<bool
 }
 
 /// The layers of a snapshot of an image, of which there is at least one.
-pub fn layers_of(reader: &Reader, stored: &StoredSnapshot) -> OperationResult<Vec<StoredLayer>> {
+pub fn layers_of(reader: &Reader, stored: &StoredSnapshot) -> OperationResult<Vec<KnownLayer>> {
     let item = &stored.header.item;
     let refused = |message: String| OperationError::Refused {
         message,
@@ -146,7 +147,7 @@ pub fn file_at<'f>(
 pub fn files(
     reader: &Reader,
     item: &Item,
-    layers: &[StoredLayer],
+    layers: &[KnownLayer],
     monitor: &dyn Monitor,
 ) -> OperationResult<ImageFiles> {
     let mut files = ImageFiles::default();
@@ -160,7 +161,7 @@ pub fn files(
                 "its layers can be had as they are: `podkeep ls --stored`, `podkeep dump --stored`"
                     .into(),
         };
-        let recipe = layer.recipe(reader)?;
+        let recipe = recipe_of(reader, layer)?;
         let mut tar = MemberReader::new(Source(reader.recipe_bytes(&recipe)));
         loop {
             if monitor.interrupted() {
@@ -186,11 +187,11 @@ pub fn files(
 /// Hands out the content of a file of an image in parts. Each chunk of it is checked.
 pub fn content(
     reader: &Reader,
-    layers: &[StoredLayer],
+    layers: &[KnownLayer],
     place: Place,
     each: &mut dyn FnMut(&[u8]) -> OperationResult<()>,
 ) -> OperationResult<()> {
-    let recipe = layers[place.layer].recipe(reader)?;
+    let recipe = recipe_of(reader, &layers[place.layer])?;
     let mut tar = reader.recipe_bytes(&recipe);
     tar.skip(place.offset)?;
     let mut buffer = vec![0; PART_BYTES];

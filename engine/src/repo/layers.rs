@@ -11,6 +11,7 @@ use podkeep_format::frame::{ObjectKind, Statement};
 use podkeep_format::id::{ChunkId, DiffId, LayerKey, LayerRecordId, LeaseId};
 use podkeep_format::layer::{LAYER_CHUNKS_MAX, LayerRecord, layer_record_id};
 use podkeep_format::names;
+pub use podkeep_format::recipe::KnownLayer;
 
 use super::reader::is_fatal;
 use super::writer::Writer;
@@ -20,16 +21,6 @@ use crate::store::StoreErrorKind;
 
 /// Records that are read for one layer: somebody may have put many that do not count.
 const RECORDS_READ_MAX: usize = 16;
-
-/// A layer that need not be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KnownLayer {
-    pub diff_id: DiffId,
-    /// A chunk of kind `Recipe`.
-    pub recipe: ChunkId,
-    /// Bytes of the layer's tar.
-    pub size: u64,
-}
 
 /// The layer records of a repository, as one lease sees them.
 #[derive(Default)]

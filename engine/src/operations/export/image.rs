@@ -5,12 +5,13 @@
 //! has: the image gets one of its own, and they lie beside it, for whoever wants to compare.
 
 use podkeep_format::id::{ChunkKind, DiffId, TreeId};
+use podkeep_format::recipe::KnownLayer;
 use podkeep_format::tree::Node;
 use serde_json::{Map, Value};
 
 use super::Export;
 use super::sink::{Sink, put};
-use crate::operations::stored_image::{StoredLayer, layers_of};
+use crate::operations::stored_image::{layers_of, recipe_of};
 use crate::operations::{OperationError, OperationResult, contents};
 use crate::podman::{
     BIG_DATA_BYTES_MAX, BIG_DATA_FOLDER, ImageDefinition, big_data_entry, config_key, layout,
@@ -26,7 +27,7 @@ const MANIFESTS_ANNOTATION: &str = "io.podkeep.original-manifests";
 struct Parts {
     definition: ImageDefinition,
     config: Vec<u8>,
-    layers: Vec<StoredLayer>,
+    layers: Vec<KnownLayer>,
     root: TreeId,
 }
 
@@ -175,7 +176,7 @@ impl Parts {
                 continue;
             }
             written.push(layer.diff_id);
-            let recipe = layer.recipe(export.reader)?;
+            let recipe = recipe_of(export.reader, layer)?;
             sink.begin(&path(&layer.diff_id), layer.size)?;
             let mut each = |bytes: &[u8]| match export.monitor.interrupted() {
                 true => Err(OperationError::Interrupted),

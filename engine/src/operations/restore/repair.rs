@@ -4,19 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use podkeep_format::id::{ChunkId, DiffId};
+use podkeep_format::id::DiffId;
 use podkeep_format::item::{Item, ItemKind};
-use podkeep_format::tree::{Content, Node};
+use podkeep_format::recipe::KnownLayer;
 
 use super::super::doctor::{Step, examine, finding, threads};
 use super::super::patience::patiently;
 use super::super::select::{self, Chosen};
+use super::super::stored_image::{each_layer, recipe_of};
 use super::super::{
     OperationError, OperationResult, RepairLayersOptions, RepairLayersReport, reading,
 };
 use crate::host::{ExamineRequest, LayerName, LayerRepaired, Remedy, StoreCare, StoreFault};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
-use crate::podman::{LAYERS_FOLDER, layer_of_file};
 use crate::repo::Repository;
 use crate::repo::reader::{Reader, is_fatal};
 
@@ -72,14 +72,14 @@ pub fn repair_layers(
     report.damaged += damaged.len() as u64;
     monitor.progress(Progress::Phase("repairing layers"));
     for layer in damaged {
-        let Some(recipe) = layer.diff_id.and_then(|diff_id| stored.get(&diff_id)) else {
+        let Some(held) = layer.diff_id.and_then(|id| stored.get(&id)) else {
             continue;
         };
         if options.dry_run {
             report.actions.push(format!("repair layer {}", layer.id));
             continue;
         }
-        match repair(&reader, host, &layer, *recipe, options.wait, monitor) {
+        match repair(&reader, host, &layer, held, options.wait, monitor) {
             Ok(repaired) => told(&layer, repaired, &mut report, monitor),
             Err(error) => lost(&layer, error, monitor)?,
         }
@@ -95,15 +95,12 @@ fn is_of_others(fault: &StoreFault, chosen: &Chosen) -> bool {
     !has_record && !fault.images.iter().any(is_chosen)
 }
 
-/// The recipe of a layer, and the bytes of its tar.
-type StoredLayer = (ChunkId, u64);
-
 /// The layers that the snapshots of images hold.
 fn stored_layers(
     reader: &Reader,
     chosen: &Chosen,
     monitor: &dyn Monitor,
-) -> OperationResult<BTreeMap<DiffId, StoredLayer>> {
+) -> OperationResult<BTreeMap<DiffId, KnownLayer>> {
     let mut stored = BTreeMap::new();
     for (snapshot, _) in chosen {
         let item = &snapshot.header.item;
@@ -111,41 +108,17 @@ fn stored_layers(
         let (ItemKind::Image, Some(root)) = (item.kind, root) else {
             continue;
         };
-        let unreadable = |error: crate::repo::RepoError| match is_fatal(&error) {
-            true => Err(OperationError::from(error)),
-            false => {
-                monitor.finding(Finding {
+        for layer in each_layer(reader, root) {
+            match layer {
+                Ok(layer) => drop(stored.insert(layer.diff_id, layer)),
+                Err(error) if is_fatal(&error) => return Err(error.into()),
+                Err(error) => monitor.finding(Finding {
                     object: item.to_string(),
                     kind: FindingKind::Damaged,
                     snapshots: vec![snapshot.header.run.to_hex()],
                     paths: Vec::new(),
                     message: format!("a list of its layers cannot be read: {error}"),
-                });
-                Ok(())
-            }
-        };
-        let tree = match reader.lookup(root, LAYERS_FOLDER.as_bytes()) {
-            Ok(Some(entry)) => match entry.node {
-                Node::Directory { tree } => tree,
-                _ => continue,
-            },
-            Ok(None) => continue,
-            Err(error) => {
-                unreadable(error)?;
-                continue;
-            }
-        };
-        for entry in reader.directory(tree) {
-            match entry {
-                Ok(entry) => {
-                    if let Node::File { size, content, .. } = &entry.node
-                        && let Content::Recipe { id } = content
-                        && let Some(diff_id) = layer_of_file(&entry.name)
-                    {
-                        stored.insert(diff_id, (*id, *size));
-                    }
-                }
-                Err(error) => unreadable(error)?,
+                }),
             }
         }
     }
@@ -156,12 +129,12 @@ fn repair(
     reader: &Reader,
     host: &dyn StoreCare,
     layer: &LayerName,
-    (recipe, size): StoredLayer,
+    stored: &KnownLayer,
     wait: Duration,
     monitor: &dyn Monitor,
 ) -> OperationResult<LayerRepaired> {
     let mut repair = patiently(wait, monitor, || host.repair(layer))?;
-    let recipe = reader.recipe_of_file(recipe, size)?;
+    let recipe = recipe_of(reader, stored)?;
     reader.rebuild(&recipe, &mut |bytes| {
         if monitor.interrupted() {
             return Err(OperationError::Interrupted);
