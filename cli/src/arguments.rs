@@ -240,6 +240,21 @@ pub struct Backup {
     #[arg(long)]
     pub cross_mounts: bool,
 
+    /// Save only what is selected, not what a container or pod needs
+    ///
+    /// Without it a container brings its image, volumes, networks, secrets, pod, unit, and the
+    /// containers that it needs.
+    #[arg(long)]
+    pub only: bool,
+
+    /// Save files and directories of the host that containers mount, too
+    #[arg(long)]
+    pub include_binds: bool,
+
+    /// Save the files that containers log into, too
+    #[arg(long)]
+    pub include_logs: bool,
+
     #[command(flatten)]
     pub saving: Saving,
 }
@@ -271,7 +286,7 @@ pub struct Ls {
     /// Which snapshot
     #[arg(value_name = "SNAP")]
     pub snapshot: OsString,
-    /// Which item, or path in it; else all of them
+    /// Which item, or path in it; else the items of the snapshot
     #[arg(value_name = "ITEM[:/PATH]")]
     pub item: Option<OsString>,
 
@@ -286,6 +301,9 @@ pub struct Dump {
     #[arg(value_name = "SNAP")]
     pub snapshot: OsString,
     /// Which file
+    ///
+    /// A container, pod, network, secret, unit or configuration without a path is its definition, as
+    /// JSON; `secret:NAME:/data` is a secret's bytes.
     #[arg(value_name = "ITEM:/PATH")]
     pub item: OsString,
 

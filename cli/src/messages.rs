@@ -2,11 +2,12 @@
 
 use podkeep_engine::monitor::Finding;
 use podkeep_engine::operations::{
-    BackupItem, Change, DiffRow, ImageEntry, ListedEntry, SnapshotRow,
+    BackupItem, Change, DiffRow, FieldChange, ImageEntry, ListedEntry, ManifestRow, SnapshotRow,
 };
 use podkeep_format::item::{Escaped, Item};
 use podkeep_format::tree::Entry;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::shown::{Shown, ShownNode};
 use crate::units;
@@ -24,8 +25,11 @@ pub enum Message {
     },
     Snapshot(SnapshotLine),
     Item(ItemLine),
+    Manifest(ManifestLine),
+    Definition(DefinitionLine),
     Entry(EntryLine),
     Difference(DifferenceLine),
+    FieldDifference(FieldDifferenceLine),
     Key(KeyLine),
     Action {
         message: String,
@@ -85,6 +89,30 @@ pub struct ItemLine {
     pub bytes_read: u64,
     pub bytes_logical: u64,
     pub failure: Option<String>,
+}
+
+#[derive(Serialize, Debug)]
+pub struct ManifestLine {
+    pub item: String,
+    pub snapshot: String,
+    pub complete: bool,
+    pub files: u64,
+    pub bytes_logical: u64,
+    pub bytes_definition: u64,
+}
+
+#[derive(Serialize, Debug)]
+pub struct DefinitionLine {
+    pub item: String,
+    pub definition: Value,
+}
+
+#[derive(Serialize, Debug)]
+pub struct FieldDifferenceLine {
+    pub item: String,
+    pub field: String,
+    pub before: Option<Value>,
+    pub after: Option<Value>,
 }
 
 #[derive(Serialize, Debug)]
@@ -200,6 +228,7 @@ pub enum Summary {
         removed: u64,
         modified: u64,
         attributes: u64,
+        definitions: u64,
         findings: u64,
     },
     Stats {
@@ -319,6 +348,30 @@ impl From<&BackupItem> for ItemLine {
     }
 }
 
+impl From<&ManifestRow> for ManifestLine {
+    fn from(row: &ManifestRow) -> Self {
+        Self {
+            item: row.item.to_string(),
+            snapshot: row.snapshot.to_hex(),
+            complete: row.complete,
+            files: row.files,
+            bytes_logical: row.bytes_logical,
+            bytes_definition: row.bytes_definition,
+        }
+    }
+}
+
+impl FieldDifferenceLine {
+    pub fn new(item: &Item, change: &FieldChange) -> Self {
+        Self {
+            item: item.to_string(),
+            field: change.field.clone(),
+            before: change.before.clone(),
+            after: change.after.clone(),
+        }
+    }
+}
+
 impl From<&ListedEntry> for EntryLine {
     fn from(listed: &ListedEntry) -> Self {
         Self {
@@ -351,6 +404,7 @@ impl From<&DiffRow> for DifferenceLine {
                 Change::Removed => "removed",
                 Change::Modified => "modified",
                 Change::Attributes => "attributes",
+                Change::Definition => "definition",
             },
             before: row.before.as_ref().map(Attributes::from),
             after: row.after.as_ref().map(Attributes::from),

@@ -274,6 +274,9 @@ fn item_text(progress: &Progress<'_>, stores: bool) -> String {
     let (name, count) = match kind {
         // What people know an image by is neither the whole of its ID nor its number of files.
         "image" => (units::image_name(name), String::new()),
+        "volume" | "path" => (name.to_owned(), units::counted(*files, "file", "files")),
+        // What makes it up is its definition.
+        _ if *files == 0 => (name.to_owned(), String::new()),
         _ => (name.to_owned(), units::counted(*files, "file", "files")),
     };
     let mut text = format!(
@@ -282,7 +285,7 @@ fn item_text(progress: &Progress<'_>, stores: bool) -> String {
     );
     match (*bytes, *bytes_new) {
         _ if !stores => {}
-        (0, 0) if *files == 0 => text.push_str("  empty"),
+        (0, 0) if *files == 0 && matches!(kind, "volume" | "path") => text.push_str("  empty"),
         (_, 0) => text.push_str("  unchanged"),
         (_, new) => text.push_str(&format!("  {:>8} new", units::size(new))),
     }

@@ -160,7 +160,7 @@ fn a_change_is_seen_found_and_undone() {
 fn f_01_f_02_f_04_each_listed_name_restores_exactly_that_file() {
     let desk = Desk::with_odd_names();
     desk.ok(&["backup", &desk.item("data")]);
-    let listed = desk.ok(&["ls", "latest", "-q"]);
+    let listed = desk.ok(&["ls", "latest", &desk.item("data"), "-q"]);
     let names: Vec<&str> = listed
         .lines()
         .filter(|line| line.starts_with('-'))
@@ -190,7 +190,11 @@ fn f_01_f_02_f_04_each_listed_name_restores_exactly_that_file() {
 fn f_01_json_says_which_bytes_a_name_has() {
     let desk = Desk::with_odd_names();
     desk.ok(&["backup", &desk.item("data")]);
-    let entries = desk.json(&["ls", "latest"], 0);
+    let manifest = desk.json(&["ls", "latest"], 0);
+    assert_eq!(manifest[1]["type"], "manifest");
+    assert_eq!(manifest[1]["item"], desk.item("data"));
+    assert_eq!(manifest[1]["files"], ODD_NAMES.len());
+    let entries = desk.json(&["ls", "latest", &desk.item("data")], 0);
     let of = |path: &str| entries.iter().find(|line| line["path"] == path);
     assert_eq!(
         of("/caf\\xe9").expect("it is listed")["path_b64"],

@@ -10,7 +10,14 @@ use crate::samples::{bodies, objects};
 /// Mutations of each seed.
 const MUTATIONS: u32 = 400;
 /// Targets for decoders of the engine, whose tests read their corpus.
-const READ_BY_THE_ENGINE: [&str; 4] = ["images-json", "layers-json", "tar", "tar-split"];
+const READ_BY_THE_ENGINE: [&str; 6] = [
+    "bolt-state",
+    "definition",
+    "images-json",
+    "layers-json",
+    "tar",
+    "tar-split",
+];
 
 /// A small generator; what matters is that it never changes.
 struct Dice(u64);

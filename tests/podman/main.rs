@@ -5,6 +5,7 @@
 mod lab;
 
 mod care;
+mod definitions;
 mod export;
 mod hosts;
 mod images;

@@ -2,11 +2,13 @@ use std::ops::ControlFlow;
 
 use podkeep_engine::operations::Change;
 use podkeep_engine::operations::diff::{self, After};
+use podkeep_format::item::Escaped;
+use serde_json::Value;
 
 use crate::arguments::Diff;
 use crate::context::{Context, Done, exit_after};
 use crate::failure::Failure;
-use crate::messages::{DifferenceLine, Message, Summary};
+use crate::messages::{DifferenceLine, FieldDifferenceLine, Message, Summary};
 use crate::selectors;
 use crate::units;
 
@@ -27,8 +29,8 @@ pub fn run(context: &Context<'_>, arguments: &Diff) -> Result<Done, Failure> {
         (None, Some(host)) => After::Live(host),
         (None, None) => return Err(Failure::defect()),
     };
-    // Added, removed, modified, attributes.
-    let mut counts = [0u64; 4];
+    // Added, removed, modified, attributes, fields of definitions.
+    let mut counts = [0u64; 5];
     let compared = diff::diff(
         &repository,
         &before,
@@ -39,12 +41,23 @@ pub fn run(context: &Context<'_>, arguments: &Diff) -> Result<Done, Failure> {
                 Change::Removed => (1, '-'),
                 Change::Modified => (2, 'M'),
                 Change::Attributes => (3, 'U'),
+                Change::Definition => (4, 'D'),
             };
             counts[index] += 1;
-            context.output.row(
-                || Message::Difference(DifferenceLine::from(&row)),
-                || format!("{sign} {}", row.item.at(&row.path)),
-            );
+            match &row.field {
+                Some(field) => context.output.row(
+                    || Message::FieldDifference(FieldDifferenceLine::new(&row.item, field)),
+                    || {
+                        let [before, after] = [&field.before, &field.after].map(value);
+                        let name = Escaped(field.field.as_bytes());
+                        format!("{sign} {} {name}  {before} -> {after}", row.item)
+                    },
+                ),
+                None => context.output.row(
+                    || Message::Difference(DifferenceLine::from(&row)),
+                    || format!("{sign} {}", row.item.at(&row.path)),
+                ),
+            }
             if context.output.closed() {
                 return ControlFlow::Break(());
             }
@@ -54,17 +67,21 @@ pub fn run(context: &Context<'_>, arguments: &Diff) -> Result<Done, Failure> {
     );
     reporter.end();
     compared.map_err(|error| context.failure(error))?;
-    let [added, removed, modified, attributes] = counts;
+    let [added, removed, modified, attributes, definitions] = counts;
     Ok(Done {
         exit: exit_after(reporter.warnings()),
         text: vec![
             String::new(),
             format!(
-                "{} added, {} removed, {} with another content, {} with other attributes",
+                "{} added, {} removed, {} with another content, {} with other attributes{}",
                 units::count(added),
                 units::count(removed),
                 units::count(modified),
-                units::count(attributes)
+                units::count(attributes),
+                match definitions {
+                    0 => String::new(),
+                    n => format!("; {} of definitions", units::counted(n, "field", "fields")),
+                }
             ),
         ],
         summary: Summary::Differences {
@@ -72,7 +89,24 @@ pub fn run(context: &Context<'_>, arguments: &Diff) -> Result<Done, Failure> {
             removed,
             modified,
             attributes,
+            definitions,
             findings: reporter.warnings(),
         },
     })
+}
+
+/// Characters of a value that a line shows.
+const VALUE_CHARS_MAX: usize = 60;
+
+/// A value of a definition for people: `-` where there is none, the beginning of a long one.
+fn value(value: &Option<Value>) -> String {
+    let Some(value) = value else {
+        return "-".to_owned();
+    };
+    // JSON escapes control characters itself.
+    let text = value.to_string();
+    match text.char_indices().nth(VALUE_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
 }

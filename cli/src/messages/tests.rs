@@ -1,7 +1,7 @@
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-use podkeep_format::id::RunId;
+use podkeep_format::id::{RunId, SnapshotId};
 use podkeep_format::item::ItemKind;
 use podkeep_format::tree::{Node, Time};
 
@@ -101,6 +101,23 @@ fn samples() -> Vec<(&'static str, serde_json::Value)> {
         change: Change::Added,
         before: None,
         after: Some(entry),
+        field: None,
+    });
+    let field = FieldDifferenceLine::new(
+        &item(),
+        &FieldChange {
+            field: "/name".to_owned(),
+            before: None,
+            after: None,
+        },
+    );
+    let manifest = ManifestLine::from(&ManifestRow {
+        item: item(),
+        snapshot: SnapshotId([1; 32]),
+        complete: true,
+        files: 0,
+        bytes_logical: 0,
+        bytes_definition: 0,
     });
     let row = SnapshotRow {
         run: RunId([1; 16]),
@@ -144,8 +161,17 @@ fn samples() -> Vec<(&'static str, serde_json::Value)> {
         ),
         ("snapshot", Message::Snapshot(SnapshotLine::from(&row))),
         ("item", Message::Item(ItemLine::from(&backup))),
+        ("manifest", Message::Manifest(manifest)),
+        (
+            "definition",
+            Message::Definition(DefinitionLine {
+                item: message(),
+                definition: serde_json::Value::Null,
+            }),
+        ),
         ("entry", Message::Entry(listed)),
         ("difference", Message::Difference(difference)),
+        ("field-difference", Message::FieldDifference(field)),
         (
             "key",
             Message::Key(KeyLine {
@@ -231,6 +257,7 @@ fn summaries() -> Vec<(&'static str, serde_json::Value)> {
                 removed: 0,
                 modified: 0,
                 attributes: 0,
+                definitions: 0,
                 findings: 0,
             },
         ),
@@ -354,7 +381,10 @@ fn o_04_every_field_is_documented_and_every_documented_field_is_written() {
 fn the_two_sides_of_a_difference_are_attributes_of_an_entry() {
     let after = Attributes::from(&odd_symlink());
     let after = serde_json::to_value(after).expect("it can be written");
-    let (_, entry) = samples().swap_remove(3);
+    let mut samples = samples().into_iter();
+    let (_, entry) = samples
+        .find(|(heading, _)| *heading == "entry")
+        .expect("a sample");
     assert!(fields(&after).is_subset(&fields(&entry)));
     assert_eq!(after["target_b64"], "/g==");
 }

@@ -20,6 +20,8 @@ pub struct ContainerFacts {
     /// Empty: its root is a directory of the host.
     pub image_id: String,
     pub image_name: String,
+    /// Names of images that it mounts, sorted.
+    pub image_mounts: Vec<String>,
     /// Names of named and anonymous volumes that it mounts, sorted.
     pub volumes: Vec<String>,
     /// Names, sorted; its pod's networks are not among them.
@@ -31,6 +33,10 @@ pub struct ContainerFacts {
     pub needs: Vec<String>,
     /// Directories, files, sockets and devices of the host that it mounts, sorted.
     pub binds: Vec<PathBuf>,
+    /// Those of `binds` that are files or directories with data, links resolved, sorted.
+    pub data_binds: Vec<PathBuf>,
+    /// Files that it logs into.
+    pub logs: Vec<PathBuf>,
     /// It is removed when it stops.
     pub auto_remove: bool,
     /// The systemd unit that makes and removes it.
@@ -52,6 +58,7 @@ pub struct PodFacts {
     pub volumes: Vec<String>,
     pub networks: Vec<String>,
     pub binds: Vec<PathBuf>,
+    pub data_binds: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use podkeep_format::id::SnapshotId;
 use podkeep_format::item::{Item, ItemKind};
 
+use super::definitions::{Definitions, Readable};
 use super::image::Images;
 use super::lock::ItemLock;
 use super::volume::{Volumes, not_here};
@@ -16,7 +17,7 @@ use super::{
     WriteRequest,
 };
 use crate::fs::mapped::{MappedFiles, shared_writable};
-use crate::fs::scan::{ScanRoot, ScanSpec, ScanStates, scan};
+use crate::fs::scan::{ScanRoot, ScanSpec, ScanStates, View, scan};
 use crate::fs::states::published;
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
 use crate::fs::{
@@ -39,6 +40,7 @@ struct LocalPodman {
     info: OnceLock<StoreInfo>,
     volumes: Volumes,
     images: Images,
+    definitions: Definitions,
 }
 
 impl LocalPodman {
@@ -87,6 +89,7 @@ impl LocalPodman {
                 info.driver
             ))),
         }
+        self.definitions.inventory(&info, &mut inventory);
         inventory.driver = Some(info.driver);
         inventory.podman_version = Some(info.version);
         Ok(inventory)
@@ -109,6 +112,7 @@ impl LocalHost {
         self.podman = podman.map(|podman| LocalPodman {
             volumes: Volumes::new(podman.clone(), self.state.clone()),
             images: Images::new(podman.clone(), self.state.clone()),
+            definitions: Definitions::new(podman.clone()),
             info: OnceLock::new(),
             podman,
         });
@@ -234,7 +238,11 @@ impl Source for LocalHost {
                 });
                 return Ok(opened);
             }
-            _ => return Err(not_here(item)),
+            _ => {
+                let podman = self.podman(item)?;
+                let read = podman.definitions.read(item, podman.info()?)?;
+                return open_definition(request, read, lock);
+            }
         };
         let spec = |root| ScanSpec {
             root,
@@ -245,6 +253,7 @@ impl Source for LocalHost {
             exclude_caches: request.exclude_caches,
             cross_mounts: request.cross_mounts,
             states: scan_states(request),
+            view: View::Whole,
         };
         let tree: Option<Box<dyn TreeScan>> = match root {
             Some(root) => {
@@ -266,6 +275,37 @@ impl Source for LocalHost {
         }
         Ok(())
     }
+}
+
+/// An item with a definition, and with files that are read by rules of their own.
+fn open_definition(
+    request: &ScanRequest,
+    read: Readable,
+    lock: ItemLock,
+) -> Result<OpenItem, HostError> {
+    let tree: Option<Box<dyn TreeScan>> = match read.files {
+        Some(files) => {
+            let tree = scan(ScanSpec {
+                root: ScanRoot::Directory(files.root),
+                item: request.item.to_string(),
+                chunking: request.chunking.clone(),
+                threads: request.threads,
+                exclude: files.exclude,
+                exclude_caches: false,
+                cross_mounts: files.cross_mounts,
+                // Few files, or those of a layer that overlayfs changes behind our back.
+                states: None,
+                view: files.view,
+            })?;
+            Some(Box::new(LockedScan { tree, _lock: lock }))
+        }
+        None => None,
+    };
+    Ok(OpenItem {
+        definition: Some(read.definition),
+        tree,
+        findings: read.findings,
+    })
 }
 
 /// Where a request goes: the directory that holds the final name, and that name.

@@ -6,6 +6,7 @@
 
 pub mod archive;
 mod care;
+mod definitions;
 mod facts;
 mod image;
 pub mod local;
@@ -65,6 +66,8 @@ pub struct Inventory {
     pub images: Vec<ImageFacts>,
     /// Why images are missing from it: of interest to whoever asks for images.
     pub image_findings: Vec<Finding>,
+    /// Why containers, pods, networks or secrets are missing from it.
+    pub definition_findings: Vec<Finding>,
     /// Each sorted by name.
     pub containers: Vec<ContainerFacts>,
     pub pods: Vec<PodFacts>,

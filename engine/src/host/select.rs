@@ -1,8 +1,13 @@
 //! Which items a selector means: kind and name, with globs over names.
 
+use std::collections::{BTreeSet, HashSet, VecDeque};
+
 use podkeep_format::item::{Item, ItemKind};
 
-use super::{ImageFacts, Inventory};
+use super::{
+    ConfigFacts, ContainerFacts, ImageFacts, Inventory, NetworkFacts, PodFacts, SecretFacts,
+    UnitFacts,
+};
 
 /// An item of a host, and what else it goes by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,9 +17,80 @@ pub struct Named {
     pub aliases: Vec<String>,
 }
 
-/// Every item of a host that `--all` covers, sorted.
+/// Every item of a host that `--all` covers, sorted. The default network counts as the host's own
+/// only where it was changed or is used.
 pub fn everything(inventory: &Inventory) -> Vec<Named> {
-    named(inventory, |image| !image.external)
+    let mut items = named(inventory, |image| !image.external);
+    let containers = inventory.containers.iter().flat_map(|c| &c.networks);
+    let pods = inventory.pods.iter().flat_map(|pod| &pod.networks);
+    let used: BTreeSet<&String> = containers.chain(pods).collect();
+    for network in &inventory.networks {
+        if network.is_default_unchanged && !used.contains(&network.name) {
+            let item = network.item();
+            items.retain(|named| named.item != item);
+        }
+    }
+    items
+}
+
+/// The items, and what they cannot be without: a container's image, volumes, networks, secrets, pod,
+/// unit, and the containers that it needs, with what these need; a pod's volumes, networks and
+/// containers. In the order in which they were named, what they bring behind.
+pub fn with_needs(inventory: &Inventory, items: &[Item]) -> Vec<Item> {
+    let mut all: Vec<Item> = Vec::new();
+    let mut seen: HashSet<Item> = HashSet::new();
+    let mut open: VecDeque<(Item, bool)> = items.iter().map(|item| (item.clone(), true)).collect();
+    while let Some((item, asked)) = open.pop_front() {
+        if !seen.insert(item.clone()) {
+            continue;
+        }
+        let brought = needs(inventory, &item, asked).into_iter();
+        open.extend(brought.map(|item| (item, false)));
+        all.push(item);
+    }
+    all
+}
+
+/// What one item brings. `asked`: it was named itself, so that a pod is meant with its containers.
+fn needs(inventory: &Inventory, item: &Item, asked: bool) -> Vec<Item> {
+    let mut found = Vec::new();
+    let mut named = |kind: ItemKind, names: &[String]| {
+        found.extend(names.iter().map(|name| Item::new(kind, name.as_bytes())));
+    };
+    let container = inventory.containers.iter().find(|c| c.item() == *item);
+    let pod = inventory.pods.iter().find(|pod| pod.item() == *item);
+    if let Some(container) = container {
+        named(ItemKind::Volume, &container.volumes);
+        named(ItemKind::Network, &container.networks);
+        named(ItemKind::Secret, &container.secrets);
+        named(ItemKind::Pod, container.pod.as_slice());
+        named(ItemKind::Container, &container.needs);
+        let units = inventory.units.iter();
+        let units = units.filter(|unit| Some(&unit.service) == container.unit.as_ref());
+        let units: Vec<String> = units.map(|unit| unit.name.clone()).collect();
+        named(ItemKind::Unit, &units);
+        let images = inventory.images.iter().filter(|image| {
+            image.id == container.image_id
+                || image
+                    .names
+                    .iter()
+                    .any(|name| container.image_mounts.contains(name))
+        });
+        found.extend(images.map(ImageFacts::item));
+    } else if let Some(pod) = pod {
+        named(ItemKind::Volume, &pod.volumes);
+        named(ItemKind::Network, &pod.networks);
+        if asked {
+            named(ItemKind::Container, &pod.containers);
+        }
+    }
+    // What is not there any more cannot be brought.
+    let there: HashSet<Item> = nameable(inventory)
+        .into_iter()
+        .map(|named| named.item)
+        .collect();
+    found.retain(|item| there.contains(item));
+    found
 }
 
 /// Every item that can be named, sorted.
@@ -33,6 +109,17 @@ fn named(inventory: &Inventory, takes: impl Fn(&ImageFacts) -> bool) -> Vec<Name
         aliases: image.aliases(),
     });
     let mut items: Vec<Named> = volumes.chain(images).collect();
+    let plain = |item| Named {
+        item,
+        aliases: Vec::new(),
+    };
+    let containers = inventory.containers.iter().filter(|c| !c.is_infra);
+    items.extend(containers.map(ContainerFacts::item).map(plain));
+    items.extend(inventory.pods.iter().map(PodFacts::item).map(plain));
+    items.extend(inventory.networks.iter().map(NetworkFacts::item).map(plain));
+    items.extend(inventory.secrets.iter().map(SecretFacts::item).map(plain));
+    items.extend(inventory.units.iter().map(UnitFacts::item).map(plain));
+    items.extend(inventory.configs.iter().map(ConfigFacts::item).map(plain));
     items.sort();
     items
 }
@@ -158,7 +245,127 @@ pub fn glob_matches(pattern: &[u8], name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{best, glob_matches, image_rank};
+    use super::*;
+
+    fn item(text: &str) -> Item {
+        let (kind, name) = text.split_once(':').unwrap();
+        Item::new(ItemKind::from_word(kind).unwrap(), name)
+    }
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// A pod with a web server, which needs a database that runs beside.
+    fn host() -> Inventory {
+        let image = |id: &str, name: &str| ImageFacts {
+            id: id.into(),
+            names: names(&[name]),
+            layers: Vec::new(),
+            external: false,
+        };
+        let network = |name: &str, is_default_unchanged| NetworkFacts {
+            name: name.into(),
+            is_default_unchanged,
+        };
+        let volume = |name: &str| crate::host::VolumeFacts {
+            name: name.into(),
+            driver: "local".into(),
+            anonymous: false,
+            used_by: Vec::new(),
+            used_by_running: Vec::new(),
+        };
+        Inventory {
+            images: vec![
+                image("01", "shop:7"),
+                image("02", "db:1"),
+                image("03", "data:1"),
+            ],
+            volumes: ["data", "shared", "other"].map(volume).into(),
+            containers: vec![
+                ContainerFacts {
+                    name: "db".into(),
+                    image_id: "02".into(),
+                    volumes: names(&["data"]),
+                    networks: names(&["back"]),
+                    secrets: names(&["dbpass"]),
+                    needs: names(&["web"]),
+                    ..ContainerFacts::default()
+                },
+                ContainerFacts {
+                    name: "web".into(),
+                    image_id: "01".into(),
+                    image_mounts: names(&["data:1"]),
+                    volumes: names(&["gone"]),
+                    pod: Some("front".into()),
+                    needs: names(&["db"]),
+                    unit: Some("web.service".into()),
+                    ..ContainerFacts::default()
+                },
+            ],
+            pods: vec![PodFacts {
+                name: "front".into(),
+                containers: names(&["web"]),
+                volumes: names(&["shared"]),
+                networks: names(&["podman"]),
+                ..PodFacts::default()
+            }],
+            networks: vec![network("back", false), network("podman", true)],
+            secrets: vec![SecretFacts {
+                name: "dbpass".into(),
+                ..SecretFacts::default()
+            }],
+            units: vec![UnitFacts {
+                name: "web.container".into(),
+                service: "web.service".into(),
+            }],
+            ..Inventory::default()
+        }
+    }
+
+    #[test]
+    fn c_11_a_container_brings_what_it_needs_and_a_cycle_ends() {
+        let host = host();
+        let brought = |named: &str| -> Vec<String> {
+            let items = with_needs(&host, &[item(named)]);
+            let mut items: Vec<String> = items.iter().map(Item::to_string).collect();
+            items.sort();
+            items
+        };
+        let whole = [
+            "container:db",
+            "container:web",
+            "image:data:1",
+            "image:db:1",
+            "image:shop:7",
+            "network:back",
+            "network:podman",
+            "pod:front",
+            "secret:dbpass",
+            "unit:web.container",
+            "volume:data",
+            "volume:shared",
+        ];
+        assert_eq!(brought("container:web"), whole);
+        assert_eq!(brought("pod:front"), whole);
+        assert_eq!(brought("network:back"), ["network:back"]);
+        assert_eq!(brought("path:/x"), ["path:/x"]);
+    }
+
+    #[test]
+    fn the_default_network_is_taken_only_where_it_is_used() {
+        let mut host = host();
+        let has = |host: &Inventory| {
+            let all = everything(host);
+            all.iter().any(|named| named.item == item("network:podman"))
+        };
+        assert!(has(&host));
+        assert_eq!(everything(&host).len(), 3 + 3 + 2 + 1 + 2 + 1 + 1);
+        host.pods.clear();
+        assert!(!has(&host));
+        host.networks[1].is_default_unchanged = false;
+        assert!(has(&host));
+    }
 
     #[test]
     fn i_05_short_names_of_images_mean_what_podman_takes_them_for() {

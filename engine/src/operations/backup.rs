@@ -5,6 +5,8 @@
 //! meanwhile (the machine was suspended, say), what was just published may lack chunks that
 //! prune took away: those items are read and published anew under a new lease.
 
+mod choose;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use podkeep_format::block::BlockClass;
 use podkeep_format::frame::SessionKeys;
 use podkeep_format::id::{ChunkId, ChunkKind, RunId};
-use podkeep_format::item::{Escaped, Item, ItemKind};
+use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::lease::Purpose;
 use podkeep_format::names;
 use podkeep_format::run::RunRecord;
@@ -20,15 +22,13 @@ use podkeep_format::seal::{Secret, SessionSeal};
 use podkeep_format::snapshot::{Consistency, Snapshot, SnapshotBody, SnapshotHeader};
 use podkeep_format::tree::Time;
 
+use self::choose::{choose, left_out, missed};
 use super::counting::{Counting, truncate};
-use super::near::near_names;
 use super::patience::{patiently, settle};
 use super::pump::{Sink, pump};
-use super::{
-    BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
-};
+use super::{BackupItem, BackupOptions, BackupReport, OperationError, OperationResult};
 use crate::fs::{FoundChunk, FsErrorKind, ScanOutcome, ScannedLayer};
-use crate::host::{HostError, ImageFacts, Inventory, ScanRequest, Source, select};
+use crate::host::{HostError, ImageFacts, Inventory, ScanRequest, Source};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::index::Index;
 use crate::repo::layers::{KnownLayer, LayerRecords};
@@ -56,12 +56,13 @@ pub fn backup(
     for finding in &inventory.findings {
         counting.finding(finding.clone());
     }
-    if wants_images(&options.selection) {
-        for finding in &inventory.image_findings {
-            counting.finding(finding.clone());
-        }
+    for finding in missed(&inventory, &options.selection) {
+        counting.finding(finding.clone());
     }
     let items = choose(&inventory, options)?;
+    for note in left_out(&inventory, &items, options) {
+        counting.finding(note);
+    }
     if options.dry_run {
         return Ok(dry_run(items, started));
     }
@@ -89,81 +90,6 @@ pub fn backup(
         run.under_one_lease(&mut queue)?;
     }
     run.report(started)
-}
-
-fn wants_images(selection: &Selection) -> bool {
-    let mut selectors = selection.selectors.iter();
-    selection.all || selectors.any(|selector| selector.item.kind == ItemKind::Image)
-}
-
-fn choose(inventory: &Inventory, options: &BackupOptions) -> OperationResult<Vec<Item>> {
-    let Selection { all, selectors } = &options.selection;
-    if !all && selectors.is_empty() {
-        return Err(OperationError::Usage {
-            message: "nothing is selected".into(),
-            hint: "name items (volume:NAME, path:/DIR) or use --all".into(),
-        });
-    }
-    let mut items: Vec<Item> = Vec::new();
-    if *all {
-        let everything = select::everything(inventory);
-        items.extend(everything.into_iter().map(|named| named.item));
-    }
-    for selector in selectors {
-        let matched = matching(inventory, selector);
-        if matched.is_empty() {
-            return Err(OperationError::NoMatch {
-                what: selector.item.to_string(),
-                near: near(inventory, &selector.item),
-            });
-        }
-        items.extend(matched);
-    }
-    if items.is_empty() {
-        let (message, hint) = match inventory.podman_version {
-            Some(_) => ("this host's Podman has no volume and no image", ""),
-            None => (
-                "this host has no Podman, so --all finds nothing",
-                "path:/DIR backs up a directory; is podman in PATH?",
-            ),
-        };
-        return Err(OperationError::Refused {
-            message: format!("nothing to back up: {message}"),
-            hint: hint.into(),
-        });
-    }
-    let excluded = options.exclude_items.iter();
-    let excluded: Vec<Item> = excluded
-        .flat_map(|selector| matching(inventory, selector))
-        .collect();
-    let mut seen = std::collections::HashSet::new();
-    items.retain(|item| !excluded.contains(item) && seen.insert(item.clone()));
-    if items.is_empty() {
-        return Err(OperationError::Refused {
-            message: "nothing to back up: --exclude-item leaves nothing of the selection".into(),
-            hint: "--dry-run without --exclude-item shows what is selected".into(),
-        });
-    }
-    Ok(items)
-}
-
-fn matching(inventory: &Inventory, selector: &Selector) -> Vec<Item> {
-    select::matching(inventory, &selector.item, selector.glob)
-}
-
-/// Items of the same kind whose names are nearly what was asked for.
-fn near(inventory: &Inventory, wanted: &Item) -> Vec<String> {
-    let names: Vec<String> = select::nameable(inventory)
-        .iter()
-        .map(|named| &named.item)
-        .filter(|item| item.kind == wanted.kind)
-        .map(|item| Escaped(&item.name).to_string())
-        .collect();
-    let wanted_name = Escaped(&wanted.name).to_string();
-    near_names(&wanted_name, names.iter().map(String::as_str))
-        .into_iter()
-        .map(|name| format!("{}:{name}", wanted.kind.word()))
-        .collect()
 }
 
 fn dry_run(items: Vec<Item>, started: Instant) -> BackupReport {
@@ -456,6 +382,8 @@ impl Run<'_> {
             let id = request.chunking.ids.chunk_id(ChunkKind::Record, &record);
             if !writer.knows(&id) {
                 writer.add(id, ChunkKind::Record, BlockClass::Meta, &record)?;
+                // A definition may hold passwords: no block has it together with anything else.
+                writer.end_item()?;
             }
             definition = Some((id, record.len() as u32));
         }
@@ -477,13 +405,17 @@ impl Run<'_> {
         })
     }
 
-    /// Whether an image that cannot be read is no longer on the host: on a host that builds and
-    /// prunes images that is no failure.
+    /// Whether an image or container that cannot be read is no longer on the host: on a host that
+    /// builds and prunes images, and runs containers for a moment, that is no failure.
     fn is_gone(&self, item: &Item, error: &HostError) -> OperationResult<bool> {
         let not_found = match error {
             HostError::Fs(error) => error.kind == FsErrorKind::NotFound,
             _ => false,
         };
+        if item.kind == ItemKind::Container && not_found {
+            let now = self.source.inventory()?;
+            return Ok(!now.containers.iter().any(|other| other.item() == *item));
+        }
         let Some(image) = self.images.get(item).filter(|_| not_found) else {
             return Ok(false);
         };
@@ -623,7 +555,11 @@ impl Run<'_> {
 
     /// Every item was read, and of all items none is missing from the inventory.
     fn is_complete(&self) -> bool {
-        let all_listed = !self.options.selection.all || self.inventory.image_findings.is_empty();
+        let unlisted = missed(self.inventory, &self.options.selection);
+        let all_listed = !self.options.selection.all
+            || !unlisted
+                .into_iter()
+                .any(|finding| finding.kind.is_incomplete());
         all_listed && self.done.iter().all(|item| item.complete)
     }
 

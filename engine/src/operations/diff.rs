@@ -18,7 +18,10 @@ use podkeep_format::tree::{Entry, Node, TreeNode};
 use super::pump::{Sink, pump};
 use super::stored_image::each_layer;
 use super::walk::{self, Place};
-use super::{Change, DiffRow, OperationError, OperationResult, SnapSpec, reading, select};
+use super::{
+    Change, DiffRow, FieldChange, OperationError, OperationResult, SnapSpec, definition, reading,
+    select,
+};
 use crate::fs::{FoundChunk, FsErrorKind};
 use crate::host::{HostError, ScanRequest, Source, select as host_select};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
@@ -51,14 +54,24 @@ pub fn diff(
         After::Snapshot(spec) => {
             let (newer, _) = select::resolve(repo, spec, &[], monitor)?;
             let reader = reading::reader(repo, monitor)?;
-            let mut pairs: BTreeMap<&Item, [Option<TreeId>; 2]> = BTreeMap::new();
+            let mut pairs: BTreeMap<&Item, [Option<&StoredSnapshot>; 2]> = BTreeMap::new();
             for (side, run) in [&older, &newer].into_iter().enumerate() {
                 for item in &run.items {
-                    pairs.entry(&item.header.item).or_default()[side] = root(item);
+                    pairs.entry(&item.header.item).or_default()[side] = Some(item);
                 }
             }
             let nodes = Nodes::stored(&reader);
-            for (item, [before, after]) in pairs {
+            for (item, pair) in pairs {
+                let mut definitions = [None, None];
+                for (side, stored) in pair.iter().enumerate() {
+                    if let Some(stored) = stored {
+                        definitions[side] = definition::stored(&reader, stored)?;
+                    }
+                }
+                if tell_definitions(item, &definitions, visit)?.is_break() {
+                    break;
+                }
+                let [before, after] = pair.map(|stored| stored.and_then(root));
                 let sides = Sides {
                     item,
                     snapshots: [older.id.to_hex(), newer.id.to_hex()],
@@ -81,13 +94,19 @@ pub fn diff(
                 let item = &stored.header.item;
                 let gone = item.kind != ItemKind::Path && !there.contains(item);
                 let live = if gone {
-                    Some((Nodes::stored(&reader), None))
+                    Some((Nodes::stored(&reader), Live::default()))
                 } else {
                     scan(repo, &reader, *source, stored, monitor)?
                 };
-                let Some((live, live_root)) = live else {
+                let Some((live, found)) = live else {
                     continue;
                 };
+                let before = definition::stored(&reader, stored)?;
+                let definitions = [before, found.definition];
+                if tell_definitions(item, &definitions, visit)?.is_break() {
+                    break;
+                }
+                let live_root = found.root;
                 let stored_nodes = Nodes::stored(&reader);
                 let sides = Sides {
                     item,
@@ -104,6 +123,52 @@ pub fn diff(
     Ok(())
 }
 
+/// Tells how the two definitions of an item differ. An item that only one side has shows by its
+/// files, or where it has none, by its definition.
+fn tell_definitions(
+    item: &Item,
+    definitions: &[Option<Vec<u8>>; 2],
+    visit: &mut dyn FnMut(DiffRow) -> ControlFlow<()>,
+) -> OperationResult<ControlFlow<()>> {
+    if !definition::is_defined(item.kind) {
+        return Ok(ControlFlow::Continue(()));
+    }
+    let whole = |bytes: &Option<Vec<u8>>| match bytes {
+        Some(bytes) => definition::shown(item.kind, bytes).map(Some),
+        None => Ok(None),
+    };
+    let changes = match definitions {
+        [None, None] => Vec::new(),
+        [Some(before), Some(after)] => definition::differences(item.kind, before, after)?,
+        [before, after] => vec![FieldChange {
+            field: String::new(),
+            before: whole(before)?,
+            after: whole(after)?,
+        }],
+    };
+    for change in changes {
+        let row = DiffRow {
+            item: item.clone(),
+            path: Vec::new(),
+            change: Change::Definition,
+            before: None,
+            after: None,
+            field: Some(change),
+        };
+        if visit(row).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// What an item of the host is now.
+#[derive(Default)]
+struct Live {
+    root: Option<TreeId>,
+    definition: Option<Vec<u8>>,
+}
+
 fn root(snapshot: &StoredSnapshot) -> Option<TreeId> {
     snapshot.body.as_ref().and_then(|body| body.root)
 }
@@ -115,7 +180,7 @@ fn scan<'r>(
     source: &dyn Source,
     stored: &StoredSnapshot,
     monitor: &dyn Monitor,
-) -> OperationResult<Option<(Nodes<'r>, Option<TreeId>)>> {
+) -> OperationResult<Option<(Nodes<'r>, Live)>> {
     let text = stored.header.item.to_string();
     monitor.progress(Progress::ItemStart { item: &text });
     // As the snapshot was taken: what it leaves out by choice is no difference.
@@ -133,9 +198,9 @@ fn scan<'r>(
     };
     let mut nodes = Nodes::stored(reader);
     match read_tree(&mut nodes, source, &request, monitor) {
-        Ok(root) => Ok(Some((nodes, root))),
+        Ok(live) => Ok(Some((nodes, live))),
         Err(OperationError::Host(HostError::Fs(error))) if error.kind == FsErrorKind::NotFound => {
-            Ok(Some((Nodes::stored(reader), None)))
+            Ok(Some((Nodes::stored(reader), Live::default())))
         }
         Err(OperationError::Host(error)) => {
             monitor.finding(Finding {
@@ -164,16 +229,20 @@ fn read_tree(
     source: &dyn Source,
     request: &ScanRequest,
     monitor: &dyn Monitor,
-) -> OperationResult<Option<TreeId>> {
+) -> OperationResult<Live> {
     let opened = source.open(request)?;
     for finding in opened.findings {
         monitor.finding(finding);
     }
-    let Some(tree) = opened.tree else {
-        return Ok(None);
+    let mut live = Live {
+        root: None,
+        definition: opened.definition,
     };
-    let (outcome, _) = pump(tree, nodes, monitor)?;
-    Ok(Some(outcome.root))
+    if let Some(tree) = opened.tree {
+        let (outcome, _) = pump(tree, nodes, monitor)?;
+        live.root = Some(outcome.root);
+    }
+    Ok(live)
 }
 
 /// Tree nodes of one side: stored ones, and fresh ones of a scan.
@@ -357,6 +426,7 @@ impl<'a> Sides<'a> {
                 change,
                 before,
                 after,
+                field: None,
             })?;
         }
         if trees[0] != trees[1] {

@@ -2,17 +2,21 @@
 
 use std::io::Write;
 
+use podkeep_format::item::ItemKind;
 use podkeep_format::tree::Node;
 
 use super::image_files::What;
 use super::walk::{self, Place};
 use super::{
-    ItemPath, OperationError, OperationResult, SnapSpec, contents, reading, select, stored_image,
+    ItemPath, OperationError, OperationResult, SnapSpec, contents, definition, reading, select,
+    stored_image,
 };
 use crate::monitor::Monitor;
+use crate::repo::reader::Reader;
 use crate::repo::{Repository, StoredSnapshot};
 
-/// Writes a regular file's content to `out`; every byte was checked before it is written.
+/// Writes a regular file's content to `out`, or the definition of an item that it makes up, as JSON;
+/// every byte was checked before it is written.
 /// Returns the bytes written. After an error, what was written is right but not all.
 pub fn dump(
     repo: &Repository,
@@ -26,6 +30,10 @@ pub fn dump(
     let reader = reading::reader(repo, monitor)?;
     let (stored, path) = only(item, &items)?;
     let named = stored.header.item.at(path);
+    if let Some(bytes) = of_definition(&reader, stored, path)? {
+        put(out, &bytes)?;
+        return Ok(bytes.len() as u64);
+    }
     let Some(root) = stored.body.as_ref().and_then(|body| body.root) else {
         return Err(OperationError::Refused {
             message: format!("{named} has no content in this snapshot"),
@@ -62,6 +70,33 @@ pub fn dump(
         .into());
     }
     Ok(written)
+}
+
+/// What stands for a file where an item has a definition: itself as JSON at the root of an item that
+/// it makes up, and a secret's bytes.
+fn of_definition(
+    reader: &Reader,
+    stored: &StoredSnapshot,
+    path: &[u8],
+) -> OperationResult<Option<Vec<u8>>> {
+    let kind = stored.header.item.kind;
+    let is_data = kind == ItemKind::Secret && path == definition::SECRET_DATA;
+    if !definition::is_defined(kind) || !(path.is_empty() || is_data) {
+        return Ok(None);
+    }
+    let Some(bytes) = definition::stored(reader, stored)? else {
+        return Ok(None);
+    };
+    if is_data {
+        let data = definition::secret_data(&bytes)?;
+        return Ok(Some(data.ok_or_else(|| OperationError::Refused {
+            message: format!("{} is not in this snapshot", stored.header.item.at(path)),
+            hint: "its driver did not give it when the snapshot was taken".into(),
+        })?));
+    }
+    let mut text = serde_json::to_vec_pretty(&definition::shown(kind, &bytes)?).unwrap_or_default();
+    text.push(b'\n');
+    Ok(Some(text))
 }
 
 /// Writes a regular file of an image, as a container sees it, to `out`. Every chunk of it was checked

@@ -3,15 +3,69 @@
 use std::ops::ControlFlow;
 
 use podkeep_format::item::Item;
+use serde_json::Value;
 
 use super::image_files::{Inode, What};
 use super::walk::{self, Next, Place};
 use super::{
-    ImageEntry, ImageNode, ItemPath, ListedEntry, OperationError, OperationResult, SnapSpec,
-    SnapshotRow, reading, select, snapshots, stored_image,
+    ImageEntry, ImageNode, ItemPath, ListedEntry, ManifestRow, OperationError, OperationResult,
+    SnapSpec, SnapshotRow, definition, reading, select, snapshots, stored_image,
 };
 use crate::monitor::Monitor;
 use crate::repo::Repository;
+
+/// Lists the items that a snapshot holds. Returns the snapshot.
+pub fn manifest(
+    repo: &Repository,
+    snapshot: &SnapSpec,
+    visit: &mut dyn FnMut(ManifestRow) -> ControlFlow<()>,
+    monitor: &dyn Monitor,
+) -> OperationResult<SnapshotRow> {
+    let _lease = reading::lease(repo, monitor)?;
+    let (run, chosen) = select::resolve(repo, snapshot, &[], monitor)?;
+    for (stored, _) in &chosen {
+        let Some(body) = &stored.body else { continue };
+        let definition = body.definition.map_or(0, |(_, len)| u64::from(len));
+        let row = ManifestRow {
+            item: stored.header.item.clone(),
+            snapshot: stored.id,
+            complete: stored.confirmed && body.complete,
+            files: body.files,
+            bytes_logical: body.bytes_logical,
+            bytes_definition: definition,
+        };
+        if visit(row).is_break() {
+            break;
+        }
+    }
+    Ok(snapshots::row(&run))
+}
+
+/// The definitions of the items that are selected as wholes, as people may see them.
+pub fn definitions(
+    repo: &Repository,
+    snapshot: &SnapSpec,
+    item: &ItemPath,
+    visit: &mut dyn FnMut(&Item, Value) -> ControlFlow<()>,
+    monitor: &dyn Monitor,
+) -> OperationResult<()> {
+    let _lease = reading::lease(repo, monitor)?;
+    let wanted = std::slice::from_ref(item);
+    let (_, chosen) = select::resolve(repo, snapshot, wanted, monitor)?;
+    let reader = reading::reader(repo, monitor)?;
+    for (stored, path) in &chosen {
+        let item = &stored.header.item;
+        if !path.is_empty() || !definition::is_defined(item.kind) {
+            continue;
+        }
+        if let Some(bytes) = definition::stored(&reader, stored)?
+            && visit(item, definition::shown(item.kind, &bytes)?).is_break()
+        {
+            break;
+        }
+    }
+    Ok(())
+}
 
 /// Lists what a snapshot holds: all items, or one item (or several, by a glob), or what lies at
 /// and below a path of one. Parents come before children. Returns the snapshot.

@@ -4,6 +4,7 @@ pub mod backup;
 pub mod check;
 mod contents;
 mod counting;
+mod definition;
 pub mod diff;
 pub mod doctor;
 pub mod dump;
@@ -28,6 +29,7 @@ mod walk;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::definition::FieldChange;
 use podkeep_format::id::{RunId, SnapshotId, TreeId};
 use podkeep_format::item::Item;
 use podkeep_format::tree::{Entry, Time};
@@ -95,6 +97,12 @@ pub struct BackupOptions {
     pub exclude_items: Vec<Selector>,
     pub exclude_caches: bool,
     pub cross_mounts: bool,
+    /// Only what is selected, not what it needs.
+    pub only: bool,
+    /// Save files and directories of the host that containers mount, too.
+    pub include_binds: bool,
+    /// And the files that they log into.
+    pub include_logs: bool,
     pub tags: Vec<String>,
     pub dry_run: bool,
     /// Reader threads; 0: one for each core.
@@ -249,6 +257,8 @@ pub enum Change {
     Modified,
     /// Only attributes differ.
     Attributes,
+    /// A field of the item's definition.
+    Definition,
 }
 
 #[derive(Clone, Debug)]
@@ -258,6 +268,20 @@ pub struct DiffRow {
     pub change: Change,
     pub before: Option<Entry>,
     pub after: Option<Entry>,
+    /// Of a definition, whose path is the item's root.
+    pub field: Option<FieldChange>,
+}
+
+/// A row of the manifest of a snapshot.
+#[derive(Clone, Debug)]
+pub struct ManifestRow {
+    pub item: Item,
+    pub snapshot: SnapshotId,
+    pub complete: bool,
+    pub files: u64,
+    /// Bytes of the files' contents, and of the definition.
+    pub bytes_logical: u64,
+    pub bytes_definition: u64,
 }
 
 #[derive(Clone, Debug, Default)]

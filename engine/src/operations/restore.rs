@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use podkeep_format::id::{ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
+use podkeep_format::snapshot::SnapshotHeader;
 use podkeep_format::tree::{Entry, Node};
 
 pub use self::repair::repair_layers;
@@ -29,7 +30,9 @@ use super::counting::Counting;
 use super::patience::patiently;
 use super::select::{self, Chosen};
 use super::walk::entry_at;
-use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, reading};
+use super::{
+    OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, definition, reading,
+};
 use crate::fs::FsErrorKind;
 use crate::host::{HostError, Place, Target, WriteRequest};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
@@ -154,6 +157,25 @@ fn concerns_one_item(error: &HostError) -> bool {
     }
 }
 
+/// An item that is kept and cannot be put back yet: its files can, into a directory.
+fn not_written(header: &SnapshotHeader, all: bool, monitor: &dyn Monitor) -> OperationResult<()> {
+    let item = &header.item;
+    if !all {
+        return Err(OperationError::Refused {
+            message: format!("{item} is not put back into Podman yet"),
+            hint: "`podkeep dump` shows its definition, --to-dir DIR takes its files".into(),
+        });
+    }
+    monitor.finding(Finding {
+        object: item.to_string(),
+        kind: FindingKind::Note,
+        snapshots: vec![header.run.to_hex()],
+        paths: Vec::new(),
+        message: "it is not put back into Podman yet; `podkeep dump` shows its definition".into(),
+    });
+    Ok(())
+}
+
 fn plan_items(
     reader: &Reader,
     options: &RestoreOptions,
@@ -171,6 +193,10 @@ fn plan_items(
     let mut items = Vec::new();
     for (snapshot, path) in chosen {
         let StoredSnapshot { header, body, .. } = snapshot;
+        if definition::is_defined(header.item.kind) && options.to_dir.is_none() {
+            not_written(&header, options.all, monitor)?;
+            continue;
+        }
         let Some(body) = body else { continue };
         let mut definition = None;
         if let Some((id, _)) = body.definition {

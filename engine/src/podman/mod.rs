@@ -20,7 +20,9 @@ mod state;
 mod storage;
 mod tar;
 mod tar_split;
+mod units;
 mod volume;
+mod writable;
 
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
 pub use archive::{ArchiveFiles, ArchivedImage, ArchivedLayer, archived_images};
@@ -50,7 +52,9 @@ pub use storage::{
     StorageError, StoragePlaces, StoreListing, StoredImage, StoredLayer,
 };
 pub use tar_split::{TarSplit, TarSplitEntry, TarSplitError};
+pub use units::{find_configs, find_units};
 pub use volume::{
     Difference, Users, Volume, VolumeContent, VolumeDefinition, inspect_volume, list_volumes,
     users_of_volumes,
 };
+pub use writable::{Changes, WritableLayer, mounted_over, writable_layer};

@@ -5,12 +5,18 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use podkeep_engine::podman::{Origin, StoreListing, TarSplit, TarSplitEntry};
+use podkeep_engine::podman::{
+    ConfigDefinition, ContainerDefinition, NetworkDefinition, Origin, PodDefinition,
+    SecretDefinition, StoreListing, TarSplit, TarSplitEntry, UnitDefinition, is_object_name,
+    read_bolt,
+};
 
 pub type Read = fn(&[u8]);
 
 /// By fuzz target.
-pub const DECODERS: [(&str, Read); 3] = [
+pub const DECODERS: [(&str, Read); 5] = [
+    ("bolt-state", read_bolt_state),
+    ("definition", read_definition),
     ("tar-split", read_tar_split),
     ("images-json", read_images),
     ("layers-json", read_layers),
@@ -44,6 +50,39 @@ fn decode_split(compressed: &[u8]) {
             entries * 10 <= 4096 + segment_bytes * 8,
             "text in abundance"
         );
+    }
+}
+
+/// Podman's older database.
+pub fn read_bolt_state(bytes: &[u8]) {
+    let Ok(state) = read_bolt(bytes) else {
+        return;
+    };
+    let (containers, _) = state.definitions();
+    for (container, _) in containers {
+        assert!(is_object_name(&container.name));
+    }
+}
+
+/// Whatever is taken for a definition is written as what reads the same.
+pub fn read_definition(bytes: &[u8]) {
+    if let Ok(read) = ContainerDefinition::decode(bytes) {
+        assert_eq!(ContainerDefinition::decode(&read.encode()), Ok(read));
+    }
+    if let Ok(read) = PodDefinition::decode(bytes) {
+        assert_eq!(PodDefinition::decode(&read.encode()), Ok(read));
+    }
+    if let Ok(read) = NetworkDefinition::decode(bytes) {
+        assert_eq!(NetworkDefinition::decode(&read.encode()), Ok(read));
+    }
+    if let Ok(read) = SecretDefinition::decode(bytes) {
+        assert_eq!(SecretDefinition::decode(&read.encode()), Ok(read));
+    }
+    if let Ok(read) = UnitDefinition::decode(bytes) {
+        assert_eq!(UnitDefinition::decode(&read.encode()), Ok(read));
+    }
+    if let Ok(read) = ConfigDefinition::decode(bytes) {
+        assert_eq!(ConfigDefinition::decode(&read.encode()), Ok(read));
     }
 }
 

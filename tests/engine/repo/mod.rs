@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod definitions;
 mod export;
 mod fences;
 mod image_files;

@@ -9,3 +9,4 @@ mod sparse;
 mod states;
 mod support;
 mod threads;
+mod views;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use podkeep_engine::chunk::{ChunkSizes, Chunker, Chunking};
-use podkeep_engine::fs::scan::{ScanRoot, ScanSpec, scan};
+use podkeep_engine::fs::scan::{ScanRoot, ScanSpec, View, scan};
 use podkeep_engine::fs::{FsError, ScanOutcome, TreeScan};
 use podkeep_engine::monitor::{Finding, FindingKind};
 use podkeep_format::id::{ChunkId, ChunkIdKey, ChunkKind, ListId, TreeId};
@@ -95,6 +95,7 @@ pub fn spec(root: &Path) -> ScanSpec {
         exclude_caches: false,
         cross_mounts: false,
         states: None,
+        view: View::Whole,
     }
 }
 

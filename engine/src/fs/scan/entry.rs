@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use podkeep_format::block::BlockClass;
 use podkeep_format::id::{ChunkKind, TreeId};
 use podkeep_format::tree::{
-    Entry, LINK_TARGET_BYTES_MAX, Node, XATTR_INLINE_BYTES_MAX, XATTR_NAME_BYTES_MAX, Xattr,
+    Entry, LINK_TARGET_BYTES_MAX, Node, Time, XATTR_INLINE_BYTES_MAX, XATTR_NAME_BYTES_MAX, Xattr,
     XattrValue,
 };
 use rustix::fs::{FileType, OFlags, readlinkat};
@@ -77,6 +77,13 @@ impl Worker<'_> {
             FileType::Socket => Node::Socket,
             _ => return Err(Failure::Replaced),
         };
+        if self.shared.view.is_whiteout(listed) {
+            return Ok(EntryRead {
+                entry: whiteout(),
+                stat: *listed,
+                unstable: false,
+            });
+        }
         let xattrs = xattrs_of_entry(dir.as_fd(), name)
             .map_err(|errno| Failure::at("read the attributes of", errno))?;
         let mut entry = bare(listed, node);
@@ -168,6 +175,7 @@ impl Worker<'_> {
             |(name, _): &(Vec<u8>, Vec<u8>)| !name.is_empty() && name.len() <= XATTR_NAME_BYTES_MAX;
         raw.into_iter()
             .filter(fits)
+            .filter(|(name, _)| self.shared.view.keeps_xattr(name))
             .map(|(name, value)| {
                 let value = if value.len() <= XATTR_INLINE_BYTES_MAX {
                     XattrValue::Inline(value)
@@ -183,6 +191,22 @@ impl Worker<'_> {
                 Xattr { name, value }
             })
             .collect()
+    }
+}
+
+/// What was removed is the same wherever it was.
+pub(crate) fn whiteout() -> Entry {
+    Entry {
+        name: Vec::new(),
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        mtime: Time::default(),
+        inode_flags: 0,
+        project: 0,
+        xattrs: Vec::new(),
+        link: None,
+        node: Node::CharDevice { major: 0, minor: 0 },
     }
 }
 

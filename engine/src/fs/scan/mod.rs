@@ -16,6 +16,7 @@ mod list;
 pub(crate) mod report;
 mod reuse;
 mod stat;
+mod view;
 mod work;
 
 use std::collections::HashSet;
@@ -36,6 +37,7 @@ use report::Report;
 use stat::Stat;
 use work::{Job, Queue, Shared, Worker};
 
+pub use self::view::{OnlyPaths, View};
 use super::attributes::FsTraits;
 use super::batch::{Inbox, Outbox};
 use super::mapped::MappedFiles;
@@ -71,6 +73,7 @@ pub struct ScanSpec {
     pub exclude_caches: bool,
     pub cross_mounts: bool,
     pub states: Option<ScanStates>,
+    pub view: View,
 }
 
 /// The file states of a scan; see [`states`](super::states).
@@ -149,6 +152,7 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
         exclude,
         exclude_caches: spec.exclude_caches,
         cross_mounts: spec.cross_mounts,
+        view: spec.view,
         states,
         always_read,
         queue: Queue::new(first),

@@ -22,12 +22,13 @@ use rustix::io::Errno;
 use super::directory::{
     Body, Contents, Directory, OpenDirectories, Opened, PushBody, open_directory, open_quietly,
 };
-use super::entry::directory_without_tree;
+use super::entry::{directory_without_tree, whiteout};
 use super::glob::Globs;
 use super::links::{Claim, GroupNumber, Links};
 use super::list::Listing;
 use super::report::Report;
 use super::stat::Stat;
+use super::view::View;
 use crate::chunk::Chunking;
 use crate::fs::attributes::FsTraits;
 use crate::fs::batch::{Outbox, Stage, Stopped};
@@ -80,6 +81,7 @@ pub(crate) struct Shared {
     pub exclude: Globs,
     pub exclude_caches: bool,
     pub cross_mounts: bool,
+    pub view: View,
     pub states: Option<States>,
     /// Inode numbers of files that no time proves unchanged.
     pub always_read: HashSet<u64>,
@@ -330,15 +332,17 @@ impl<'s> Worker<'s> {
         self.find_row(directory, traits);
         self.own_attributes(directory, &fd, &stat, traits)?;
 
+        self.keep_removed(directory);
         let cache = shared.exclude_caches && is_cache(&fd, &listing);
         let directories = listing.arrange(|name, is_directory| {
             if cache {
                 return name == CACHE_TAG;
             }
-            shared.exclude.is_empty()
-                || !shared
-                    .exclude
-                    .matches(&directory.path_of(name), is_directory)
+            if shared.exclude.is_empty() && shared.view.takes_all() {
+                return true;
+            }
+            let path = directory.path_of(name);
+            shared.view.takes(&path) && !shared.exclude.matches(&path, is_directory)
         });
         let others = listing.len() - directories;
         if directories > 0 {
@@ -367,6 +371,23 @@ impl<'s> Worker<'s> {
             range: slice * SLICE_ENTRIES..others.min((slice + 1) * SLICE_ENTRIES),
         }));
         Ok(())
+    }
+
+    /// Keeps a whiteout for each name that was removed from a directory.
+    fn keep_removed(&mut self, directory: &Directory) {
+        let shared = self.shared;
+        if shared.view.takes_all() {
+            return;
+        }
+        for name in shared.view.removed_from(&directory.path_of(b"")) {
+            let mut entry = whiteout();
+            self.count(&entry);
+            entry.name = name.to_vec();
+            let mut encoded = Encoder::new();
+            entry.encode(&mut encoded);
+            let body = PushBody::Entry(encoded.as_slice());
+            directory.contents().push(name, &[], body);
+        }
     }
 
     fn child(&self, parent: &Arc<Directory>, name: Vec<u8>) -> Arc<Directory> {
@@ -479,7 +500,8 @@ impl<'s> Worker<'s> {
             }]);
             return Ok(());
         }
-        if stat.nlink > 1 {
+        // All whiteouts of a mount may be names of one inode, which says nothing.
+        if stat.nlink > 1 && !shared.view.is_whiteout(&stat) {
             return self.linked_entry(directory, fd, name, &stat, opened.traits);
         }
         let mark = self.stage.mark();
@@ -634,6 +656,9 @@ impl<'s> Worker<'s> {
         let shared = self.shared;
         let mut contents = std::mem::take(&mut *directory.contents());
         let mut own = contents.own.take()?;
+        own.mtime = shared
+            .view
+            .directory_time(&directory.path_of(b""), own.mtime);
         self.resolve_links(&mut contents);
         let Contents { bytes, slots, .. } = &mut contents;
         slots.sort_unstable_by(|a, b| bytes[a.name.clone()].cmp(&bytes[b.name.clone()]));

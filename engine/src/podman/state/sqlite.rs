@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
+use serde_json::{Map, Value};
 
 use super::{
     ConfigSource, OBJECTS_MAX, StoredContainer, StoredPod, StoredState, apply_state, check_object,
@@ -48,12 +50,12 @@ pub fn read(path: &Path, graph_root: &Path) -> Result<StoredState, String> {
             let (id, name) = (text(row, 0)?, text(row, 1)?);
             check_object("container", &id, &name)?;
             let mut container = StoredContainer {
-                config: object("a container's configuration", text(row, 2)?.as_bytes())?,
+                config: json(row, 2, "a container's configuration")?,
                 id,
                 name,
                 ..StoredContainer::default()
             };
-            let state = object("a container's state", text(row, 3)?.as_bytes())?;
+            let state = json(row, 3, "a container's state")?;
             apply_state(&mut container, &state);
             containers.push(container);
             Ok(())
@@ -66,9 +68,9 @@ pub fn read(path: &Path, graph_root: &Path) -> Result<StoredState, String> {
         |row| {
             let (id, name) = (text(row, 0)?, text(row, 1)?);
             check_object("pod", &id, &name)?;
-            let state = object("a pod's state", text(row, 3)?.as_bytes())?;
+            let state = json(row, 3, "a pod's state")?;
             pods.push(StoredPod {
-                config: object("a pod's configuration", text(row, 2)?.as_bytes())?,
+                config: json(row, 2, "a pod's configuration")?,
                 infra_id: super::infra_id(&state),
                 id,
                 name,
@@ -111,6 +113,14 @@ fn rows(
 
 fn text(row: &Row<'_>, column: usize) -> Result<String, String> {
     row.get(column).map_err(in_words)
+}
+
+/// JSON of a column. Podman hands it to SQLite as bytes, so that it is a blob in a column of texts.
+fn json(row: &Row<'_>, column: usize, what: &str) -> Result<Map<String, Value>, String> {
+    match row.get_ref(column).map_err(in_words)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => object(what, bytes),
+        _ => Err(format!("{what} is no JSON")),
+    }
 }
 
 fn in_words(error: rusqlite::Error) -> String {

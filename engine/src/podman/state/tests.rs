@@ -35,7 +35,8 @@ fn container(connection: &rusqlite::Connection, config: Value, state: Value) {
     connection
         .execute(
             "INSERT INTO ContainerConfig VALUES(?1, ?2, NULL, ?3)",
-            [text("id"), text("name"), config.to_string()],
+            // As Podman does it: bytes in a column of texts.
+            (text("id"), text("name"), config.to_string().into_bytes()),
         )
         .unwrap();
     connection

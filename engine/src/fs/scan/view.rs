@@ -1,0 +1,137 @@
+//! Which part of a tree is read, and how it is taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use podkeep_format::tree::Time;
+use rustix::fs::FileType;
+
+use super::stat::Stat;
+
+/// A scan takes all of a tree unless it is told otherwise.
+#[derive(Clone, Debug, Default)]
+pub enum View {
+    #[default]
+    Whole,
+    /// Files that lie apart from each other, and the directories that lead to them.
+    Only(OnlyPaths),
+    /// The upper directory of an overlay mount, which holds what was changed of the directories
+    /// below it: what was removed stands there as a character device 0:0, and a directory that
+    /// hides the one below carries the attribute `trusted.overlay.opaque`. Other attributes of
+    /// overlayfs are of that one mount; whiteouts have no owner and no time.
+    ///
+    /// Source: Linux, Documentation/filesystems/overlayfs.rst.
+    OverlayUpper,
+    /// A whole root of which only what was changed is taken, in the form of an upper directory.
+    Changed {
+        /// With all directories above them.
+        changed: BTreeSet<Vec<u8>>,
+        /// By the directory that they were in.
+        removed: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
+    },
+}
+
+/// Paths below the root, without a slash in front.
+#[derive(Clone, Debug, Default)]
+pub struct OnlyPaths(BTreeSet<Vec<u8>>);
+
+impl FromIterator<Vec<u8>> for OnlyPaths {
+    fn from_iter<I: IntoIterator<Item = Vec<u8>>>(paths: I) -> Self {
+        Self(paths.into_iter().collect())
+    }
+}
+
+impl OnlyPaths {
+    /// Whether a path is one of them, or on the way to one.
+    fn covers(&self, path: &[u8]) -> bool {
+        self.0.contains(path) || self.is_on_the_way(path)
+    }
+
+    fn is_on_the_way(&self, path: &[u8]) -> bool {
+        if path.is_empty() {
+            return !self.0.is_empty();
+        }
+        let below = [path, b"/"].concat();
+        let next = self.0.range(below.clone()..).next();
+        next.is_some_and(|next| next.starts_with(&below))
+    }
+}
+
+/// What overlayfs notes on an inode, of mounts that only root may make.
+const OVERLAY_PREFIX: &[u8] = b"trusted.overlay.";
+const OVERLAY_OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
+impl View {
+    /// Whether the entry at a path is read.
+    pub fn takes(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Only(paths) => paths.covers(path),
+            Self::Changed { changed, .. } => changed.contains(path),
+            Self::Whole | Self::OverlayUpper => true,
+        }
+    }
+
+    /// Every entry is taken, whatever its path.
+    pub fn takes_all(&self) -> bool {
+        matches!(self, Self::Whole | Self::OverlayUpper)
+    }
+
+    /// Whether an attribute is one of the tree's.
+    pub fn keeps_xattr(&self, name: &[u8]) -> bool {
+        match self {
+            Self::OverlayUpper => !name.starts_with(OVERLAY_PREFIX) || name == OVERLAY_OPAQUE,
+            _ => true,
+        }
+    }
+
+    /// A directory that is only on the way has the time of whatever else happens in it: none.
+    pub fn directory_time(&self, path: &[u8], time: Time) -> Time {
+        match self {
+            Self::Only(paths) if paths.is_on_the_way(path) => Time::default(),
+            _ => time,
+        }
+    }
+
+    /// Names that were removed from the directory at a path.
+    pub fn removed_from(&self, path: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let removed = match self {
+            Self::Changed { removed, .. } => removed.get(path),
+            _ => None,
+        };
+        removed.into_iter().flatten().map(Vec::as_slice)
+    }
+
+    /// Whether an entry stands for something that was removed.
+    pub(super) fn is_whiteout(&self, stat: &Stat) -> bool {
+        let nothing = stat.kind == FileType::CharacterDevice && stat.rdev == (0, 0);
+        matches!(self, Self::OverlayUpper) && nothing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_way_to_a_path_and_the_path_are_taken() {
+        let paths = ["etc/a/x", "srv"].map(|path| path.as_bytes().to_vec());
+        let view = View::Only(paths.into_iter().collect());
+        for (path, taken) in [
+            ("", true),
+            ("etc", true),
+            ("etc/a", true),
+            ("etc/a/x", true),
+            ("etc/a/xy", false),
+            ("etc/ab", false),
+            ("et", false),
+            ("srv", true),
+            ("srv/b", false),
+        ] {
+            assert_eq!(view.takes(path.as_bytes()), taken, "{path}");
+        }
+        let time = Time { secs: 1, nanos: 0 };
+        assert_eq!(view.directory_time(b"etc", time), Time::default());
+        assert_eq!(view.directory_time(b"srv", time), time);
+        assert!(!View::Only(OnlyPaths::default()).takes(b""));
+        assert!(View::Whole.takes(b"x"));
+    }
+}
