@@ -389,8 +389,8 @@ pub struct Restore {
 
 #[derive(Args, Debug)]
 #[command(
-    group = clap::ArgGroup::new("form").required(true).args(["oci", "docker_archive", "tar"]),
-    override_usage = "podkeep export [OPTIONS] <SNAP> <ITEM[:/PATH]> <--oci PLACE|--docker-archive FILE|--tar FILE>"
+    group = clap::ArgGroup::new("form").required(true).args(["oci", "docker_archive", "tar", "push"]),
+    override_usage = "podkeep export [OPTIONS] <SNAP> <ITEM[:/PATH]> <--oci PLACE|--docker-archive FILE|--tar FILE|--push REF>"
 )]
 pub struct Export {
     /// Which snapshot
@@ -414,8 +414,13 @@ pub struct Export {
     #[arg(long, value_name = "FILE")]
     pub tar: Option<PathBuf>,
 
+    /// An image into a registry, as REF (`registry.example/web:1`), with this host's skopeo or Podman
+    /// and what they know of registries and credentials
+    #[arg(long, value_name = "REF")]
+    pub push: Option<String>,
+
     /// Replace the file, or the OCI layout, that is there
-    #[arg(long)]
+    #[arg(long, conflicts_with = "push")]
     pub replace: bool,
 }
 

@@ -258,6 +258,7 @@ fn fs(error: FsError) -> Failure {
         FsErrorKind::NotFound => "not-found",
         FsErrorKind::NoSpace => "no-space",
         FsErrorKind::Refused => "refused",
+        FsErrorKind::NotExact => "not-exact",
         FsErrorKind::Other => "io",
     };
     Failure::new(code, Exit::Failed, error)

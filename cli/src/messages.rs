@@ -268,6 +268,8 @@ pub enum Summary {
         place: String,
         files: u64,
         bytes_written: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        digest: Option<String>,
         incomplete: bool,
         findings: u64,
         seconds: f64,

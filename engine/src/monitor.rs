@@ -38,6 +38,9 @@ pub enum FindingKind {
     Damaged,
     /// Was damaged, has been healed.
     Healed,
+    /// An image could not be saved or restored as what it was, and is another one with the same
+    /// files: its ID, its digests or both are new.
+    NotExact,
     /// A volume that could not be read because it is not mounted, empty where it was not, ...
     Volume,
     /// What was restored was compared with what was saved, and is equal: for who asks for it.
@@ -57,6 +60,7 @@ impl FindingKind {
             Self::NotRestored => "not-restored",
             Self::Damaged => "damaged",
             Self::Healed => "healed",
+            Self::NotExact => "not-exact",
             Self::Volume => "volume",
             Self::Proof => "proof",
             Self::Note => "note",

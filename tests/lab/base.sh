@@ -14,7 +14,8 @@ COMMON_PACKAGES=(podman crun criu netavark aardvark-dns slirp4netns uidmap fuse-
 # What a base is made of: the suite to take packages from, then the packages.
 base_recipe() {
     case $1 in
-        trixie | sid) echo "$1" "${COMMON_PACKAGES[@]}" libcriu2 passt ;;
+        trixie) echo "$1" "${COMMON_PACKAGES[@]}" libcriu2 passt docker-registry ;;
+        sid) echo "$1" "${COMMON_PACKAGES[@]}" libcriu2 passt ;;
         # crun 1.8.1 cannot set RLIMIT_MEMLOCK on cgroup2 without CAP_SYS_RESOURCE: runc runs there.
         bookworm) echo "$1" "${COMMON_PACKAGES[@]}" runc ;;
         postgres) echo bookworm postgresql sqlite3 python3-minimal ;;

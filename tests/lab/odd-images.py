@@ -5,6 +5,9 @@ build tools make them. Prints the name or ID of each, one a line.
     odd-images.py            all of them
     odd-images.py plain      only those that every version of Podman takes
     odd-images.py across     the plain ones, and one that only some drivers take
+    odd-images.py changed    those that `break` makes into ones that nobody can save as they are
+    odd-images.py break      takes away what that needs; prints nothing. Nothing of Podman's may run
+                             afterwards that writes its store.
 
 Every image has the host's static busybox below, so that it runs."""
 import base64, gzip, hashlib, io, json, os, subprocess, sys, tarfile, tempfile
@@ -242,6 +245,76 @@ def only_by_digest(name):
     return found
 
 
+def sparse():
+    """A tar with a sparse file as GNU tar writes it by default: Podman unpacks it, and keeps too little
+    to make it again."""
+    folder = tempfile.mkdtemp(dir=WORK)
+    with open(folder + "/holes", "wb") as file:
+        file.write(b"a" * 5000)
+        file.seek(1 << 20)
+        file.write(b"b" * 7000)
+        file.truncate(3 << 20)
+    tar = subprocess.run(["tar", "-C", folder, "--format=pax", "--sparse", "--mtime=@%d" % SECONDS, "-cf", "-",
+                          "holes"], check=True, stdout=subprocess.PIPE).stdout
+    return [tar]
+
+
+def changed():
+    yield simple("whiteouts", whiteouts())
+    yield simple("hardlinks", hardlinks())
+    yield simple("attributes", attributes())
+    yield simple("sparse", sparse())
+    yield simple("contents", [Layer().add("t", b"contents" * 80).bytes()])
+
+
+def rewrite(path, change):
+    with open(path) as file:
+        entries = json.load(file)
+    for entry in entries:
+        change(entry)
+    with open(path + ".new", "w") as file:
+        json.dump(entries, file)
+    os.rename(path + ".new", path)
+
+
+def broken():
+    """As a store is that lost files, or that pulled a layer in parts."""
+    home = f"{STORE['graphRoot']}/{STORE['graphDriverName']}"
+    with open(home + "-images/images.json") as file:
+        images = json.load(file)
+    with open(home + "-layers/layers.json") as file:
+        parents = {layer["id"]: layer.get("parent") for layer in json.load(file)}
+    top = {}
+    for image in images:
+        name = image["names"][0].split("/")[-1].split(":")[0]
+        top[name] = image["layer"]
+        layer = image["layer"]
+        # All but the one at the bottom, which the others need too.
+        while name in ("whiteouts", "hardlinks", "attributes") and parents[layer]:
+            os.remove(f"{home}-layers/{layer}.tar-split.gz")
+            layer = parents[layer]
+
+    def by_contents(layer):
+        if layer["id"] == top["contents"]:
+            layer["flags"] = {"expected-layer-diffid": layer.pop("diff-digest")}
+            layer["toc-digest"] = "sha256:" + "d" * 64
+
+    def with_another_id(image):
+        if image["layer"] == top["contents"]:
+            old, image["id"] = image["id"], sha256(("@With TOC:" + image["id"]).encode())
+            os.rename(f"{home}-images/{old}", f"{home}-images/{image['id']}")
+
+    rewrite(home + "-layers/layers.json", by_contents)
+    rewrite(home + "-images/images.json", with_another_id)
+
+
+if sys.argv[1:] == ["changed"]:
+    for made in changed():
+        print(made)
+    sys.exit()
+if sys.argv[1:] == ["break"]:
+    broken()
+    sys.exit()
 for made in plain():
     print(made)
 if sys.argv[1:] == ["across"]:

@@ -39,6 +39,74 @@ fn images_are_shown_as_they_are_mounted_and_load_as_what_they_were() {
     }
 }
 
+/// Pushed by skopeo, or by Podman where there is none: into a registry, from which Podman pulls the
+/// same image. Layers are compressed anew, in the same way each time.
+#[test]
+fn i_14_a_pushed_image_has_the_same_digest_each_time_and_another_one_is_told() {
+    let host = Host::up(Suite::Trixie, Driver::Overlay);
+    host.install_podkeep();
+    let lab = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/lab"));
+    host.put(&lab.join("odd-images.py"), "/root/odd-images.py");
+    script(
+        &host,
+        r#"cat > /root/registry.yml <<'E'
+version: 0.1
+storage: {filesystem: {rootdirectory: /root/registry}}
+http: {addr: 127.0.0.1:5000}
+E
+        setsid docker-registry serve /root/registry.yml > /root/registry.log 2>&1 < /dev/null &
+        printf '[[registry]]
+location = "127.0.0.1:5000"
+insecure = true
+'             > /etc/containers/registries.conf.d/lab.conf
+        python3 /root/odd-images.py plain > /dev/null 2>&1
+        podkeep init > /dev/null
+        podkeep -q backup --all"#,
+    );
+    let pushed = |name: &str, to: &str| {
+        let told = format!(
+            "podkeep --json export latest image:localhost/odd/{name}:1 --push 127.0.0.1:5000/{to} > /root/told
+             jq -r 'select(.type == "finding").message' /root/told >&2
+             grep -q 'compressed digest not reproducible' /root/told
+             jq -r 'select(.type == "summary").digest' /root/told"
+        );
+        script(&host, &told)
+    };
+    let by_skopeo = ["a/plain:1", "b/plain:2"].map(|to| pushed("plain", to));
+    assert_eq!(by_skopeo[0], by_skopeo[1]);
+    let docker = pushed("docker", "a/docker:1");
+    script(&host, "rm "$(which skopeo)"");
+    // From the store, and after the image was taken out of it: nothing of that stays.
+    let from_store = pushed("plain", "c/plain:1");
+    let ids = script(&host, "podman images -a -q --no-trunc | sort -u");
+    let id = script(&host, "podman image inspect --format '{{.Id}}' localhost/odd/plain:1");
+    script(&host, "podman rmi -a -f > /dev/null; rm -rf /var/lib/containers/cache");
+    let loaded = ["d/plain:1", "e/plain:1"].map(|to| pushed("plain", to));
+    assert_eq!(loaded[0], loaded[1]);
+    assert_eq!(script(&host, "podman images -a -q"), "");
+    // What the registry has is the image.
+    for (to, digest) in [
+        ("a/plain:1", &by_skopeo[0]),
+        ("c/plain:1", &from_store),
+        ("d/plain:1", &loaded[0]),
+    ] {
+        let pulled = format!(
+            "podman pull -q 127.0.0.1:5000/{to} > /dev/null
+             podman image inspect --format '{{{{.Id}}}} {{{{.Digest}}}}' 127.0.0.1:5000/{to}"
+        );
+        assert_eq!(script(&host, &pulled), format!("{id} {digest}"));
+    }
+    let pulled = script(&host, "podman pull -q 127.0.0.1:5000/a/docker:1");
+    assert!(ids.contains(&pulled) && docker.starts_with("sha256:"), "{pulled}: {ids}");
+    // A place where no registry is.
+    let outcome = host.run(&["bash", "-c", &format!("{WORDS}
+        podkeep export latest image:odd/plain:1 --push 127.0.0.1:5001/x:1")]);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(said.contains("cannot push image") && said.contains("5001"), "{said}");
+    assert_eq!(script(&host, "podman images -a -q | wc -l; ls /var/lib/podkeep/images"), "2");
+}
+
 #[test]
 fn a_volume_is_exported_as_a_tar_that_podman_and_gnu_tar_read() {
     let lab = Shell::up(Suite::Trixie, Driver::Overlay, WORDS);

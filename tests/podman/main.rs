@@ -6,6 +6,7 @@ mod lab;
 
 mod care;
 mod definitions;
+mod changed;
 mod export;
 mod hosts;
 mod images;

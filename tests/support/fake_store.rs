@@ -443,6 +443,11 @@ impl FakeStore {
     /// Lists an image with a manifest and a configuration.
     pub fn image(&mut self, name: &str, top: Option<LayerId>) -> ImageId {
         let config = json!({"architecture": "amd64", "name": name}).to_string();
+        self.image_with(name, top, &config)
+    }
+
+    /// The same with a configuration of one's own.
+    pub fn image_with(&mut self, name: &str, top: Option<LayerId>, config: &str) -> ImageId {
         let id = ImageId(sha256(config.as_bytes()));
         let manifest = json!({"schemaVersion": 2, "config": id.to_hex()}).to_string();
         let digest = format!("sha256:{}", hex(&sha256(manifest.as_bytes())));

@@ -12,7 +12,7 @@ use crate::units;
 
 pub fn run(context: &Context<'_>, arguments: &Export) -> Result<Done, Failure> {
     let (form, place) = wanted(arguments);
-    let to_stdout = place == Path::new("-");
+    let to_stdout = place == Path::new("-") && arguments.push.is_none();
     if to_stdout {
         super::refuse_json(context, "export to -", "a file's bytes")?;
     }
@@ -26,7 +26,12 @@ pub fn run(context: &Context<'_>, arguments: &Export) -> Result<Done, Failure> {
     let is_tar = place
         .extension()
         .is_some_and(|extension| extension == "tar");
+    let host;
     let to = match form {
+        _ if arguments.push.is_some() => {
+            host = super::host::local(context)?;
+            ExportTo::Registry(&host, place.display().to_string())
+        }
         _ if to_stdout => ExportTo::Stream(&mut out),
         ExportForm::Oci if !is_tar => ExportTo::Directory(place.to_owned()),
         _ => ExportTo::File(place.to_owned()),
@@ -53,8 +58,12 @@ pub fn run(context: &Context<'_>, arguments: &Export) -> Result<Done, Failure> {
         if report.incomplete {
             text.push("The snapshot is incomplete: what could not be read is missing".to_owned());
         }
+        let done = match arguments.push {
+            Some(_) => "Pushed",
+            None => "Exported",
+        };
         text.push(format!(
-            "Exported {} to {}: {} in {}{}",
+            "{done} {} to {}: {} in {}{}",
             report.item,
             place.display(),
             units::size(report.bytes_written),
@@ -73,6 +82,7 @@ pub fn run(context: &Context<'_>, arguments: &Export) -> Result<Done, Failure> {
             place: place.display().to_string(),
             files: report.files,
             bytes_written: report.bytes_written,
+            digest: report.digest,
             incomplete: report.incomplete,
             findings: warnings,
             seconds: report.seconds,
@@ -90,6 +100,9 @@ fn wanted(arguments: &Export) -> (ExportForm, &Path) {
         if let Some(place) = place {
             return (form, place);
         }
+    }
+    if let Some(reference) = &arguments.push {
+        return (ExportForm::Oci, Path::new(reference));
     }
     let tar = arguments.tar.as_deref();
     (ExportForm::Tar, tar.unwrap_or(Path::new("-")))

@@ -309,6 +309,7 @@ fn summaries() -> Vec<(&'static str, serde_json::Value)> {
                 place: id(),
                 files: 0,
                 bytes_written: 0,
+                digest: Some(id()),
                 incomplete: false,
                 findings: 0,
                 seconds: 0.0,

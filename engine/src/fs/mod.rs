@@ -47,6 +47,8 @@ pub enum FsErrorKind {
     NoSpace,
     /// The place holds something that must not be touched without an explicit word.
     Refused,
+    /// A layer cannot be read as it was. Whoever opens the image again gets what can be had.
+    NotExact,
     /// Everything else.
     Other,
 }

@@ -25,7 +25,7 @@ use podkeep_format::tree::Time;
 pub use acl::{AclNames, acl_attribute};
 pub use members::{Member, MemberError, MemberKind, MemberReader, PATH_BYTES_MAX, TarSource};
 pub use pax::{Extent, SPARSE_EXTENTS_MAX, read_sparse_map};
-pub use write::{NewMember, TarType, TarWriter};
+pub use write::{NewMember, TarType, TarWriter, xattr_key};
 
 use self::header::{check_sum, number, size, until_nul};
 use self::pax::Records;

@@ -13,8 +13,8 @@ use super::image::Images;
 use super::lock::ItemLock;
 use super::volume::{Volumes, not_here};
 use super::{
-    Existing, HostError, Inventory, OpenItem, Place, PlacePlan, ScanRequest, Source, Target,
-    WriteRequest,
+    Existing, HostError, Inventory, OpenItem, Place, PlacePlan, Pusher, ScanRequest, Source,
+    Target, WriteRequest,
 };
 use crate::fs::mapped::{MappedFiles, shared_writable};
 use crate::fs::scan::{ScanRoot, ScanSpec, ScanStates, View, scan};
@@ -138,6 +138,16 @@ impl LocalHost {
 
     pub(super) fn images(&self) -> Result<&Images, HostError> {
         Ok(&self.podman_for(&"images")?.images)
+    }
+}
+
+impl Pusher for LocalHost {
+    fn staging(&self) -> Result<PathBuf, HostError> {
+        self.images()?.staging_folder()
+    }
+
+    fn push(&self, layout: &Path, id: &str, reference: &str) -> Result<String, HostError> {
+        self.images()?.push(layout, id, reference)
     }
 }
 

@@ -15,7 +15,7 @@ pub mod select;
 mod volume;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use podkeep_format::id::{DiffId, SnapshotId};
@@ -220,6 +220,16 @@ pub trait Target: Send + Sync {
 
     /// Prepares the place and its staging; refuses what [`plan`](Self::plan) calls a conflict.
     fn open(&self, request: &WriteRequest) -> Result<Box<dyn TreeWriter>, HostError>;
+}
+
+/// Brings images to registries, with the credentials and settings of a host's Podman.
+pub trait Pusher: Send + Sync {
+    /// A folder that nobody else may enter, for the layouts of images on their way.
+    fn staging(&self) -> Result<PathBuf, HostError>;
+
+    /// Pushes the image of an OCI layout in the staging folder; `id` is its ID, 64 hex digits.
+    /// Returns the digest that it has in the registry, "sha256:...".
+    fn push(&self, layout: &Path, id: &str, reference: &str) -> Result<String, HostError>;
 }
 
 /// What to look at of a host's store of images.

@@ -268,7 +268,18 @@ impl Run<'_> {
             run: self.id,
             time: self.started,
         };
-        let read = match self.scan(&mut session.writer, &request) {
+        // Each time one more layer is known to be none that can be had as it was.
+        let mut again = self
+            .images
+            .get(&job.item)
+            .map_or(0, |image| image.layers.len());
+        let read = loop {
+            match self.scan(&mut session.writer, &request) {
+                Err(error) if is_not_exact(&error) && again > 0 => again -= 1,
+                read => break read,
+            }
+        };
+        let read = match read {
             Ok(read) => read,
             Err(OperationError::Host(error @ HostError::Busy { .. })) => {
                 return Err(error.into());
@@ -371,11 +382,6 @@ impl Run<'_> {
         let opened = patiently(self.options.wait, self.monitor, || {
             self.source.open(request)
         })?;
-        let mut complete = true;
-        for finding in opened.findings {
-            complete &= !finding.kind.is_incomplete() && finding.kind != FindingKind::Volume;
-            self.monitor.finding(finding);
-        }
         let new_before = writer.counts().bytes_new;
         let mut definition = None;
         if let Some(record) = opened.definition {
@@ -387,11 +393,17 @@ impl Run<'_> {
             }
             definition = Some((id, record.len() as u32));
         }
-        let (outcome, bytes_read) = match opened.tree {
-            Some(tree) => {
-                let (outcome, bytes_read) = pump(tree, writer, self.monitor)?;
-                (Some(outcome), bytes_read)
+        let pumped = opened.tree.map(|tree| pump(tree, writer, self.monitor));
+        let mut complete = true;
+        // What is opened again has findings of its own.
+        if !matches!(&pumped, Some(Err(error)) if is_not_exact(error)) {
+            for finding in opened.findings {
+                complete &= !finding.kind.is_incomplete() && finding.kind != FindingKind::Volume;
+                self.monitor.finding(finding);
             }
+        }
+        let (outcome, bytes_read) = match pumped.transpose()? {
+            Some((outcome, bytes_read)) => (Some(outcome), bytes_read),
             None => (None, 0),
         };
         writer.end_item()?;
@@ -579,6 +591,11 @@ impl Run<'_> {
             items: self.done,
         })
     }
+}
+
+/// Whether a layer turned out to be none that can be read as it was.
+fn is_not_exact(error: &OperationError) -> bool {
+    matches!(error, OperationError::Host(HostError::Fs(error)) if error.kind == FsErrorKind::NotExact)
 }
 
 /// A layer that was just read, as the repository holds it.

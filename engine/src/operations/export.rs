@@ -19,7 +19,8 @@ use super::{
     ExportForm, ExportOptions, ExportReport, OperationError, OperationResult, reading, select,
 };
 use crate::fs::tar::TarWriter;
-use crate::monitor::Monitor;
+use crate::host::Pusher;
+use crate::monitor::{Finding, FindingKind, Monitor};
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, StoredSnapshot};
 use beside::{DirectoryBeside, FileBeside};
@@ -31,6 +32,8 @@ pub enum ExportTo<'w> {
     File(PathBuf),
     /// Only of an OCI layout.
     Directory(PathBuf),
+    /// Only of an image, as an OCI layout: to this name in a registry, as `podman push` has it.
+    Registry(&'w dyn Pusher, String),
 }
 
 pub fn export(
@@ -64,6 +67,7 @@ pub fn export(
         monitor,
     };
     export.refuse_what_makes_no_sense()?;
+    let mut pushed = None;
     let written = match to {
         ExportTo::Stream(out) => export.to_stream(out)?,
         ExportTo::File(place) => {
@@ -86,11 +90,36 @@ pub fn export(
             directory.commit()?;
             written
         }
+        ExportTo::Registry(pusher, reference) => {
+            let folder = pusher.staging()?.join(format!("push-{}", export.run));
+            // It goes when it is dropped.
+            let layout = DirectoryBeside::make(folder, true)?;
+            let mut sink = DirectorySink::new(layout.path());
+            let definition = image::oci(&export, &mut sink)?;
+            let written = sink.finish()?;
+            let digest = pusher.push(layout.path(), &definition.id, &reference)?;
+            if definition.digest() != Some(&digest) {
+                let was = definition.digest().unwrap_or("none");
+                monitor.finding(Finding {
+                    object: stored.header.item.to_string(),
+                    kind: FindingKind::Note,
+                    snapshots: vec![export.run.clone()],
+                    paths: Vec::new(),
+                    message: format!(
+                        "compressed digest not reproducible: in the registry it has the digest {digest}, \
+                         and had {was} where it was saved; its ID and layers are the same"
+                    ),
+                });
+            }
+            pushed = Some(digest);
+            written
+        }
     };
     Ok(ExportReport {
         item: stored.header.item.clone(),
         files: written.files,
         bytes_written: written.bytes,
+        digest: pushed,
         seconds: started.elapsed().as_secs_f64(),
         incomplete: !stored.body.as_ref().is_some_and(|body| body.complete),
     })

@@ -404,6 +404,8 @@ pub struct ExportReport {
     /// Files, directories and links of a tar; parts of an image.
     pub files: u64,
     pub bytes_written: u64,
+    /// That a pushed image has in the registry, "sha256:...".
+    pub digest: Option<String>,
     pub seconds: f64,
     /// The snapshot that was used says that it is incomplete.
     pub incomplete: bool,

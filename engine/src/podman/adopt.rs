@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::image::{ImageDefinition, big_data_entry};
+use super::image::{ImageDefinition, big_data_entry, strings};
 use super::layout::sha256;
 use super::list_lock::ListLock;
 use super::storage::{BIG_DATA_BYTES_MAX, big_data_file, is_signed_schema_1};
@@ -385,11 +385,6 @@ fn merged(
     entry
 }
 
-fn strings<'e>(entry: &'e Map<String, Value>, field: &str) -> impl Iterator<Item = &'e str> {
-    let values = entry.get(field).and_then(Value::as_array);
-    values.into_iter().flatten().filter_map(Value::as_str)
-}
-
 fn to_raw(entry: &Map<String, Value>, path: &Path) -> Result<Box<RawValue>, AdoptError> {
     to_raw_value(entry).map_err(|error| AdoptError::new("write", path, error))
 }
@@ -433,6 +428,7 @@ mod tests {
             size: 1024,
             compressed_digest: None,
             compressed_size: None,
+            changed: None,
         };
         ImageDefinition::new(&OURS.repeat(32), object(entry), vec![layer])
     }

@@ -328,6 +328,19 @@ fn image(config: Vec<u8>, blobs: Vec<(String, Option<(String, u64)>)>) -> Found 
 }
 
 impl ArchivedImage {
+    /// An image that no archive holds: its configuration, its layers, and a manifest unless one is
+    /// to be made.
+    pub(super) fn made(config: Vec<u8>, manifest: Option<Vec<u8>>, names: Vec<String>) -> Found {
+        let parsed: Config = parse(&config, "its configuration")?;
+        let files = parsed.rootfs.diff_ids.unwrap_or_default().into_iter();
+        let image = image(config, files.map(|file| (file, None)).collect())?;
+        Ok(Self {
+            names,
+            manifest,
+            ..image
+        })
+    }
+
     pub fn has_manifest(&self) -> bool {
         self.manifest.is_some()
     }
@@ -384,6 +397,7 @@ impl ArchivedImage {
                 size: *size,
                 compressed_digest: blob.map(|(digest, _)| digest.clone()),
                 compressed_size: blob.map(|(_, size)| *size),
+                changed: None,
             }
         });
         let definition = ImageDefinition::new(&self.id, entry, layers.collect());

@@ -40,6 +40,13 @@ const VARIABLES: &[&str] = &[
     "CONTAINERS_CONF_OVERRIDE",
     "CONTAINERS_STORAGE_CONF",
     "CONTAINERS_REGISTRIES_CONF",
+    "REGISTRY_AUTH_FILE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
     "STORAGE_DRIVER",
     "STORAGE_OPTS",
     "PODMAN_IGNORE_CGROUPSV1_WARNING",
@@ -127,17 +134,24 @@ impl Podman {
                 PATH_DEFAULT.into()
             }
         };
-        let program = path
-            .as_encoded_bytes()
-            .split(|byte| *byte == b':')
-            .map(|folder| Path::new(OsStr::from_bytes(folder)))
-            .filter(|folder| folder.is_absolute())
-            .map(|folder| folder.join("podman"))
-            .find(|program| is_executable(program))?;
+        let program = in_path(&path, "podman")?;
         Some(Self {
             program,
             environment,
         })
+    }
+
+    /// Another of Podman's family, run in the same way. `None`: it is not in the same `PATH`.
+    pub(super) fn relative(&self, name: &str) -> Option<Self> {
+        Some(Self {
+            program: in_path(self.variable("PATH")?, name)?,
+            environment: self.environment.clone(),
+        })
+    }
+
+    /// What it is called.
+    fn name(&self) -> std::borrow::Cow<'_, str> {
+        self.program.file_name().unwrap_or_default().to_string_lossy()
     }
 
     /// A variable that its children see.
@@ -220,7 +234,8 @@ impl Podman {
             .and_then(|stdout| wait_for(&stderr, deadline).map(|stderr| (stdout, stderr)));
         let Some((stdout, stderr)) = output else {
             end_child(&mut child);
-            return Err(purpose.error(format!("podman did not end within {} s", time.as_secs())));
+            let (name, waited) = (self.name(), time.as_secs());
+            return Err(purpose.error(format!("{name} did not end within {waited} s")));
         };
         if stdout.len() > STDOUT_BYTES_MAX {
             end_child(&mut child);
@@ -301,6 +316,15 @@ fn end_child(child: &mut Child) {
     // It may have ended by itself meanwhile.
     let _ = child.kill();
     let _ = child.wait();
+}
+
+fn in_path(path: &OsStr, name: &str) -> Option<PathBuf> {
+    path.as_encoded_bytes()
+        .split(|byte| *byte == b':')
+        .map(|folder| Path::new(OsStr::from_bytes(folder)))
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(name))
+        .find(|program| is_executable(program))
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -27,6 +27,8 @@ const DEFINITION_FORMAT: u32 = 1;
 /// Where a snapshot's tree of an image has its parts.
 pub const BIG_DATA_FOLDER: &str = "big-data";
 pub const LAYERS_FOLDER: &str = "layers";
+/// Big data of an image that could not be saved as what it was.
+pub const ORIGINAL_FOLDER: &str = "original";
 
 /// Stored as JSON with sorted keys; what it has is never taken away, only added to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,18 @@ pub struct ImageDefinition {
     pub entry: Map<String, Value>,
     /// Bottom first.
     pub layers: Vec<LayerDefinition>,
+    /// What it was, if it could not be saved as that: all else tells what it was saved as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<OriginalImage>,
+}
+
+/// An image that was saved as another one, with the same files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OriginalImage {
+    /// 64 hex digits.
+    pub id: String,
+    /// The entry of images.json.
+    pub entry: Map<String, Value>,
 }
 
 /// A layer as layers.json tells of it.
@@ -53,6 +67,19 @@ pub struct LayerDefinition {
     pub compressed_digest: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compressed_size: Option<u64>,
+    /// DiffID changed: the tar is one of our own making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<ChangedLayer>,
+}
+
+/// A layer whose own tar could not be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedLayer {
+    /// Of its own tar, if anybody knows: 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff_id: Option<String>,
+    /// In words.
+    pub cause: String,
 }
 
 /// A piece of an image's big data, as an entry of images.json lists it.
@@ -72,6 +99,7 @@ impl ImageDefinition {
             id: id.to_owned(),
             entry,
             layers,
+            original: None,
         }
     }
 
@@ -105,14 +133,21 @@ impl ImageDefinition {
         {
             return Err("a layer has no DiffID".into());
         }
-        for key in definition.strings("big-data-names") {
-            // Podman's own rule lets the last two stand as they are.
-            if key.is_empty() || key.len() > KEY_BYTES_MAX || matches!(key, "." | "..") {
-                return Err("the name of a piece of its big data is not allowed".into());
-            }
+        let original = definition.original.as_ref();
+        if original.is_some_and(|original| !is_hex_id(&original.id)) {
+            return Err("the ID that it had is no image ID".into());
         }
-        if definition.strings("big-data-names").count() > BIG_DATA_MAX {
-            return Err("it has too much big data".into());
+        let entries = original.map(|original| &original.entry);
+        for entry in entries.into_iter().chain([&definition.entry]) {
+            for key in strings(entry, "big-data-names") {
+                // Podman's own rule lets the last two stand as they are.
+                if key.is_empty() || key.len() > KEY_BYTES_MAX || matches!(key, "." | "..") {
+                    return Err("the name of a piece of its big data is not allowed".into());
+                }
+            }
+            if strings(entry, "big-data-names").count() > BIG_DATA_MAX {
+                return Err("it has too much big data".into());
+            }
         }
         if definition.names().count() > NAMES_MAX {
             return Err("it has too many names".into());
@@ -137,9 +172,13 @@ impl ImageDefinition {
         Ok(())
     }
 
-    /// The same image under one other name, unless it has that name already.
+    /// The same image under one other name, unless it has that name already. A name that it had
+    /// before it was saved as another image stays away: it may be a digest.
     pub fn under(mut self, name: &str) -> Self {
-        if self.id != name && !self.names().any(|own| own == name) {
+        let was = self.original.as_ref().is_some_and(|original| {
+            original.id == name || strings(&original.entry, "names").any(|own| own == name)
+        });
+        if !was && self.id != name && !self.names().any(|own| own == name) {
             self.entry.insert("names".into(), vec![name].into());
         }
         self
@@ -165,10 +204,24 @@ impl ImageDefinition {
         })
     }
 
-    fn strings(&self, field: &str) -> impl Iterator<Item = &str> {
-        let values = self.entry.get(field).and_then(Value::as_array);
-        values.into_iter().flatten().filter_map(Value::as_str)
+    /// The keys of the big data of what it was.
+    pub fn original_big_data(&self) -> impl Iterator<Item = &str> {
+        let entries = self.original.iter().map(|original| &original.entry);
+        entries.flat_map(|entry| strings(entry, "big-data-names"))
     }
+
+    fn strings(&self, field: &str) -> impl Iterator<Item = &str> {
+        strings(&self.entry, field)
+    }
+}
+
+/// The texts of a list in an entry of images.json.
+pub(super) fn strings<'e>(
+    entry: &'e Map<String, Value>,
+    field: &str,
+) -> impl Iterator<Item = &'e str> {
+    let values = entry.get(field).and_then(Value::as_array);
+    values.into_iter().flatten().filter_map(Value::as_str)
 }
 
 type Fits = fn(&Value) -> bool;
@@ -365,6 +418,7 @@ mod tests {
             size: 1024,
             compressed_digest: Some("sha256:11".into()),
             compressed_size: None,
+            changed: None,
         };
         ImageDefinition::new(&"ab".repeat(32), entry, vec![layer])
     }

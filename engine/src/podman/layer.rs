@@ -10,6 +10,7 @@
 
 mod content;
 mod crc64;
+mod own_tar;
 
 use std::fs::File;
 use std::ops::Range;
@@ -22,6 +23,7 @@ use rustix::io::Errno;
 use self::content::NoContent;
 pub(super) use self::content::{Content, clean};
 pub(super) use self::crc64::Crc64;
+pub use self::own_tar::{OwnTar, OwnTarReader};
 use super::storage::{LayerId, Storage, StorageError, StoreListing, StoredLayer, cause_of};
 use super::tar_split::{TarSplit, TarSplitEntry, TarSplitError};
 
@@ -95,6 +97,16 @@ pub enum NotExact {
     Composefs,
     #[error("its ZFS data set is not mounted")]
     NotMounted,
+    /// Podman unpacks such tars, and cannot make them again either.
+    #[error("it has sparse files, and the store does not keep where their holes were")]
+    Sparse,
+    #[error("its files were given other owners for a user namespace")]
+    Mapped,
+    /// Of the overlay driver with `metacopy` or `redirect_dir`.
+    #[error("names and contents of its files lie in different layers")]
+    Apart,
+    #[error("a file of it has a name that would hide another one in a tar (.wh.)")]
+    WhiteoutName,
 }
 
 fn at(path: &Option<Vec<u8>>) -> String {
@@ -158,18 +170,7 @@ impl LayerReader {
         let Some(expected) = layer.diff_id.or(layer.expected_diff_id) else {
             return Err(not_exact(NotExact::NoDigest));
         };
-        let content = Content::open(storage, listing, layer).map_err(|cause| match cause {
-            NoContent::Missing => {
-                let error = damaged(id, None, "its directory is missing");
-                if_listed(storage, layer, error)
-            }
-            NoContent::Composefs => not_exact(NotExact::Composefs),
-            NoContent::NotMounted => not_exact(NotExact::NotMounted),
-            NoContent::Unreadable { object, errno } => {
-                let error = unreadable(id, object, errno);
-                if_listed(storage, layer, error)
-            }
-        })?;
+        let content = open_directories(storage, listing, layer)?;
         Ok(Self {
             storage: storage.clone(),
             layer: layer.clone(),
@@ -273,14 +274,15 @@ impl LayerReader {
             }
             Some(TarSplitEntry::Segment(bytes)) => {
                 if room.is_some_and(|room| bytes.len() as u64 > room) {
-                    return Err(damaged(id, None, TOO_LONG));
+                    return Err(self.unless_sparse(damaged(id, None, TOO_LONG))?);
                 }
                 self.state = State::Segment(0);
             }
             Some(TarSplitEntry::File { size: 0, .. }) => {}
             Some(TarSplitEntry::File { name, size, .. }) => {
                 if room.is_some_and(|room| size > room) {
-                    return Err(damaged(id, Some(name), TOO_LONG));
+                    let error = damaged(id, Some(name), TOO_LONG);
+                    return Err(self.unless_sparse(error)?);
                 }
                 self.path.clear();
                 self.path.extend_from_slice(name);
@@ -303,8 +305,12 @@ impl LayerReader {
             });
         }
         let path = self.first_wrong_file()?;
+        if path.is_none() && self.has_sparse_files()? {
+            let (layer, cause) = (self.layer.id, NotExact::Sparse);
+            return Err(LayerError::NotExact { layer, cause });
+        }
         let cause = match &path {
-            Some(_) => "its content is not what its checksum says".into(),
+            Some(_) => WRONG_CONTENT.into(),
             None if self.size != diff_size => {
                 format!("its tar has {} bytes, not {diff_size}", self.size)
             }
@@ -315,6 +321,42 @@ impl LayerReader {
             ),
         };
         Err(damaged(self.layer.id, path.as_deref(), cause))
+    }
+
+    /// What a tar that seems to be too long is: of a sparse file, tar-split tells what it has
+    /// unpacked, and not what its tar has of it.
+    fn unless_sparse(&mut self, error: LayerError) -> Result<LayerError, LayerError> {
+        if !self.has_sparse_files()? {
+            return Ok(error);
+        }
+        let (layer, cause) = (self.layer.id, NotExact::Sparse);
+        Ok(match self.first_wrong_file()? {
+            Some(path) => damaged(layer, Some(&path), WRONG_CONTENT),
+            None => LayerError::NotExact { layer, cause },
+        })
+    }
+
+    /// Whether a header says so. Podman unpacks no tar with the older kind of sparse files, which has
+    /// a type of its own.
+    fn has_sparse_files(&self) -> Result<bool, LayerError> {
+        let id = self.layer.id;
+        let Some(split) = open_split(&self.storage, &self.layer)? else {
+            return Err(LayerError::Gone { layer: id });
+        };
+        let mut split = TarSplit::new(split);
+        while let Some(entry) = split
+            .next_entry()
+            .map_err(|error| split_damaged(id, error))?
+        {
+            if let TarSplitEntry::Segment(bytes) = entry
+                && bytes
+                    .windows(SPARSE_RECORD.len())
+                    .any(|part| part == SPARSE_RECORD)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Reads all files again and compares their checksums.
@@ -361,7 +403,31 @@ impl LayerReader {
     }
 }
 
+fn open_directories(
+    storage: &Storage,
+    listing: &StoreListing,
+    layer: &StoredLayer,
+) -> Result<Content, LayerError> {
+    let id = layer.id;
+    let not_exact = |cause| LayerError::NotExact { layer: id, cause };
+    Content::open(storage, listing, layer).map_err(|cause| match cause {
+        NoContent::Missing => {
+            let error = damaged(id, None, "its directory is missing");
+            if_listed(storage, layer, error)
+        }
+        NoContent::Composefs => not_exact(NotExact::Composefs),
+        NoContent::NotMounted => not_exact(NotExact::NotMounted),
+        NoContent::Unreadable { object, errno } => {
+            let error = unreadable(id, object, errno);
+            if_listed(storage, layer, error)
+        }
+    })
+}
+
 const TOO_LONG: &str = "its tar is longer than the store says";
+const WRONG_CONTENT: &str = "its content is not what its checksum says";
+/// What the PAX records of a sparse file begin with.
+const SPARSE_RECORD: &[u8] = b"GNU.sparse.";
 
 /// The layer's tar-split. `None`: there is none.
 fn open_split(storage: &Storage, layer: &StoredLayer) -> Result<Option<File>, LayerError> {

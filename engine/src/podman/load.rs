@@ -17,11 +17,11 @@ use super::image::{BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, big_data_ent
 use super::layout as oci;
 
 /// A load that takes longer hangs. Podman copies each layer and unpacks it: some 100 MB a second.
-const LOAD_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
+pub(super) const LOAD_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// Of what Podman says.
 const QUOTED_CHARS_MAX: usize = 1024;
 /// The host's own policy is about where images come from: this one comes from a backup of it.
-const POLICY: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
+pub(super) const POLICY: &str = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
 
 /// Turns the restored tree of an image into a layout in the folder `layout`, which is made anew,
 /// and loads it. Layers whose tar is not there must be in the store. What is left of the tree is
@@ -41,6 +41,16 @@ pub fn load(
     let policy = layout.join("policy.json");
     std::fs::write(&policy, POLICY)
         .map_err(|cause| PodmanError::new("write", policy.display().to_string(), cause))?;
+    load_layout(podman, purpose, layout, &policy)
+}
+
+/// Loads a layout that is complete but for layers that the store has.
+pub(super) fn load_layout(
+    podman: &Podman,
+    purpose: Purpose<'_>,
+    layout: &Path,
+    policy: &Path,
+) -> Result<(), PodmanError> {
     let arguments = [
         "load".as_ref(),
         "--quiet".as_ref(),

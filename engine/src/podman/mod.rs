@@ -14,10 +14,12 @@ mod list_lock;
 mod load;
 mod networks;
 mod prime;
+mod push;
 mod repair;
 mod secrets;
 mod state;
 mod storage;
+mod substitute;
 mod tar;
 mod tar_split;
 mod units;
@@ -34,14 +36,18 @@ pub use definition::{
 };
 pub use doctor::{Doctor, Fault, Remedy, Subject};
 pub use image::{
-    BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LAYERS_MAX, LayerDefinition, ShownImage,
-    big_data_entry, inspect_image, layer_file, layer_of_file,
+    BIG_DATA_FOLDER, ChangedLayer, ImageDefinition, LAYERS_FOLDER, LAYERS_MAX, LayerDefinition,
+    ORIGINAL_FOLDER, ShownImage, big_data_entry, inspect_image, layer_file, layer_of_file,
 };
 pub use info::StoreInfo;
-pub use layer::{LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact};
+pub use layer::{
+    LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact, OwnTar,
+    OwnTarReader,
+};
 pub use load::{config_key, load as load_image};
 pub use networks::list_networks;
 pub use prime::{Primer, SEED_NAME, remove_seed};
+pub use push::push as push_image;
 pub use repair::{
     LayerMender, Mended, RepairError, clear as clear_repair, left_behind as repairs_left_behind,
 };
@@ -51,6 +57,7 @@ pub use storage::{
     BIG_DATA_BYTES_MAX, BigData, ImageId, LayerId, NotUnderstood, Origin, Storage, StorageDriver,
     StorageError, StoragePlaces, StoreListing, StoredImage, StoredLayer,
 };
+pub use substitute::{diff_ids, substitute};
 pub use tar_split::{TarSplit, TarSplitEntry, TarSplitError};
 pub use units::{find_configs, find_units};
 pub use volume::{

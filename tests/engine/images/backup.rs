@@ -1,20 +1,26 @@
 //! Images of a store that is made by hand, backed up through a host whose podman is a script that
 //! tells where that store is.
 
+use std::fs;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use podkeep_engine::host::local::LocalHost;
 use podkeep_engine::host::{HostError, Inventory, OpenItem, ScanRequest, Source};
 use podkeep_engine::monitor::{Collect, Finding, FindingKind};
-use podkeep_engine::operations::{BackupOptions, BackupReport, Selection, Selector, backup};
-use podkeep_engine::podman::{LayerId, StorageDriver};
+use podkeep_engine::operations::{
+    BackupOptions, BackupReport, CheckOptions, ImageEntry, ImageNode, ItemPath, ListedEntry,
+    Selection, Selector, SnapSpec, SnapWhich, backup, check, dump, ls,
+};
+use podkeep_engine::podman::{ImageId, LayerId, StorageDriver};
 use podkeep_engine::repo::{Credential, InitOptions, OpenOptions, Repository};
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_format::id::{HostId, SnapshotId};
 use podkeep_format::item::{Item, ItemKind};
+use serde_json::json;
 
 use super::noise;
-use crate::fake_store::{FakeStore, Tar};
+use crate::fake_store::{FakeStore, LongName, Tar};
 
 fn repository() -> Repository {
     let store = Arc::new(MemoryStore::new());
@@ -197,4 +203,156 @@ fn a_list_that_cannot_be_read_is_told_and_other_items_are_saved() {
     std::fs::write(&images, "").unwrap();
     let inventory = store.host().inventory().unwrap();
     assert!(inventory.images.is_empty() && inventory.image_findings.is_empty());
+}
+
+/// An image of layers with a configuration that tells of them, and a manifest.
+fn image_of(store: &mut FakeStore, name: &str, tars: &[&Tar]) -> (ImageId, Vec<LayerId>) {
+    let mut layers = Vec::new();
+    for tar in tars {
+        layers.push(store.layer(tar, layers.last().copied()));
+    }
+    let diff_ids: Vec<String> = tars.iter().map(|tar| format!("sha256:{}", tar.diff_id())).collect();
+    let config = json!({"architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    let id = store.image_with(name, layers.last().copied(), &config.to_string());
+    store.write_lists();
+    (id, layers)
+}
+
+fn latest() -> SnapSpec {
+    SnapSpec {
+        which: SnapWhich::Latest(0),
+        host: None,
+    }
+}
+
+fn at(name: &str, path: &str) -> ItemPath {
+    ItemPath {
+        selector: Selector {
+            item: Item::new(ItemKind::Image, name.as_bytes()),
+            glob: false,
+        },
+        path: path.as_bytes().to_vec(),
+    }
+}
+
+/// Files that a container would see, and what is in them.
+fn shown(repo: &Repository, name: &str) -> Vec<(String, Vec<u8>)> {
+    let mut paths = Vec::new();
+    let mut listed = |entry: ImageEntry| {
+        if let ImageNode::File { .. } = entry.node {
+            paths.push(String::from_utf8(entry.path).unwrap());
+        }
+        ControlFlow::Continue(())
+    };
+    let monitor = Collect::default();
+    ls::ls_image(repo, &latest(), &at(name, ""), &mut listed, &monitor).unwrap();
+    let content = |path: String| {
+        let mut out = Vec::new();
+        dump::dump_image_file(repo, &latest(), &at(name, &path), &mut out, &monitor).unwrap();
+        (path, out)
+    };
+    paths.into_iter().map(content).collect()
+}
+
+/// What is stored of an image, by its paths.
+fn stored(repo: &Repository, name: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    let mut listed = |entry: ListedEntry| {
+        paths.push(String::from_utf8(entry.path).unwrap());
+        ControlFlow::Continue(())
+    };
+    ls::ls(repo, &latest(), Some(&at(name, "")), &mut listed, &Collect::default()).unwrap();
+    paths
+}
+
+/// It is saved as another image, which says so and has the same files; what is right of it is not
+/// made anew, and the digest of the layer that is lost is given to nothing.
+#[test]
+fn i_11_an_image_without_a_tar_split_is_saved_as_another_one_that_says_so() {
+    for driver in [StorageDriver::Overlay, StorageDriver::Vfs] {
+        let base = Tar::default().directory("d").file("d/a", &noise(1, 90_000));
+        let upper = Tar::default().file("d/b", &noise(2, 50_000)).whiteout("d/a");
+        let mut store = FakeStore::new(driver);
+        let (id, layers) = image_of(&mut store, "localhost/a:1", &[&base, &upper]);
+        fs::remove_file(store.split_file(layers[1])).unwrap();
+        let repo = repository();
+        let (report, findings) = back_up(&repo, &store.host());
+        assert!(report.complete, "{findings:?}");
+        let [finding] = &findings[..] else {
+            panic!("{findings:?}");
+        };
+        assert_eq!(finding.kind, FindingKind::NotExact);
+        for word in [id.to_hex(), upper.diff_id().to_string(), "tar-split".into()] {
+            assert!(finding.message.contains(&word), "{}", finding.message);
+        }
+        assert_eq!(shown(&repo, "localhost/a:1"), [("d/b".into(), noise(2, 50_000))]);
+        let stored = stored(&repo, "localhost/a:1").join("\n");
+        assert!(stored.contains(&format!("layers/0000-{}.tar", base.diff_id())), "{stored}");
+        assert!(!stored.contains(&upper.diff_id().to_string()), "{stored}");
+        assert!(stored.contains(&format!("original/sha256:{id}")), "{stored}");
+        // It is the same each time.
+        let (again, _) = back_up(&repo, &store.host());
+        assert_eq!((again.chunks_new, again.items[0].root), (0, report.items[0].root));
+        let options = CheckOptions {
+            read_data_percent: Some(100),
+            ..CheckOptions::default()
+        };
+        let checked = check::check(&repo, &options, &Collect::default());
+        assert_eq!(checked.unwrap().damaged, 0);
+    }
+}
+
+/// That tar-split tells too little of a sparse file shows only while its layer is read. Two of them
+/// are found one after the other.
+#[test]
+fn i_19_an_image_with_sparse_files_is_saved_as_another_one() {
+    let records: &[(&str, &[u8])] = &[("GNU.sparse.major", b"1"), ("GNU.sparse.minor", b"0")];
+    let sparse = |name: &str, len: usize| {
+        Tar::default().file_with(name, &noise(9, len), records, LongName::Pax)
+    };
+    let (first, second) = (sparse("one", 7000), sparse("two", 9000));
+    let mut store = FakeStore::new(StorageDriver::Overlay);
+    let (_, layers) = image_of(&mut store, "localhost/a:1", &[&first, &second]);
+    for layer in layers {
+        let record = store.record(layer);
+        record["diff-digest"] = json!(format!("sha256:{}", layer.to_hex()));
+        record["diff-size"] = json!(2048);
+    }
+    store.write_lists();
+    let repo = repository();
+    let (report, findings) = back_up(&repo, &store.host());
+    assert!(report.complete, "{findings:?}");
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].message.matches("sparse files").count(), 2, "{findings:?}");
+    let files = [("one".to_owned(), noise(9, 7000)), ("two".to_owned(), noise(9, 9000))];
+    assert_eq!(shown(&repo, "localhost/a:1"), files);
+}
+
+/// Podman makes the ID of such an image from its tables of contents, and gives it another one when it
+/// is loaded; its layers, its configuration and its digests are what they were.
+#[test]
+fn i_13_an_image_whose_layer_is_known_by_its_table_of_contents_has_only_another_id() {
+    let (base, upper) = (Tar::default().file("a", b"1"), Tar::default().file("b", &noise(1, 900)));
+    let mut store = FakeStore::new(StorageDriver::Overlay);
+    let (id, layers) = image_of(&mut store, "localhost/a:1", &[&base, &upper]);
+    let record = store.record(layers[1]);
+    record["diff-digest"] = json!("");
+    record["diff-size"] = json!(upper.bytes.len());
+    record["toc-digest"] = json!(format!("sha256:{}", "d".repeat(64)));
+    let by_contents = ImageId([0xcc; 32]);
+    fs::rename(store.image_folder(id), store.image_folder(by_contents)).unwrap();
+    store.images[0]["id"] = json!(by_contents.to_hex());
+    store.write_lists();
+    let repo = repository();
+    let (report, findings) = back_up(&repo, &store.host());
+    assert!(report.complete, "{findings:?}");
+    let [finding] = &findings[..] else {
+        panic!("{findings:?}");
+    };
+    for word in [id.to_hex(), by_contents.to_hex(), "table of contents".into()] {
+        assert!(finding.message.contains(&word), "{}", finding.message);
+    }
+    let stored = stored(&repo, "localhost/a:1");
+    assert!(stored.contains(&format!("layers/0001-{}.tar", upper.diff_id())), "{stored:?}");
+    assert!(!stored.iter().any(|path| path.starts_with("original")), "{stored:?}");
 }

@@ -7,6 +7,7 @@ pub mod foreign;
 mod hostile;
 mod listing;
 mod mend;
+mod own_tar;
 mod rebuild;
 pub mod smoke;
 

@@ -61,6 +61,7 @@ fn save(repo: &Repository, tars: &[Tar], manifest: &[u8], claimed: &dyn Fn(&Tar)
             size: layer.size,
             compressed_digest: None,
             compressed_size: None,
+            changed: None,
         });
     }
     let id = hex(&sha256(CONFIG));

@@ -87,6 +87,14 @@ impl<W: Write> TarWriter<W> {
         self.out.write_all(bytes)
     }
 
+    /// So many bytes of the last member's content went where the tar goes by another way.
+    pub fn pass_over(&mut self, bytes: u64) -> io::Result<()> {
+        let left = self.left.0.checked_sub(bytes);
+        self.left.0 =
+            left.ok_or_else(|| io::Error::other("a file has more bytes than was said"))?;
+        Ok(())
+    }
+
     /// Ends the tar. Returns where it was written to.
     pub fn finish(mut self) -> io::Result<W> {
         self.end_content()?;
@@ -116,6 +124,26 @@ impl<W: Write> TarWriter<W> {
         let padding = padding(records.len() as u64);
         self.out.write_all(&[0; BLOCK_BYTES][..padding])
     }
+}
+
+impl TarWriter<Vec<u8>> {
+    /// What was written since the last call.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+}
+
+/// How the name of an extended attribute is written: a record ends its key at the first `=`.
+pub fn xattr_key(name: &[u8]) -> Vec<u8> {
+    let mut key = b"SCHILY.xattr.".to_vec();
+    for byte in name {
+        match byte {
+            b'=' => key.extend_from_slice(b"%3D"),
+            b'%' => key.extend_from_slice(b"%25"),
+            byte => key.push(*byte),
+        }
+    }
+    key
 }
 
 fn common(block: &mut Block, kind: u8) {

@@ -230,6 +230,7 @@ impl Archives {
             big_data: pieces
                 .map(|(key, bytes)| (big_data_entry(&key), bytes))
                 .collect(),
+            original: Vec::new(),
             known: request.known_layers.clone(),
         })?;
         let mut findings = Vec::new();

@@ -10,34 +10,32 @@ mod mark;
 mod recipe;
 pub(super) mod scan;
 mod stored;
+mod writer;
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use podkeep_format::id::DiffId;
 use podkeep_format::item::{Escaped, Item};
-use podkeep_format::tree::Entry;
 
 use super::lock::{ItemLock, make_private};
 use super::volume::{finding, not_here};
 use super::{Existing, HostError, ImageFacts, OpenItem, PlacePlan, ScanRequest, WriteRequest};
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
-use crate::fs::{
-    DirectoryNumber, FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome,
-    WriteStep,
-};
+use crate::fs::{FsError, FsErrorKind, TreeWriter};
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::{
-    Adoption, BIG_DATA_FOLDER, Before, ImageDefinition, ImageRecords, LAYERS_FOLDER,
-    LayerDefinition, Origin, Podman, Storage, StoragePlaces, StoreListing, StoredImage,
-    StoredLayer, big_data_entry, inspect_image, layer_file, load_image,
+    Before, ChangedLayer, ImageDefinition, ImageRecords, LAYERS_FOLDER, LayerDefinition, LayerError,
+    Origin, Podman, Storage, StoragePlaces, StoreListing, StoredImage, StoredLayer, big_data_entry,
+    diff_ids, layer_file, push_image, substitute,
 };
 
 use self::mark::Mark;
 use self::scan::ImageSpec;
-use self::stored::StoredLayers;
+use self::stored::{NotExactLayers, StoredLayers, Way};
+use self::writer::{ImageWriter, Shape, StagedImages};
 
 /// Below the state folder: trees of images on their way into the store.
 const STAGING_FOLDER: &str = "images";
@@ -50,6 +48,7 @@ pub(super) struct Images {
     places: OnceLock<StoragePlaces>,
     /// As the last inventory found them: one run reads many.
     known: Mutex<Option<Arc<Known>>>,
+    not_exact: NotExactLayers,
 }
 
 /// A look at the store.
@@ -67,6 +66,7 @@ impl Images {
             staged: StagedImages(state.join(STAGING_FOLDER)),
             places: OnceLock::new(),
             known: Mutex::default(),
+            not_exact: NotExactLayers::default(),
         }
     }
 
@@ -146,49 +146,88 @@ impl Images {
             cause: cause.to_string(),
         };
         let chain = known.listing.chain(image).map_err(|error| failed(&error))?;
-        let mut layers = Vec::new();
-        for layer in chain {
-            let Some(diff_id) = layer.diff_id.or(layer.expected_diff_id) else {
-                let id = layer.id;
-                return Err(failed(&format_args!(
-                    "its layer {id} is known by its table of contents only, so that nobody can \
-                     tell whether a copy of it is exact"
-                )));
-            };
-            layers.push((diff_id, layer.clone()));
-        }
-        let config = format!("sha256:{}", image.id);
-        if !layers.is_empty() && !image.big_data.iter().any(|piece| piece.name == config) {
-            return Err(failed(&format_args!(
-                "its ID is not the digest of its configuration (a layer was known by its table of \
-                 contents only), and Podman would give it another ID"
-            )));
-        }
-        let mut big_data = Vec::new();
+        let mut pieces = Vec::new();
         for piece in &image.big_data {
             let bytes = known.storage.big_data(image, &piece.name);
-            let bytes = bytes.map_err(|error| failed(&error))?;
-            big_data.push((big_data_entry(&piece.name), bytes));
+            pieces.push((piece.name.clone(), bytes.map_err(|error| failed(&error))?));
         }
-        let definition = definition_of(image, &layers, &request.known_layers, &failed)?.encode();
+        let own_key = format!("sha256:{}", image.id);
+        let config = pieces.iter().find(|(key, _)| *key == own_key);
+        let has_own_id = chain.is_empty() || config.is_some();
+        let config = config.or_else(|| pieces.iter().find(|(key, _)| key.starts_with("sha256:")));
+        let told = config.and_then(|(_, config)| diff_ids(config));
+        let mut source = StoredLayers {
+            storage: known.storage.clone(),
+            listing: Arc::clone(&known.listing),
+            layers: Vec::new(),
+            not_exact: Arc::clone(&self.not_exact),
+        };
+        let mut layers = Vec::new();
+        for (number, layer) in chain.into_iter().enumerate() {
+            let mut layer = layer.clone();
+            if layer.diff_id.or(layer.expected_diff_id).is_none() {
+                // Of a layer that was pulled in parts by an old version, only the image tells.
+                let told = told.as_ref().and_then(|told| told.get(number));
+                layer.expected_diff_id = told.copied();
+            }
+            let diff_id = layer.diff_id.or(layer.expected_diff_id);
+            let mut layers_known = request.known_layers.iter();
+            let is_known = layers_known.any(|known| Some(known.diff_id) == diff_id);
+            let way = source.way(&layer, is_known);
+            source
+                .layers
+                .push(way.map_err(|error| read_error(item, error))?);
+            layers.push(layer);
+        }
+        let definition = definition_of(image, &layers, &source.layers, request, &failed)?;
+        let is_exact = has_own_id
+            && definition
+                .layers
+                .iter()
+                .all(|layer| layer.changed.is_none());
+        let (definition, pieces, original) = match is_exact {
+            true => (definition, pieces, Vec::new()),
+            false => {
+                let substituted = substitute(definition, &pieces);
+                let (definition, new) = substituted.map_err(|cause| failed(&cause))?;
+                let original = if new == pieces { Vec::new() } else { pieces };
+                (definition, new, original)
+            }
+        };
+        let findings = changes(&definition).map(|message| {
+            finding(
+                item,
+                FindingKind::NotExact,
+                format!("saved as another image: {message}"),
+            )
+        });
+        let findings = findings.into_iter().collect();
+        let diff_ids = definition
+            .layers
+            .iter()
+            .filter_map(LayerDefinition::diff_id);
+        let diff_ids = diff_ids.collect();
+        let definition = definition.encode();
         ImageDefinition::decode(&definition).map_err(|cause| failed(&cause))?;
+        let files = |pieces: Vec<(String, Vec<u8>)>| {
+            let pieces = pieces.into_iter();
+            let pieces = pieces.map(|(key, bytes)| (big_data_entry(&key), bytes));
+            pieces.collect()
+        };
         let tree = scan::scan(ImageSpec {
             item: item.to_string(),
             chunking: Arc::clone(&request.chunking),
             threads: request.threads,
-            layers: layers.iter().map(|(diff_id, _)| *diff_id).collect(),
-            source: Box::new(StoredLayers {
-                storage: known.storage.clone(),
-                listing: Arc::clone(&known.listing),
-                layers: layers.into_iter().map(|(_, layer)| layer).collect(),
-            }),
-            big_data,
+            layers: diff_ids,
+            source: Box::new(source),
+            big_data: files(pieces),
+            original: files(original),
             known: request.known_layers.clone(),
         })?;
         Ok(OpenItem {
             definition: Some(definition),
             tree: Some(tree),
-            findings: Vec::new(),
+            findings,
         })
     }
 
@@ -208,6 +247,12 @@ impl Images {
             (Some(_), false) => format!("complete image {name}"),
             _ => format!("create image {name}{}", layers_text(&wanted, present.len())),
         }];
+        if let Some(was) = &wanted.original {
+            let (is, was) = (&wanted.id[..12], &was.id[..12]);
+            actions.push(format!(
+                "  it is image {is}, which was {was} where it was saved"
+            ));
+        }
         for (name, owner) in taken_names(&wanted, &known.listing) {
             let owner = &owner[..12];
             actions.push(match request.retag {
@@ -246,11 +291,7 @@ impl Images {
         let wanted = decode(item, definition)?;
         let places = self.places()?;
         let known = look(places)?;
-        let folder = &self.staged.0;
-        make_private(folder).map_err(|error| {
-            let path = folder.as_os_str().as_bytes();
-            FsError::new("make", path, FsErrorKind::Other, error)
-        })?;
+        self.staging_folder()?;
         let is_there = own_image(&known.listing, &wanted.id).is_some();
         let (before, mark) = match is_there && !self.is_marked(&wanted.id) {
             true => (Before::Present, None),
@@ -288,6 +329,23 @@ impl Images {
             retag: request.retag,
             _lock: lock,
         }))
+    }
+
+    /// The folder of images on their way, made if need be.
+    pub fn staging_folder(&self) -> Result<PathBuf, HostError> {
+        let folder = &self.staged.0;
+        make_private(folder).map_err(|error| {
+            let path = folder.as_os_str().as_bytes();
+            FsError::new("make", path, FsErrorKind::Other, error)
+        })?;
+        Ok(folder.clone())
+    }
+
+    /// Pushes the image of a layout.
+    pub fn push(&self, layout: &Path, id: &str, reference: &str) -> Result<String, HostError> {
+        let known = look(self.places()?)?;
+        let is_here = own_image(&known.listing, id).is_some();
+        Ok(push_image(&self.podman, layout, id, is_here, reference)?)
     }
 
     /// Where an image's tree is put together.
@@ -345,27 +403,112 @@ fn facts_of(image: &StoredImage, listing: &StoreListing) -> ImageFacts {
     }
 }
 
+/// Of the image as it is, but with the layers as they are saved.
 fn definition_of(
     image: &StoredImage,
-    layers: &[(DiffId, StoredLayer)],
-    known: &[super::KnownLayer],
+    layers: &[StoredLayer],
+    ways: &[Way],
+    request: &ScanRequest,
     failed: &dyn Fn(&dyn std::fmt::Display) -> HostError,
 ) -> Result<ImageDefinition, HostError> {
     let entry = serde_json::from_str(&image.entry).map_err(|error| failed(&error))?;
-    let layers = layers.iter().map(|(diff_id, layer)| {
-        let known = known.iter().find(|known| known.diff_id == *diff_id);
-        let size = layer.diff_size.or(known.map(|known| known.size));
+    let layers = layers.iter().zip(ways).map(|(layer, way)| {
+        let (diff_id, size, changed) = match way {
+            Way::Exact(_) => {
+                let diff_id = layer.diff_id.or(layer.expected_diff_id);
+                let mut known = request.known_layers.iter();
+                let known = known.find(|known| Some(known.diff_id) == diff_id);
+                (
+                    diff_id,
+                    layer.diff_size.or(known.map(|known| known.size)),
+                    None,
+                )
+            }
+            Way::Own {
+                end,
+                cause,
+                diff_id,
+                ..
+            } => {
+                let changed = ChangedLayer {
+                    diff_id: diff_id.map(|id| id.to_hex()),
+                    cause: cause.to_string(),
+                };
+                (Some(end.diff_id), Some(end.size), Some(changed))
+            }
+        };
+        let known = |what: &str| {
+            failed(&format_args!(
+                "the {what} of layer {} is not known",
+                layer.id
+            ))
+        };
+        let blob = layer
+            .compressed_digest
+            .clone()
+            .filter(|_| changed.is_none());
         Ok(LayerDefinition {
-            diff_id: diff_id.to_hex(),
-            size: size.ok_or_else(|| {
-                failed(&format_args!("the size of layer {} is not known", layer.id))
-            })?,
-            compressed_digest: layer.compressed_digest.clone(),
-            compressed_size: layer.compressed_size,
+            diff_id: diff_id.ok_or_else(|| known("digest"))?.to_hex(),
+            size: size.ok_or_else(|| known("size"))?,
+            compressed_size: layer.compressed_size.filter(|_| blob.is_some()),
+            compressed_digest: blob,
+            changed,
         })
     });
     let layers = layers.collect::<Result<Vec<_>, HostError>>()?;
     Ok(ImageDefinition::new(&image.id.to_hex(), entry, layers))
+}
+
+/// What a layer's failure is to whoever reads its image.
+fn read_error(item: &Item, error: LayerError) -> HostError {
+    let failure = scan::LayerFailure::from(error);
+    let kind = match failure.kind {
+        FsErrorKind::NotExact => FsErrorKind::Other,
+        kind => kind,
+    };
+    FsError::new("read", item.to_string().as_bytes(), kind, failure.cause).into()
+}
+
+/// How an image differs from what it was, in words. `None`: it does not.
+fn changes(definition: &ImageDefinition) -> Option<String> {
+    let original = definition.original.as_ref()?;
+    let mut parts = vec![format!(
+        "its ID is {}, and was {}",
+        definition.id, original.id
+    )];
+    let was = original
+        .entry
+        .get("digest")
+        .and_then(|digest| digest.as_str());
+    if let (Some(is), Some(was)) = (definition.digest(), was)
+        && is != was
+    {
+        parts.push(format!("its digest is {is}, and was {was}"));
+    }
+    for (number, layer) in definition.layers.iter().enumerate() {
+        if let Some(changed) = &layer.changed {
+            let was = match &changed.diff_id {
+                Some(was) => format!("was sha256:{was}"),
+                None => "is not known".into(),
+            };
+            let (is, cause) = (&layer.diff_id, &changed.cause);
+            parts.push(format!(
+                "layer {number} has the same files in another tar (DiffID sha256:{is}; its own {was}): \
+                 {cause}"
+            ));
+        }
+    }
+    if definition
+        .layers
+        .iter()
+        .all(|layer| layer.changed.is_none())
+    {
+        parts.push(
+            "a layer was known by its table of contents only, and Podman made the ID of that"
+                .into(),
+        );
+    }
+    Some(parts.join("; "))
 }
 
 fn decode(item: &Item, definition: Option<&[u8]>) -> Result<ImageDefinition, HostError> {
@@ -431,258 +574,3 @@ fn taken_names(wanted: &ImageDefinition, listing: &StoreListing) -> Vec<(String,
         .map(|(name, id)| (name.clone(), id))
         .collect()
 }
-
-/// The folder of images on their way into the store; nobody else may enter it.
-#[derive(Clone)]
-struct StagedImages(PathBuf);
-
-impl StagedImages {
-    /// Where the tree is when it is whole.
-    fn folder_of(&self, id: &str) -> PathBuf {
-        self.0.join(id)
-    }
-
-    /// Where Podman loads it from.
-    fn layout_of(&self, id: &str) -> PathBuf {
-        self.0.join(format!("{id}.layout"))
-    }
-
-    /// A mark says that an image in the store was put there by a restore that did not end.
-    fn mark_of(&self, id: &str) -> PathBuf {
-        self.0.join(format!("{id}.loading"))
-    }
-}
-
-/// Removes what a restore that ended, well or not, has no use for any more.
-struct TidyUp<'i> {
-    images: &'i StagedImages,
-    id: &'i str,
-}
-
-impl Drop for TidyUp<'_> {
-    fn drop(&mut self) {
-        // What cannot be removed only takes room; the next restore of the image clears it away.
-        let _ = std::fs::remove_dir_all(self.images.folder_of(self.id));
-        let _ = std::fs::remove_dir_all(self.images.layout_of(self.id));
-    }
-}
-
-/// What the tree of an image has, and nothing else may have: two folders with plain files of
-/// known names. Later steps go by paths in it.
-struct Shape {
-    files: [BTreeSet<Vec<u8>>; 2],
-    /// Numbers of the two folders, once they were made.
-    folders: [Option<DirectoryNumber>; 2],
-}
-
-impl Shape {
-    const FOLDERS: [&str; 2] = [BIG_DATA_FOLDER, LAYERS_FOLDER];
-
-    fn of(definition: &ImageDefinition) -> Self {
-        let pieces = definition.big_data();
-        let layers = definition.layers.iter().enumerate();
-        Self {
-            files: [
-                pieces
-                    .map(|piece| big_data_entry(piece.key).into_bytes())
-                    .collect(),
-                layers
-                    .filter_map(|(number, layer)| Some(layer_file(number, &layer.diff_id()?)))
-                    .map(String::into_bytes)
-                    .collect(),
-            ],
-            folders: [None; 2],
-        }
-    }
-
-    fn allows(&mut self, step: &WriteStep) -> bool {
-        match step {
-            WriteStep::Directory {
-                number: 0, entry, ..
-            } => is_plain(entry),
-            WriteStep::Directory {
-                number,
-                parent: 0,
-                entry,
-            } => {
-                let mut names = Self::FOLDERS.iter();
-                match names.position(|name| name.as_bytes() == entry.name) {
-                    Some(index) if is_plain(entry) => {
-                        self.folders[index] = Some(*number);
-                        true
-                    }
-                    _ => false,
-                }
-            }
-            WriteStep::File { parent, entry, .. } | WriteStep::FileDrop { parent, entry, .. } => {
-                let folder = self
-                    .folders
-                    .iter()
-                    .position(|folder| *folder == Some(*parent));
-                folder.is_some_and(|folder| self.files[folder].contains(&entry.name))
-                    && is_plain(entry)
-            }
-            WriteStep::DirectoryEnd { .. } => true,
-            WriteStep::Directory { .. } | WriteStep::Node { .. } | WriteStep::Link { .. } => false,
-        }
-    }
-}
-
-/// Whether an entry has no attribute that could get in the way of those who use it.
-fn is_plain(entry: &Entry) -> bool {
-    entry.xattrs.is_empty() && entry.inode_flags == 0 && entry.project == 0 && entry.link.is_none()
-}
-
-/// An image on its way into the store.
-struct ImageWriter {
-    podman: Podman,
-    item: Item,
-    tree: Box<dyn TreeWriter>,
-    shape: Shape,
-    images: StagedImages,
-    is_there: bool,
-    definition: ImageDefinition,
-    records: ImageRecords,
-    before: Before,
-    mark: Option<Mark>,
-    retag: bool,
-    _lock: ItemLock,
-}
-
-impl TreeWriter for ImageWriter {
-    fn may_hold(&self) -> bool {
-        self.tree.may_hold()
-    }
-
-    fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError> {
-        self.tree.present(queries)
-    }
-
-    fn apply(&mut self, batch: WriteBatch) -> Result<Vec<Finding>, FsError> {
-        for step in &batch.steps {
-            if !self.shape.allows(step) {
-                let object = self.item.to_string();
-                let cause = "the snapshot's tree is not that of an image";
-                let kind = FsErrorKind::Refused;
-                return Err(FsError::new("restore", object.as_bytes(), kind, cause));
-            }
-        }
-        self.tree.apply(batch)
-    }
-
-    fn finish(self: Box<Self>) -> Result<(WriteOutcome, Vec<Finding>), FsError> {
-        let Self {
-            podman,
-            images,
-            item,
-            tree,
-            is_there,
-            definition,
-            records,
-            before,
-            mark,
-            retag,
-            ..
-        } = *self;
-        let failed = |cause: &dyn std::fmt::Display| {
-            let object = item.to_string();
-            FsError::new("restore", object.as_bytes(), FsErrorKind::Other, cause)
-        };
-        // Whatever becomes of it, no tree stays.
-        let tidy = TidyUp {
-            images: &images,
-            id: &definition.id,
-        };
-        let folder = images.folder_of(&definition.id);
-        let (outcome, mut findings) = tree.finish()?;
-        if findings
-            .iter()
-            .any(|finding| finding.kind == FindingKind::NotRestored)
-        {
-            return Ok((outcome, findings));
-        }
-        if !is_there && !definition.layers.is_empty() {
-            let layout = images.layout_of(&definition.id);
-            load_image(&podman, &definition, &folder, &layout).map_err(|error| failed(&error))?;
-        }
-        let adoption = records
-            .adopt(&definition, &folder.join(BIG_DATA_FOLDER), before, retag)
-            .map_err(|error| failed(&error))?;
-        findings.extend(told(&item, &adoption));
-        let proof = prove(&podman, &definition, &adoption).map_err(|cause| failed(&cause))?;
-        findings.push(finding(&item, FindingKind::Proof, proof));
-        if let Some(mark) = mark {
-            mark.done();
-        }
-        drop(tidy);
-        Ok((outcome, findings))
-    }
-
-    fn discard(self: Box<Self>) -> Result<(), FsError> {
-        self.tree.discard()
-    }
-}
-
-/// What became of names that another image has.
-fn told(item: &Item, adoption: &Adoption) -> Vec<Finding> {
-    let left = adoption.left.iter().map(|(name, id)| {
-        let message = format!("the name {name} stays with image {id}; --retag moves it");
-        finding(item, FindingKind::NotRestored, message)
-    });
-    let taken = adoption.taken.iter().map(|(name, id)| {
-        let message = format!("the name {name} was taken from image {id}");
-        finding(item, FindingKind::Note, message)
-    });
-    left.chain(taken).collect()
-}
-
-/// Asks Podman whether the image is what it was: ID, digest, names, layers; says so in words. A
-/// manifest list has none of these to show.
-fn prove(
-    podman: &Podman,
-    definition: &ImageDefinition,
-    adoption: &Adoption,
-) -> Result<String, String> {
-    if definition.layers.is_empty() {
-        return Ok("its entry and big data are those that were saved".into());
-    }
-    let shown = inspect_image(podman, &definition.id).map_err(|error| error.to_string())?;
-    let expect = |what: &str, shown: &str, saved: &str| match shown == saved {
-        true => Ok(()),
-        false => Err(format!(
-            "Podman shows {what} {shown}, and {saved} was saved"
-        )),
-    };
-    expect("ID", &shown.id, &definition.id)?;
-    if let Some(digest) = definition.digest() {
-        let by_digest = format!("@{digest}");
-        if !shown.names().any(|name| name.ends_with(&by_digest)) {
-            expect("digest", &shown.digest, digest)?;
-        }
-    }
-    let layers = definition.layers.iter();
-    let layers: Vec<String> = layers
-        .map(|layer| format!("sha256:{}", layer.diff_id))
-        .collect();
-    expect("layers", &shown.layers().join(" "), &layers.join(" "))?;
-    let mut names = 0;
-    for name in definition.names() {
-        if adoption.left.iter().any(|(left, _)| left == name) {
-            continue;
-        }
-        if !shown.names().any(|shown| shown == name) {
-            return Err(format!("Podman does not show its name {name}"));
-        }
-        names += 1;
-    }
-    Ok(format!(
-        "Podman shows what was saved: ID {}, digest {}, {names} of {} names, {} layers",
-        definition.id,
-        definition.digest().unwrap_or("none"),
-        definition.names().count(),
-        layers.len()
-    ))
-}
-
-#[cfg(test)]
-mod tests;

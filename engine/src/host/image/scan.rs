@@ -22,7 +22,7 @@ use crate::fs::background::{self, Ended};
 use crate::fs::batch::{Outbox, Stage};
 use crate::fs::{FsError, FsErrorKind, ScanOutcome, ScannedLayer, TreeScan};
 use crate::host::KnownLayer;
-use crate::podman::{BIG_DATA_FOLDER, LAYERS_FOLDER, LayerEvent, layer_file};
+use crate::podman::{BIG_DATA_FOLDER, LAYERS_FOLDER, LayerEvent, ORIGINAL_FOLDER, layer_file};
 
 /// Workers of one image.
 const THREADS_MAX: usize = 8;
@@ -40,6 +40,8 @@ pub struct ImageSpec {
     pub layers: Vec<DiffId>,
     /// Files of the big data, by their names in the tree.
     pub big_data: Vec<(String, Vec<u8>)>,
+    /// The same of what the image was, if it is saved as another one.
+    pub original: Vec<(String, Vec<u8>)>,
     pub known: Vec<KnownLayer>,
 }
 
@@ -195,13 +197,21 @@ fn assemble(shared: &Shared<'_>) -> Result<ScanOutcome, Ended> {
 
     let mut stage = Stage::default();
     let mut bytes_logical = 0;
-    let mut files = Vec::new();
-    for (name, bytes) in &spec.big_data {
-        bytes_logical += bytes.len() as u64;
-        let content = content_of(spec, bytes, &mut stage);
-        files.push(file(name.clone(), bytes.len() as u64, content));
+    let mut folders = Vec::new();
+    let original = Some(&spec.original).filter(|pieces| !pieces.is_empty());
+    let original = original.map(|pieces| (ORIGINAL_FOLDER, pieces));
+    for (folder, pieces) in original
+        .into_iter()
+        .chain([(BIG_DATA_FOLDER, &spec.big_data)])
+    {
+        let mut files = Vec::new();
+        for (name, bytes) in pieces {
+            bytes_logical += bytes.len() as u64;
+            let content = content_of(spec, bytes, &mut stage);
+            files.push(file(name.clone(), bytes.len() as u64, content));
+        }
+        folders.push(directory(spec, folder, files, &mut stage));
     }
-    let big_data = directory(spec, BIG_DATA_FOLDER, files, &mut stage);
     let mut files = Vec::new();
     for (number, diff_id) in spec.layers.iter().enumerate() {
         let Some((id, size)) = recipes.get(diff_id).copied() else {
@@ -221,9 +231,10 @@ fn assemble(shared: &Shared<'_>) -> Result<ScanOutcome, Ended> {
             Content::Recipe { id },
         ));
     }
-    let layers_folder = directory(spec, LAYERS_FOLDER, files, &mut stage);
-    let count = (spec.big_data.len() + spec.layers.len()) as u64;
-    let mut root = directory(spec, "", vec![big_data, layers_folder], &mut stage);
+    folders.push(directory(spec, LAYERS_FOLDER, files, &mut stage));
+    let count = (spec.original.len() + spec.big_data.len() + spec.layers.len()) as u64;
+    let directories = 1 + folders.len() as u64;
+    let mut root = directory(spec, "", folders, &mut stage);
     root.name.clear();
     let node = TreeNode::Root(Box::new(root)).encode();
     let id = spec.chunking.ids.chunk_id(ChunkKind::Tree, &node);
@@ -234,7 +245,7 @@ fn assemble(shared: &Shared<'_>) -> Result<ScanOutcome, Ended> {
     Ok(ScanOutcome {
         root: TreeId(id.0),
         files: count,
-        directories: 3,
+        directories,
         bytes_logical,
         bytes_allocated: bytes_logical,
         incomplete: false,

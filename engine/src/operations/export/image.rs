@@ -31,8 +31,8 @@ struct Parts {
     root: TreeId,
 }
 
-/// Writes an OCI layout with this one image.
-pub fn oci(export: &Export<'_>, sink: &mut dyn Sink) -> OperationResult<()> {
+/// Writes an OCI layout with this one image. Returns what the snapshot says of it.
+pub fn oci(export: &Export<'_>, sink: &mut dyn Sink) -> OperationResult<ImageDefinition> {
     let parts = Parts::of(export)?;
     let layers = parts.sizes();
     let originals = parts.manifests(export)?;
@@ -71,7 +71,8 @@ pub fn oci(export: &Export<'_>, sink: &mut dyn Sink) -> OperationResult<()> {
             written.push(id);
         }
     }
-    parts.write_layers(export, sink, written, &layout::blob)
+    parts.write_layers(export, sink, written, &layout::blob)?;
+    Ok(parts.definition)
 }
 
 /// Writes the archive of `docker save` with this one image.

@@ -12,7 +12,7 @@ use podkeep_format::tree::{Entry, Node, XattrValue};
 
 use super::sink::failed;
 use super::{Export, acl};
-use crate::fs::tar::{NewMember, TarType, TarWriter};
+use crate::fs::tar::{NewMember, TarType, TarWriter, xattr_key};
 use crate::monitor::{Finding, FindingKind};
 use crate::operations::walk::{self, Next, Place};
 use crate::operations::{OperationError, OperationResult, contents};
@@ -219,17 +219,4 @@ impl<W: Write> Members<'_, '_, W> {
             ),
         });
     }
-}
-
-/// As GNU tar writes the name of an attribute: its record ends a key at the first `=`.
-fn xattr_key(name: &[u8]) -> Vec<u8> {
-    let mut key = b"SCHILY.xattr.".to_vec();
-    for byte in name {
-        match byte {
-            b'=' => key.extend_from_slice(b"%3D"),
-            b'%' => key.extend_from_slice(b"%25"),
-            byte => key.push(*byte),
-        }
-    }
-    key
 }

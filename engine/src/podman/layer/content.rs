@@ -107,6 +107,11 @@ impl Content {
         Ok(content(own, lowers))
     }
 
+    /// The layer's own directory. There always is one.
+    pub fn into_top(mut self) -> OwnedFd {
+        self.own.swap_remove(0)
+    }
+
     /// The regular file that a tar calls `name`, and its size. What is wrong is told of the first
     /// directory that has anything of the name.
     pub fn file(&mut self, name: &[u8]) -> Result<(File, u64), Errno> {

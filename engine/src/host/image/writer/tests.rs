@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use podkeep_format::id::TreeId;
 use podkeep_format::tree::{Content, Node, Time, Xattr, XattrValue};
 
-use super::*;
+use super::{DirectoryNumber, Entry, ImageDefinition, Shape, WriteStep};
+use crate::podman::LayerDefinition;
 
 fn definition() -> ImageDefinition {
     let entry = serde_json::json!({"big-data-names": ["manifest"]});
@@ -10,6 +13,7 @@ fn definition() -> ImageDefinition {
         size: 1024,
         compressed_digest: None,
         compressed_size: None,
+        changed: None,
     };
     let entry = entry.as_object().cloned().unwrap_or_default();
     ImageDefinition::new(&"ab".repeat(32), entry, vec![layer])

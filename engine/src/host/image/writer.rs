@@ -1,0 +1,285 @@
+//! Bringing an image into the store: its tree is put together beside it, Podman loads that, and then
+//! it gets its identity back and has to show it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use podkeep_format::item::Item;
+use podkeep_format::tree::Entry;
+
+use super::changes;
+use super::mark::Mark;
+use crate::fs::{
+    DirectoryNumber, FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome,
+    WriteStep,
+};
+use crate::host::lock::ItemLock;
+use crate::host::volume::finding;
+use crate::monitor::{Finding, FindingKind};
+use crate::podman::{
+    Adoption, BIG_DATA_FOLDER, Before, ImageDefinition, ImageRecords, LAYERS_FOLDER,
+    ORIGINAL_FOLDER, Podman, big_data_entry, inspect_image, layer_file, load_image,
+};
+
+/// The folder of images on their way into the store; nobody else may enter it.
+#[derive(Clone)]
+pub(super) struct StagedImages(pub PathBuf);
+
+impl StagedImages {
+    /// Where the tree is when it is whole.
+    pub fn folder_of(&self, id: &str) -> PathBuf {
+        self.0.join(id)
+    }
+
+    /// Where Podman loads it from.
+    pub fn layout_of(&self, id: &str) -> PathBuf {
+        self.0.join(format!("{id}.layout"))
+    }
+
+    /// A mark says that an image in the store was put there by a restore that did not end.
+    pub fn mark_of(&self, id: &str) -> PathBuf {
+        self.0.join(format!("{id}.loading"))
+    }
+}
+
+/// Removes what a restore that ended, well or not, has no use for any more.
+struct TidyUp<'i> {
+    images: &'i StagedImages,
+    id: &'i str,
+}
+
+impl Drop for TidyUp<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed only takes room; the next restore of the image clears it away.
+        let _ = std::fs::remove_dir_all(self.images.folder_of(self.id));
+        let _ = std::fs::remove_dir_all(self.images.layout_of(self.id));
+    }
+}
+
+/// What the tree of an image has, and nothing else may have: folders with plain files of known
+/// names. Later steps go by paths in it.
+pub(super) struct Shape {
+    files: [BTreeSet<Vec<u8>>; 3],
+    /// Numbers of the folders, once they were made.
+    folders: [Option<DirectoryNumber>; 3],
+}
+
+impl Shape {
+    const FOLDERS: [&str; 3] = [BIG_DATA_FOLDER, ORIGINAL_FOLDER, LAYERS_FOLDER];
+
+    pub fn of(definition: &ImageDefinition) -> Self {
+        let pieces = definition.big_data();
+        let layers = definition.layers.iter().enumerate();
+        Self {
+            files: [
+                pieces
+                    .map(|piece| big_data_entry(piece.key).into_bytes())
+                    .collect(),
+                definition
+                    .original_big_data()
+                    .map(|key| big_data_entry(key).into_bytes())
+                    .collect(),
+                layers
+                    .filter_map(|(number, layer)| Some(layer_file(number, &layer.diff_id()?)))
+                    .map(String::into_bytes)
+                    .collect(),
+            ],
+            folders: [None; 3],
+        }
+    }
+
+    fn allows(&mut self, step: &WriteStep) -> bool {
+        match step {
+            WriteStep::Directory {
+                number: 0, entry, ..
+            } => is_plain(entry),
+            WriteStep::Directory {
+                number,
+                parent: 0,
+                entry,
+            } => {
+                let mut names = Self::FOLDERS.iter();
+                match names.position(|name| name.as_bytes() == entry.name) {
+                    Some(index) if is_plain(entry) => {
+                        self.folders[index] = Some(*number);
+                        true
+                    }
+                    _ => false,
+                }
+            }
+            WriteStep::File { parent, entry, .. } | WriteStep::FileDrop { parent, entry, .. } => {
+                let folder = self
+                    .folders
+                    .iter()
+                    .position(|folder| *folder == Some(*parent));
+                folder.is_some_and(|folder| self.files[folder].contains(&entry.name))
+                    && is_plain(entry)
+            }
+            WriteStep::DirectoryEnd { .. } => true,
+            WriteStep::Directory { .. } | WriteStep::Node { .. } | WriteStep::Link { .. } => false,
+        }
+    }
+}
+
+/// Whether an entry has no attribute that could get in the way of those who use it.
+fn is_plain(entry: &Entry) -> bool {
+    entry.xattrs.is_empty() && entry.inode_flags == 0 && entry.project == 0 && entry.link.is_none()
+}
+
+/// An image on its way into the store.
+pub(super) struct ImageWriter {
+    pub podman: Podman,
+    pub item: Item,
+    pub tree: Box<dyn TreeWriter>,
+    pub shape: Shape,
+    pub images: StagedImages,
+    pub is_there: bool,
+    pub definition: ImageDefinition,
+    pub records: ImageRecords,
+    pub before: Before,
+    pub mark: Option<Mark>,
+    pub retag: bool,
+    pub _lock: ItemLock,
+}
+
+impl TreeWriter for ImageWriter {
+    fn may_hold(&self) -> bool {
+        self.tree.may_hold()
+    }
+
+    fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError> {
+        self.tree.present(queries)
+    }
+
+    fn apply(&mut self, batch: WriteBatch) -> Result<Vec<Finding>, FsError> {
+        for step in &batch.steps {
+            if !self.shape.allows(step) {
+                let object = self.item.to_string();
+                let cause = "the snapshot's tree is not that of an image";
+                let kind = FsErrorKind::Refused;
+                return Err(FsError::new("restore", object.as_bytes(), kind, cause));
+            }
+        }
+        self.tree.apply(batch)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(WriteOutcome, Vec<Finding>), FsError> {
+        let Self {
+            podman,
+            images,
+            item,
+            tree,
+            is_there,
+            definition,
+            records,
+            before,
+            mark,
+            retag,
+            ..
+        } = *self;
+        let failed = |cause: &dyn std::fmt::Display| {
+            let object = item.to_string();
+            FsError::new("restore", object.as_bytes(), FsErrorKind::Other, cause)
+        };
+        // Whatever becomes of it, no tree stays.
+        let tidy = TidyUp {
+            images: &images,
+            id: &definition.id,
+        };
+        let folder = images.folder_of(&definition.id);
+        let (outcome, mut findings) = tree.finish()?;
+        if findings
+            .iter()
+            .any(|finding| finding.kind == FindingKind::NotRestored)
+        {
+            return Ok((outcome, findings));
+        }
+        if !is_there && !definition.layers.is_empty() {
+            let layout = images.layout_of(&definition.id);
+            load_image(&podman, &definition, &folder, &layout).map_err(|error| failed(&error))?;
+        }
+        let adoption = records
+            .adopt(&definition, &folder.join(BIG_DATA_FOLDER), before, retag)
+            .map_err(|error| failed(&error))?;
+        findings.extend(told(&item, &adoption));
+        findings.extend(changes(&definition).map(|message| {
+            let message = format!("restored as another image than the host had: {message}");
+            finding(&item, FindingKind::NotExact, message)
+        }));
+        let proof = prove(&podman, &definition, &adoption).map_err(|cause| failed(&cause))?;
+        findings.push(finding(&item, FindingKind::Proof, proof));
+        if let Some(mark) = mark {
+            mark.done();
+        }
+        drop(tidy);
+        Ok((outcome, findings))
+    }
+
+    fn discard(self: Box<Self>) -> Result<(), FsError> {
+        self.tree.discard()
+    }
+}
+
+/// What became of names that another image has.
+fn told(item: &Item, adoption: &Adoption) -> Vec<Finding> {
+    let left = adoption.left.iter().map(|(name, id)| {
+        let message = format!("the name {name} stays with image {id}; --retag moves it");
+        finding(item, FindingKind::NotRestored, message)
+    });
+    let taken = adoption.taken.iter().map(|(name, id)| {
+        let message = format!("the name {name} was taken from image {id}");
+        finding(item, FindingKind::Note, message)
+    });
+    left.chain(taken).collect()
+}
+
+/// Asks Podman whether the image is what it was: ID, digest, names, layers; says so in words. A
+/// manifest list has none of these to show.
+fn prove(
+    podman: &Podman,
+    definition: &ImageDefinition,
+    adoption: &Adoption,
+) -> Result<String, String> {
+    if definition.layers.is_empty() {
+        return Ok("its entry and big data are those that were saved".into());
+    }
+    let shown = inspect_image(podman, &definition.id).map_err(|error| error.to_string())?;
+    let expect = |what: &str, shown: &str, saved: &str| match shown == saved {
+        true => Ok(()),
+        false => Err(format!(
+            "Podman shows {what} {shown}, and {saved} was saved"
+        )),
+    };
+    expect("ID", &shown.id, &definition.id)?;
+    if let Some(digest) = definition.digest() {
+        let by_digest = format!("@{digest}");
+        if !shown.names().any(|name| name.ends_with(&by_digest)) {
+            expect("digest", &shown.digest, digest)?;
+        }
+    }
+    let layers = definition.layers.iter();
+    let layers: Vec<String> = layers
+        .map(|layer| format!("sha256:{}", layer.diff_id))
+        .collect();
+    expect("layers", &shown.layers().join(" "), &layers.join(" "))?;
+    let mut names = 0;
+    for name in definition.names() {
+        if adoption.left.iter().any(|(left, _)| left == name) {
+            continue;
+        }
+        if !shown.names().any(|shown| shown == name) {
+            return Err(format!("Podman does not show its name {name}"));
+        }
+        names += 1;
+    }
+    Ok(format!(
+        "Podman shows what was saved: ID {}, digest {}, {names} of {} names, {} layers",
+        definition.id,
+        definition.digest().unwrap_or("none"),
+        definition.names().count(),
+        layers.len()
+    ))
+}
+
+#[cfg(test)]
+mod tests;
