@@ -20,12 +20,14 @@ pub enum ItemKind {
     Unit = 7,
     Config = 8,
     Path = 9,
+    Artifact = 10,
 }
 
 impl ItemKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Volume,
         Self::Image,
+        Self::Artifact,
         Self::Container,
         Self::Pod,
         Self::Network,
@@ -46,6 +48,7 @@ impl ItemKind {
             Self::Unit => "unit",
             Self::Config => "config",
             Self::Path => "path",
+            Self::Artifact => "artifact",
         }
     }
 

@@ -676,7 +676,7 @@ fn record_cases() -> Vec<Case> {
             bytes.push(0);
             bytes
         }),
-        ("item", "kind", vec![10, 1, b'a']),
+        ("item", "kind", vec![11, 1, b'a']),
         ("item", "no-name", item(ItemKind::Volume, b"")),
         ("item", "nul", item(ItemKind::Volume, b"a\0")),
         ("item", "relative-path", item(ItemKind::Path, b"a")),

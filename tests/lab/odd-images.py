@@ -78,6 +78,13 @@ OCI = "application/vnd.oci.image.%s.v1"
 DOCKER = "application/vnd.docker."
 
 
+def packed_by_zstd(data):
+    """With a frame behind it that decoders skip, as zstd:chunked has its table of contents in one."""
+    packed = subprocess.run(["zstd", "-q", "-c"], input=data, check=True, stdout=subprocess.PIPE).stdout
+    skipped = b"a table of contents"
+    return packed + (0x184D2A50).to_bytes(4, "little") + len(skipped).to_bytes(4, "little") + skipped
+
+
 class Layout:
     """An OCI layout with one image or several."""
 
@@ -92,7 +99,7 @@ class Layout:
             file.write(data)
         return {"mediaType": media, "digest": "sha256:" + sha256(data), "size": len(data)}
 
-    def image(self, layers, docker=False, annotations=None, label="", arch="amd64", history=None):
+    def image(self, layers, docker=False, annotations=None, label="", arch="amd64", history=None, zstd=False):
         config = {
             "architecture": arch, "os": "linux", "created": "2024-05-06T07:08:09Z",
             "config": {"Cmd": ["/bin/sh"], "Labels": {"odd": label}},
@@ -102,8 +109,8 @@ class Layout:
         if docker:
             config["config"]["Healthcheck"] = {"Test": ["CMD", "/bin/true"]}
         config = json.dumps(config, indent=1).encode()
-        zipped = [gzip.compress(l, mtime=0) for l in layers]
-        kind = DOCKER + "image.rootfs.diff.tar.gzip" if docker else OCI % "layer" + ".tar+gzip"
+        zipped = [packed_by_zstd(l) if zstd else gzip.compress(l, mtime=0) for l in layers]
+        kind = OCI % "layer" + ".tar+zstd" if zstd else DOCKER + "image.rootfs.diff.tar.gzip" if docker else OCI % "layer" + ".tar+gzip"
         manifest = {
             "schemaVersion": 2,
             "mediaType": DOCKER + "distribution.manifest.v2+json" if docker else OCI % "manifest" + "+json",
@@ -215,6 +222,7 @@ def odd():
                           {"created_by": "empty"}, {"created_by": "x"}, {"created_by": "empty"}])
     yield simple("link", absolute_link())
     yield simple("ends", ends())
+    yield simple("zstd", [Layer().add("z", b"zstd" * 900).bytes()], zstd=True)
     yield simple("foreign", [Layer().add("f", b"foreign" * 90).bytes()], arch="arm64")
     # Pulled by way of an index, whose digest the image is known by, too.
     layout = Layout()

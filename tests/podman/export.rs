@@ -28,11 +28,11 @@ fn images_are_shown_as_they_are_mounted_and_load_as_what_they_were() {
     let compared = lab.ok("python3 /root/image-export.py inside");
     assert!(compared.parse::<u32>().unwrap() > 200, "{compared}");
     // A glob means the images that have the path: here all but a manifest list, or just one.
-    for (path, count) in [("/etc/passwd", "15"), ("/srv/other", "1")] {
+    for (path, count) in [("/etc/passwd", "16"), ("/srv/other", "1")] {
         let list = format!("podkeep -q ls latest 'image:*:{path}' | wc -l");
         assert_eq!(lab.ok(&list), count);
     }
-    assert_eq!(lab.ok("python3 /root/image-export.py export"), "15");
+    assert_eq!(lab.ok("python3 /root/image-export.py export"), "16");
     let names = lab.ok("python3 /root/image-export.py load");
     for name in ["localhost/odd/tags:two", "localhost:5000/a/b:3"] {
         assert!(names.lines().any(|line| line == name), "{names}");
@@ -43,47 +43,42 @@ fn images_are_shown_as_they_are_mounted_and_load_as_what_they_were() {
 /// same image. Layers are compressed anew, in the same way each time.
 #[test]
 fn i_14_a_pushed_image_has_the_same_digest_each_time_and_another_one_is_told() {
-    let host = Host::up(Suite::Trixie, Driver::Overlay);
-    host.install_podkeep();
-    let lab = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/lab"));
-    host.put(&lab.join("odd-images.py"), "/root/odd-images.py");
-    script(
-        &host,
+    let lab = Shell::up(Suite::Trixie, Driver::Overlay, WORDS);
+    lab.bring(&["odd-images.py"]);
+    lab.ok(
         r#"cat > /root/registry.yml <<'E'
 version: 0.1
 storage: {filesystem: {rootdirectory: /root/registry}}
 http: {addr: 127.0.0.1:5000}
 E
         setsid docker-registry serve /root/registry.yml > /root/registry.log 2>&1 < /dev/null &
-        printf '[[registry]]
-location = "127.0.0.1:5000"
-insecure = true
-'             > /etc/containers/registries.conf.d/lab.conf
+        printf '[[registry]]\nlocation = "127.0.0.1:5000"\ninsecure = true\n' \
+            > /etc/containers/registries.conf.d/lab.conf
         python3 /root/odd-images.py plain > /dev/null 2>&1
         podkeep init > /dev/null
         podkeep -q backup --all"#,
     );
     let pushed = |name: &str, to: &str| {
         let told = format!(
-            "podkeep --json export latest image:localhost/odd/{name}:1 --push 127.0.0.1:5000/{to} > /root/told
-             jq -r 'select(.type == "finding").message' /root/told >&2
-             grep -q 'compressed digest not reproducible' /root/told
-             jq -r 'select(.type == "summary").digest' /root/told"
+            r#"podkeep --json export latest image:localhost/odd/{name}:1 --push 127.0.0.1:5000/{to} > /root/told
+            jq -r 'select(.type == "finding").message' /root/told >&2
+            grep -q 'compressed digest not reproducible' /root/told
+            jq -r 'select(.type == "summary").digest' /root/told"#
         );
-        script(&host, &told)
+        lab.ok(&told)
     };
     let by_skopeo = ["a/plain:1", "b/plain:2"].map(|to| pushed("plain", to));
     assert_eq!(by_skopeo[0], by_skopeo[1]);
     let docker = pushed("docker", "a/docker:1");
-    script(&host, "rm "$(which skopeo)"");
+    lab.ok("rm $(which skopeo)");
     // From the store, and after the image was taken out of it: nothing of that stays.
     let from_store = pushed("plain", "c/plain:1");
-    let ids = script(&host, "podman images -a -q --no-trunc | sort -u");
-    let id = script(&host, "podman image inspect --format '{{.Id}}' localhost/odd/plain:1");
-    script(&host, "podman rmi -a -f > /dev/null; rm -rf /var/lib/containers/cache");
+    let ids = lab.ok("podman images -a -q --no-trunc | sort -u");
+    let id = lab.ok("podman image inspect --format '{{.Id}}' localhost/odd/plain:1");
+    lab.ok("podman rmi -a -f > /dev/null; rm -rf /var/lib/containers/cache");
     let loaded = ["d/plain:1", "e/plain:1"].map(|to| pushed("plain", to));
     assert_eq!(loaded[0], loaded[1]);
-    assert_eq!(script(&host, "podman images -a -q"), "");
+    assert_eq!(lab.ok("podman images -a -q"), "");
     // What the registry has is the image.
     for (to, digest) in [
         ("a/plain:1", &by_skopeo[0]),
@@ -94,17 +89,17 @@ insecure = true
             "podman pull -q 127.0.0.1:5000/{to} > /dev/null
              podman image inspect --format '{{{{.Id}}}} {{{{.Digest}}}}' 127.0.0.1:5000/{to}"
         );
-        assert_eq!(script(&host, &pulled), format!("{id} {digest}"));
+        assert_eq!(lab.ok(&pulled), format!("{id} {digest}"));
     }
-    let pulled = script(&host, "podman pull -q 127.0.0.1:5000/a/docker:1");
+    let pulled = lab.ok("podman pull -q 127.0.0.1:5000/a/docker:1");
     assert!(ids.contains(&pulled) && docker.starts_with("sha256:"), "{pulled}: {ids}");
     // A place where no registry is.
-    let outcome = host.run(&["bash", "-c", &format!("{WORDS}
-        podkeep export latest image:odd/plain:1 --push 127.0.0.1:5001/x:1")]);
-    assert_eq!(outcome.code, 1, "{outcome:?}");
-    let said = String::from_utf8_lossy(&outcome.stderr).into_owned();
-    assert!(said.contains("cannot push image") && said.contains("5001"), "{said}");
-    assert_eq!(script(&host, "podman images -a -q | wc -l; ls /var/lib/podkeep/images"), "2");
+    lab.says(
+        "podkeep export latest image:odd/plain:1 --push 127.0.0.1:5001/x:1",
+        1,
+        &["cannot push image", "5001"],
+    );
+    assert_eq!(lab.ok("podman images -a -q | wc -l; ls /var/lib/podkeep/images"), "2");
 }
 
 #[test]

@@ -4,9 +4,10 @@
 #[path = "../support/lab.rs"]
 mod lab;
 
+mod artifacts;
 mod care;
-mod definitions;
 mod changed;
+mod definitions;
 mod export;
 mod hosts;
 mod images;

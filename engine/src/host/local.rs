@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use podkeep_format::id::SnapshotId;
 use podkeep_format::item::{Item, ItemKind};
 
+use super::artifact::Artifacts;
 use super::definitions::{Definitions, Readable};
 use super::image::Images;
 use super::lock::ItemLock;
@@ -41,6 +42,7 @@ struct LocalPodman {
     volumes: Volumes,
     images: Images,
     definitions: Definitions,
+    artifacts: Artifacts,
 }
 
 impl LocalPodman {
@@ -67,6 +69,17 @@ impl LocalPodman {
         Ok(self.info.get_or_init(|| info))
     }
 
+    /// Below which Podman's stores lie.
+    fn graph_root(&self) -> Result<PathBuf, HostError> {
+        let places = self.info()?.places.as_ref();
+        let places = places.ok_or_else(|| HostError::Podman {
+            action: "use",
+            object: "Podman's store".into(),
+            cause: "its driver is not one that podkeep knows".into(),
+        })?;
+        Ok(places.graph_root.clone())
+    }
+
     fn inventory(&self) -> Result<Inventory, HostError> {
         let info = self.info()?.clone();
         let mut inventory = Inventory {
@@ -88,6 +101,15 @@ impl LocalPodman {
                 "they lie in a store of driver {}, which podkeep does not know",
                 info.driver
             ))),
+        }
+        if let Some(places) = &info.places {
+            match self.artifacts.inventory(&places.graph_root) {
+                Ok(artifacts) => inventory.artifacts = artifacts,
+                Err(error) => inventory.image_findings.push(Finding {
+                    object: "artifacts".into(),
+                    ..images_finding(error.to_string())
+                }),
+            }
         }
         self.definitions.inventory(&info, &mut inventory);
         inventory.driver = Some(info.driver);
@@ -113,6 +135,7 @@ impl LocalHost {
             volumes: Volumes::new(podman.clone(), self.state.clone()),
             images: Images::new(podman.clone(), self.state.clone()),
             definitions: Definitions::new(podman.clone()),
+            artifacts: Artifacts::new(&self.state),
             info: OnceLock::new(),
             podman,
         });
@@ -243,6 +266,14 @@ impl Source for LocalHost {
             }
             ItemKind::Image => {
                 let mut opened = self.podman(item)?.images.read(request)?;
+                opened.tree = opened.tree.map(|tree| -> Box<dyn TreeScan> {
+                    Box::new(LockedScan { tree, _lock: lock })
+                });
+                return Ok(opened);
+            }
+            ItemKind::Artifact => {
+                let podman = self.podman(item)?;
+                let mut opened = podman.artifacts.read(request, &podman.graph_root()?)?;
                 opened.tree = opened.tree.map(|tree| -> Box<dyn TreeScan> {
                     Box::new(LockedScan { tree, _lock: lock })
                 });
@@ -392,6 +423,10 @@ impl Target for LocalHost {
             return match item.kind {
                 ItemKind::Volume => podman.volumes.plan(request, item, definition),
                 ItemKind::Image => podman.images.plan(request, item, definition),
+                ItemKind::Artifact => {
+                    let graph_root = podman.graph_root()?;
+                    podman.artifacts.plan(request, item, definition, &graph_root)
+                }
                 _ => Err(not_here(item)),
             };
         }
@@ -423,6 +458,12 @@ impl Target for LocalHost {
                 let images = &self.podman(item)?.images;
                 let lock = self.lock(item)?;
                 return images.write(request, item, definition.as_deref(), lock);
+            }
+            Place::Item { item, definition } if item.kind == ItemKind::Artifact => {
+                let podman = self.podman(item)?;
+                let graph_root = podman.graph_root()?;
+                let (artifacts, lock) = (&podman.artifacts, self.lock(item)?);
+                return artifacts.write(request, item, definition.as_deref(), &graph_root, lock);
             }
             Place::Item { item, .. } => Some(self.lock(item)?),
             Place::Directory(_) => None,

@@ -5,12 +5,14 @@
 //! runs on, and [`archive`] a source that is made of files that other tools wrote.
 
 pub mod archive;
+mod artifact;
 mod care;
 mod definitions;
 mod facts;
 mod image;
 pub mod local;
 mod lock;
+mod made_tree;
 pub mod select;
 mod volume;
 
@@ -64,6 +66,8 @@ pub struct Inventory {
     pub volumes: Vec<VolumeFacts>,
     /// Sorted by item.
     pub images: Vec<ImageFacts>,
+    /// Sorted by item.
+    pub artifacts: Vec<ArtifactFacts>,
     /// Why images are missing from it: of interest to whoever asks for images.
     pub image_findings: Vec<Finding>,
     /// Why containers, pods, networks or secrets are missing from it.
@@ -124,6 +128,25 @@ impl ImageFacts {
         aliases.sort();
         aliases.dedup();
         aliases
+    }
+}
+
+/// An artifact of Podman's store of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactFacts {
+    /// `None`: it has no name.
+    pub name: Option<String>,
+    /// Of its manifest: 64 hex digits.
+    pub digest: String,
+}
+
+impl ArtifactFacts {
+    /// Its name, or else its digest.
+    pub fn item(&self) -> Item {
+        match &self.name {
+            Some(name) => Item::new(ItemKind::Artifact, name.as_bytes()),
+            None => Item::new(ItemKind::Artifact, format!("sha256:{}", self.digest)),
+        }
     }
 }
 

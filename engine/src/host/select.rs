@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use podkeep_format::item::{Item, ItemKind};
 
 use super::{
-    ConfigFacts, ContainerFacts, ImageFacts, Inventory, NetworkFacts, PodFacts, SecretFacts,
-    UnitFacts,
+    ArtifactFacts, ConfigFacts, ContainerFacts, ImageFacts, Inventory, NetworkFacts, PodFacts,
+    SecretFacts, UnitFacts,
 };
 
 /// An item of a host, and what else it goes by.
@@ -120,6 +120,7 @@ fn named(inventory: &Inventory, takes: impl Fn(&ImageFacts) -> bool) -> Vec<Name
     items.extend(inventory.secrets.iter().map(SecretFacts::item).map(plain));
     items.extend(inventory.units.iter().map(UnitFacts::item).map(plain));
     items.extend(inventory.configs.iter().map(ConfigFacts::item).map(plain));
+    items.extend(inventory.artifacts.iter().map(ArtifactFacts::item).map(plain));
     items.sort();
     items
 }

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod archive;
+mod artifact;
 mod command;
 mod definition;
 mod doctor;
@@ -27,6 +28,9 @@ mod volume;
 mod writable;
 
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
+pub use artifact::{
+    Artifact, ArtifactAdded, ArtifactDefinition, ArtifactStore, Blob, parse_index, parse_manifest,
+};
 pub use archive::{ArchiveFiles, ArchivedImage, ArchivedLayer, archived_images};
 pub use command::{Podman, PodmanError};
 pub use definition::{

@@ -6,20 +6,21 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use podkeep_engine::podman::{
-    ConfigDefinition, ContainerDefinition, NetworkDefinition, Origin, PodDefinition,
-    SecretDefinition, StoreListing, TarSplit, TarSplitEntry, UnitDefinition, is_object_name,
-    read_bolt,
+    ArtifactDefinition, ConfigDefinition, ContainerDefinition, NetworkDefinition, Origin,
+    PodDefinition, SecretDefinition, StoreListing, TarSplit, TarSplitEntry, UnitDefinition,
+    is_object_name, parse_index, parse_manifest, read_bolt,
 };
 
 pub type Read = fn(&[u8]);
 
 /// By fuzz target.
-pub const DECODERS: [(&str, Read); 5] = [
+pub const DECODERS: [(&str, Read); 6] = [
     ("bolt-state", read_bolt_state),
     ("definition", read_definition),
     ("tar-split", read_tar_split),
     ("images-json", read_images),
     ("layers-json", read_layers),
+    ("artifacts", read_artifacts),
 ];
 
 /// As a gzip stream, and as the text in one: its checksum would keep changed text out.
@@ -117,5 +118,20 @@ pub fn read_layers(bytes: &[u8]) {
         if let Ok(chain) = listing.chain(image) {
             assert_eq!(chain[0].parent, None);
         }
+    }
+}
+
+/// An index, a manifest, or the definition of an artifact: each names what can be a file of a layout.
+pub fn read_artifacts(bytes: &[u8]) {
+    let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    for artifact in parse_index(bytes).unwrap_or_default() {
+        assert!(is_digest(&artifact.digest) && artifact.name.is_none_or(|name| !name.is_empty()));
+    }
+    for blob in parse_manifest(bytes).unwrap_or_default() {
+        assert!(is_digest(&blob.digest));
+    }
+    if let Ok(definition) = ArtifactDefinition::decode(bytes) {
+        assert!(definition.blobs.iter().all(|blob| is_digest(&blob.digest)));
+        assert_eq!(ArtifactDefinition::decode(&definition.encode()), Ok(definition));
     }
 }

@@ -1,5 +1,6 @@
 //! Images and layers of a store that is made by hand.
 
+mod artifacts;
 mod backup;
 mod care;
 mod damage;

@@ -7,7 +7,7 @@
 //! it is to become; a restore that is cut off before is recognised by its mark, and done again.
 
 mod mark;
-mod recipe;
+pub(super) mod recipe;
 pub(super) mod scan;
 mod stored;
 mod writer;

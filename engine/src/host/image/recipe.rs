@@ -93,7 +93,7 @@ impl<'c> RecipeBuilder<'c> {
 }
 
 /// A stream that is cut as one content.
-struct StreamBuilder<'c> {
+pub struct StreamBuilder<'c> {
     chunking: &'c Chunking,
     stream: chunk::Stream<'c>,
     content: ContentBuilder,
@@ -103,7 +103,7 @@ struct StreamBuilder<'c> {
 }
 
 impl<'c> StreamBuilder<'c> {
-    fn new(chunking: &'c Chunking) -> Self {
+    pub fn new(chunking: &'c Chunking) -> Self {
         Self {
             chunking,
             stream: chunk::Stream::new(&chunking.chunker),
@@ -113,7 +113,7 @@ impl<'c> StreamBuilder<'c> {
         }
     }
 
-    fn push(&mut self, bytes: &[u8], stage: &mut Stage) {
+    pub fn push(&mut self, bytes: &[u8], stage: &mut Stage) {
         let room = INLINE_BYTES_MAX - self.head.len();
         self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
         self.size += bytes.len() as u64;
@@ -126,7 +126,7 @@ impl<'c> StreamBuilder<'c> {
         stream.push(bytes, &mut |cut| stage_cut(stage, chunking, content, cut));
     }
 
-    fn finish(mut self, stage: &mut Stage) -> Stream {
+    pub fn finish(mut self, stage: &mut Stage) -> Stream {
         if self.size <= INLINE_BYTES_MAX as u64 {
             return Stream {
                 size: self.size,

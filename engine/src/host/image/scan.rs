@@ -22,12 +22,11 @@ use crate::fs::background::{self, Ended};
 use crate::fs::batch::{Outbox, Stage};
 use crate::fs::{FsError, FsErrorKind, ScanOutcome, ScannedLayer, TreeScan};
 use crate::host::KnownLayer;
+use crate::host::made_tree::{directory, file, root};
 use crate::podman::{BIG_DATA_FOLDER, LAYERS_FOLDER, LayerEvent, ORIGINAL_FOLDER, layer_file};
 
 /// Workers of one image.
 const THREADS_MAX: usize = 8;
-const FOLDER_MODE: u16 = 0o755;
-const FILE_MODE: u16 = 0o644;
 
 /// What to read.
 pub struct ImageSpec {
@@ -210,7 +209,7 @@ fn assemble(shared: &Shared<'_>) -> Result<ScanOutcome, Ended> {
             let content = content_of(spec, bytes, &mut stage);
             files.push(file(name.clone(), bytes.len() as u64, content));
         }
-        folders.push(directory(spec, folder, files, &mut stage));
+        folders.push(directory(&spec.chunking, folder, files, &mut stage));
     }
     let mut files = Vec::new();
     for (number, diff_id) in spec.layers.iter().enumerate() {
@@ -231,19 +230,15 @@ fn assemble(shared: &Shared<'_>) -> Result<ScanOutcome, Ended> {
             Content::Recipe { id },
         ));
     }
-    folders.push(directory(spec, LAYERS_FOLDER, files, &mut stage));
+    folders.push(directory(&spec.chunking, LAYERS_FOLDER, files, &mut stage));
     let count = (spec.original.len() + spec.big_data.len() + spec.layers.len()) as u64;
     let directories = 1 + folders.len() as u64;
-    let mut root = directory(spec, "", folders, &mut stage);
-    root.name.clear();
-    let node = TreeNode::Root(Box::new(root)).encode();
-    let id = spec.chunking.ids.chunk_id(ChunkKind::Tree, &node);
-    stage.add(id, ChunkKind::Tree, BlockClass::Meta, &node);
+    let root = root(&spec.chunking, folders, &mut stage);
     stage.counts.files = count;
     stage.counts.bytes_logical = bytes_logical;
     shared.outbox.take(&mut stage)?;
     Ok(ScanOutcome {
-        root: TreeId(id.0),
+        root,
         files: count,
         directories,
         bytes_logical,
@@ -264,48 +259,4 @@ fn content_of(spec: &ImageSpec, bytes: &[u8], stage: &mut Stage) -> Content {
     content.finish(&spec.chunking.ids, &mut |id, list| {
         stage.add(id, ChunkKind::List, BlockClass::Meta, &list)
     })
-}
-
-fn file(name: String, size: u64, content: Content) -> Entry {
-    let node = Node::File {
-        size,
-        content,
-        holes: Vec::new(),
-        unstable: false,
-    };
-    entry(name, FILE_MODE, node)
-}
-
-fn directory(spec: &ImageSpec, name: &str, mut entries: Vec<Entry>, stage: &mut Stage) -> Entry {
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    let encoded: Vec<(Vec<u8>, Vec<u8>)> = entries
-        .into_iter()
-        .map(|entry| {
-            let mut out = Encoder::new();
-            entry.encode(&mut out);
-            (entry.name, out.finish())
-        })
-        .collect();
-    let pairs = encoded
-        .iter()
-        .map(|(name, body)| (name.as_slice(), body.as_slice()));
-    let tree = build_directory(&spec.chunking.ids, pairs, &mut |id, node| {
-        stage.add(id, ChunkKind::Tree, BlockClass::Meta, &node)
-    });
-    entry(name.to_owned(), FOLDER_MODE, Node::Directory { tree })
-}
-
-fn entry(name: String, mode: u16, node: Node) -> Entry {
-    Entry {
-        name: name.into_bytes(),
-        mode,
-        uid: 0,
-        gid: 0,
-        mtime: Time::default(),
-        inode_flags: 0,
-        project: 0,
-        xattrs: Vec::new(),
-        link: None,
-        node,
-    }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use podkeep_format::item::Item;
-use podkeep_format::tree::Entry;
 
 use super::changes;
 use super::mark::Mark;
@@ -14,6 +13,7 @@ use crate::fs::{
     WriteStep,
 };
 use crate::host::lock::ItemLock;
+use crate::host::made_tree::is_plain;
 use crate::host::volume::finding;
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::{
@@ -119,11 +119,6 @@ impl Shape {
             WriteStep::Directory { .. } | WriteStep::Node { .. } | WriteStep::Link { .. } => false,
         }
     }
-}
-
-/// Whether an entry has no attribute that could get in the way of those who use it.
-fn is_plain(entry: &Entry) -> bool {
-    entry.xattrs.is_empty() && entry.inode_flags == 0 && entry.project == 0 && entry.link.is_none()
 }
 
 /// An image on its way into the store.

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use podkeep_format::id::TreeId;
-use podkeep_format::tree::{Content, Node, Time, Xattr, XattrValue};
+use podkeep_format::tree::{Content, Entry, Node, Time, Xattr, XattrValue};
 
-use super::{DirectoryNumber, Entry, ImageDefinition, Shape, WriteStep};
+use super::{DirectoryNumber, ImageDefinition, Shape, WriteStep};
 use crate::podman::LayerDefinition;
 
 fn definition() -> ImageDefinition {
