@@ -7,8 +7,8 @@
 #
 # SUITE and DRIVER are those of tests/lab/lab (trixie overlay unless told). Each figure is the median of
 # RUNS starts (10) that began and ended while the other work was under way. Waiting for a lock of Podman's
-# store is counted: how often a look into /proc/locks, every 10 ms, found somebody waiting. Needs root,
-# the laboratory, and a release build. Compare figures of one run only.
+# store is counted: how often a look into /proc/locks, every 10 ms, found somebody waiting. The four take
+# turns. Needs root, the laboratory, and a release build. Compare figures of one run only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${1:-trixie} driver=${2:-overlay} runs=${3:-10}
@@ -34,60 +34,62 @@ rm -r layer
 start() { podman run --rm --network=none localhost/lab:1 /bin/true; }
 start
 
-# Backups one after the other, each into a repository that knows nothing.
-backups() {
-    while :; do
-        rm -rf repository state
-        PODKEEP_REPO=$folder/repository PODKEEP_STATE_DIR=$folder/state podkeep -q init > /dev/null
-        touch busy
-        PODKEEP_REPO=$folder/repository PODKEEP_STATE_DIR=$folder/state \
-            podkeep -q --cache-dir "$folder/state/cache" backup image:localhost/large:1
-        rm -f busy
-    done
+# Each begins anew: a backup into a repository that knows nothing.
+backup() {
+    export PODKEEP_REPO=$folder/repository PODKEEP_STATE_DIR=$folder/state
+    rm -rf repository state
+    podkeep -q init > /dev/null
+    touch busy
+    podkeep -q --cache-dir "$folder/state/cache" backup image:localhost/large:1 2> /dev/null
 }
-saves() {
-    while :; do
-        touch busy
-        podman save -q -o save.tar localhost/large:1
-        rm -f busy save.tar
-    done
-}
+save() { touch busy; podman save -q -o save.tar localhost/large:1; }
 # As many cores as podkeep uses: it reads with a thread for each.
-burners() {
+burn() {
     touch busy
     for _ in $(seq "$(nproc)"); do sha256sum /dev/zero & done
     wait
 }
 nothing() { touch busy; sleep infinity; }
 
-# under NAME WORK: times starts while the work is under way.
-under() {
-    local begin end n=0 worker looker
-    rm -f busy times waits
-    set -m
-    "$2" & worker=$!
-    (while :; do grep -c -e '->' /proc/locks || true; sleep 0.01; done > waits) & looker=$!
-    set +m
-    while [ "$n" -lt "$runs" ]; do
-        if [ ! -e busy ]; then sleep 0.02; continue; fi
+# sample WORK: times one start while the work is under way, from a second after it began.
+sample() {
+    local begin end worker looker
+    while :; do
+        rm -f busy save.tar
+        set -m
+        (rm -f over; $1; touch over) & worker=$!
+        (while :; do grep -c -e '->' /proc/locks || true; sleep 0.01; done >> "waits-$1") & looker=$!
+        set +m
+        until [ -e busy ]; do sleep 0.02; done
+        sleep 1
         begin=$(date +%s%N)
         start
         end=$(date +%s%N)
         # One that the work did not accompany to its end says nothing.
-        [ -e busy ] || continue
-        echo $(((end - begin) / 1000000)) >> times
-        n=$((n + 1))
+        if [ ! -e over ]; then break; fi
+        kill -- -$looker
     done
     kill -- -$worker -$looker
     wait $worker $looker 2> /dev/null || true
-    printf '%-16s %8s %8s %8s %12s\n' "$1" "$(sort -n times | sed -n "$(((runs + 1) / 2))p")" \
-        "$(sort -n times | head -n 1)" "$(sort -n times | tail -n 1)" "$(grep -cv '^0$' waits) of $(wc -l < waits)"
+    echo $(((end - begin) / 1000000)) >> "times-$1"
 }
 
-printf '%-16s %8s %8s %8s %12s\n' "podman run (ms)" median least most "lock waits"
-under idle nothing
-under "busy cores" burners
-under "podkeep backup" backups
-under "podman save" saves
+# Taken by turns, so that what else the machine does falls on all alike.
+for _ in $(seq "$runs"); do
+    for work in nothing burn backup save; do sample $work; done
+done
+
+printf '%-16s %8s %8s %8s  %s\n' "podman run (ms)" median least most "lock waits"
+report() {
+    local sorted
+    sorted=$(sort -n "times-$2")
+    printf '%-16s %8s %8s %8s  %s of %s looks\n' "$1" "$(sed -n "$(((runs + 1) / 2))p" <<< "$sorted")" \
+        "$(head -n 1 <<< "$sorted")" "$(tail -n 1 <<< "$sorted")" "$(grep -cv '^0$' "waits-$2" || true)" \
+        "$(wc -l < "waits-$2")"
+}
+report idle nothing
+report "busy cores" burn
+report "podkeep backup" backup
+report "podman save" save
 cd /; rm -rf "$folder"
 HOST

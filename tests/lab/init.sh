@@ -69,8 +69,9 @@ rmdir /old || true
 mount --make-rshared /
 
 if [ "$mode" = systemd ]; then
-    # Units that would reach for the machine's devices, kernel or terminals.
-    for unit in systemd-udevd.service getty@tty1.service console-getty.service \
+    # Units that would reach for the machine's devices, kernel or terminals, and a registry that tests
+    # start as they need it.
+    for unit in docker-registry.service systemd-udevd.service getty@tty1.service console-getty.service \
         systemd-modules-load.service e2scrub_reap.service proc-sys-fs-binfmt_misc.automount \
         dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount; do
         ln -sf /dev/null "/etc/systemd/system/$unit"

@@ -16,7 +16,7 @@ id() { podman image inspect --format '{{.Id}}' "$1"; }
 files() {
     local at
     at=$(podman image mount "$1")
-    (cd "$at" && find . -type d -printf '%p %y %m %U:%G\n' -o -printf '%p %y %m %U:%G %n %s %T@ %l\n' \
+    (cd "$at" && find . -type d -printf '%p %y %m %U:%G\n' -o -printf '%p %y %m %U:%G %s %T@ %l\n' \
         | LC_ALL=C sort
      find . -type f -exec sha256sum {} + | LC_ALL=C sort -k 2
      getfattr -R -h -d -m '^user|^security.capability' . 2>/dev/null)

@@ -10,11 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use podkeep_format::block::BlockClass;
-use podkeep_format::codec::Encoder;
-use podkeep_format::id::{ChunkId, ChunkKind, DiffId, TreeId};
-use podkeep_format::tree::{
-    Content, ContentBuilder, Entry, INLINE_BYTES_MAX, Node, Time, TreeNode, build_directory,
-};
+use podkeep_format::id::{ChunkId, ChunkKind, DiffId};
+use podkeep_format::tree::{Content, ContentBuilder, INLINE_BYTES_MAX};
 
 use super::recipe::RecipeBuilder;
 use crate::chunk::Chunking;
