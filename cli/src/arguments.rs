@@ -59,6 +59,10 @@ pub struct Global {
     )]
     pub repo: Option<OsString>,
 
+    /// Whose Podman: `local` is the caller's own, `local:USER` the rootless one of USER, for root [default: local]
+    #[arg(long, global = true, value_name = "HOST")]
+    pub host: Option<OsString>,
+
     /// Read the passphrase from this file; one trailing newline is dropped [env: PODKEEP_PASSWORD_FILE]
     #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["password_command", "key_file"])]
     pub password_file: Option<PathBuf>,
@@ -371,12 +375,19 @@ pub struct Restore {
     #[arg(long)]
     pub retag: bool,
 
+    /// Give what belongs to users and groups that have no place here to this one
+    ///
+    /// A rootless Podman has a range of ids only. Without it, a restore that would meet others is
+    /// refused and names them. GID is UID when left out; both are as containers see them.
+    #[arg(long, value_name = "UID[:GID]", value_parser = parse_owner)]
+    pub squash_unmapped: Option<(u32, u32)>,
+
     /// Only repair layers of these images (none named: of all) that are damaged in this host's
     /// store, where they are
     ///
     /// Puts back the content of damaged files, and what Podman keeps of a layer besides its files.
     /// Layers that a container is on are refused: stop it first.
-    #[arg(long, conflicts_with_all = ["all", "to_dir", "rename", "merge", "replace", "retag"])]
+    #[arg(long, conflicts_with_all = ["all", "to_dir", "rename", "merge", "replace", "retag", "squash_unmapped"])]
     pub repair_layers: bool,
 
     /// Say what would be done, change nothing
@@ -585,3 +596,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 #[path = "arguments/tests.rs"]
 mod tests;
+
+/// `UID[:GID]`.
+fn parse_owner(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, text));
+    let number = |word: &str| word.parse().map_err(|_| format!("{word:?} is no id"));
+    Ok((number(uid)?, number(gid)?))
+}

@@ -20,12 +20,14 @@ use crate::passphrase::{self, Given, Origin, Secret};
 use crate::places::Surroundings;
 use crate::progress::Reporter;
 use crate::signals::Signals;
+use crate::whose::Whose;
 
 /// The arguments that all commands share, the streams, and the signals.
 pub struct Context<'a> {
     pub global: &'a Global,
     pub output: &'a Output,
     pub signals: Signals,
+    pub whose: Whose,
 }
 
 /// Whose name a command works in.
@@ -46,11 +48,12 @@ pub struct Done {
 }
 
 impl<'a> Context<'a> {
-    pub fn new(global: &'a Global, output: &'a Output, signals: Signals) -> Self {
+    pub fn new(global: &'a Global, output: &'a Output, signals: Signals, whose: Whose) -> Self {
         Self {
             global,
             output,
             signals,
+            whose,
         }
     }
 
@@ -127,9 +130,9 @@ impl<'a> Context<'a> {
             }
         };
         let host = match identity {
-            Identity::Lasting => identity::lasting(&surroundings.state()?)?,
+            Identity::Lasting => identity::lasting(&self.state()?)?,
             // Whoever only reads needs no name that lasts.
-            Identity::Known => match surroundings.state().and_then(|s| identity::known(&s)) {
+            Identity::Known => match self.state().and_then(|s| identity::known(&s)) {
                 Ok(Some(host)) => host,
                 Ok(None) | Err(_) => identity::random()?,
             },
@@ -137,7 +140,7 @@ impl<'a> Context<'a> {
         let options = OpenOptions {
             cache,
             host,
-            host_name: identity::name(),
+            host_name: identity::name(&self.whose),
         };
         let repository = Repository::open(store, &credential, &options)
             .map_err(|error| self.failure(error.into()))?;
@@ -172,9 +175,19 @@ impl<'a> Context<'a> {
         Failure::operation(error, self.signals.received())
     }
 
+    /// The folder of what must last of the host that is worked on. That of another user's Podman is
+    /// root's, beside root's own.
+    pub fn state(&self) -> Result<PathBuf, Failure> {
+        let state = self.surroundings().state()?;
+        Ok(match &self.whose {
+            Whose::User(account) => state.join("users").join(account.uid.to_string()),
+            Whose::Own | Whose::Inside(_) => state,
+        })
+    }
+
     pub fn surroundings(&self) -> Surroundings<'static> {
         Surroundings {
-            root: rustix::process::geteuid().is_root(),
+            root: self.whose.is_root(),
             variable: &|name| std::env::var_os(name),
         }
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use podkeep_format::id::HostId;
 
 use crate::failure::Failure;
+use crate::whose::Whose;
 
 const FILE: &str = "host-id";
 /// Lines of /etc/passwd that are looked at, in bytes.
@@ -74,24 +75,26 @@ pub fn random() -> Result<HostId, Failure> {
     Ok(HostId(id))
 }
 
-/// `web1` for root, `alice@web1` for a user.
-pub fn name() -> String {
+/// `web1` for the host's own Podman, `alice@web1` for a rootless one.
+pub fn name(whose: &Whose) -> String {
     let uname = rustix::system::uname();
     let host = uname.nodename().to_string_lossy();
     let host = host.split('.').next().unwrap_or_default();
     let host = if host.is_empty() { "localhost" } else { host };
-    let uid = rustix::process::geteuid();
-    if uid.is_root() {
-        return host.to_owned();
+    if let Whose::User(account) = whose {
+        return format!("{}@{host}", account.name);
     }
+    let Some(uid) = whose.uid() else {
+        return host.to_owned();
+    };
     let mut passwd = Vec::new();
     if let Ok(file) = File::open("/etc/passwd") {
         // Without it the number has to do.
         let _ = file.take(PASSWD_BYTES_MAX).read_to_end(&mut passwd);
     }
-    match user_name(&String::from_utf8_lossy(&passwd), uid.as_raw()) {
+    match user_name(&String::from_utf8_lossy(&passwd), uid) {
         Some(user) => format!("{user}@{host}"),
-        None => format!("{}@{host}", uid.as_raw()),
+        None => format!("{uid}@{host}"),
     }
 }
 

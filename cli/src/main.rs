@@ -15,6 +15,7 @@ mod selectors;
 mod shown;
 mod signals;
 mod units;
+mod whose;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,6 +30,7 @@ use crate::failure::{Exit, Failure};
 use crate::messages::Message;
 use crate::output::{Manner, Output};
 use crate::signals::Signals;
+use crate::whose::Whose;
 
 fn main() -> ExitCode {
     let exit = match Arguments::try_parse() {
@@ -48,9 +50,10 @@ fn run(arguments: Arguments) -> Exit {
     output.start(arguments.command.word());
     // A panic is a defect of podkeep: told on standard error by the default hook, exit code 1.
     let result = catch_unwind(AssertUnwindSafe(|| {
+        let whose = Whose::find(global, &arguments.command)?;
         let signals =
             Signals::listen().map_err(|error| Failure::local("listen to", "signals", error))?;
-        let context = Context::new(global, &output, signals);
+        let context = Context::new(global, &output, signals, whose);
         commands::run(&context, &arguments.command)
     }))
     .unwrap_or_else(|_| Err(Failure::defect()));

@@ -23,7 +23,8 @@ fn artifacts_come_back_as_podman_had_them() {
     let source = Shell::up_sharing(Suite::Trixie, Driver::Overlay, share.path(), WORDS);
     let target = Shell::up_sharing(Suite::Sid, Driver::Vfs, share.path(), WORDS);
     source.host.image(Image::Busybox);
-    source.ok("cd /root; echo model > model; head -c 3000000 /dev/urandom > weights
+    source.ok(
+        "cd /root; echo model > model; head -c 3000000 /dev/urandom > weights
          podman artifact add --annotation kind=test localhost/lab:1 model weights > /dev/null
          podman artifact add --type application/x.test quay.io/x/two:latest model > /dev/null
          podkeep init > /dev/null
@@ -38,13 +39,15 @@ fn artifacts_come_back_as_podman_had_them() {
     assert_eq!(target.ok(ARTIFACTS), was);
     target.ok("podman run --rm --network=none localhost/lab:1 /bin/true");
     // Podman 5.4 has no word for it.
-    let weights = "mkdir /root/out; podman artifact extract localhost/lab:1 /root/out; cat /root/out/weights";
+    let weights =
+        "mkdir /root/out; podman artifact extract localhost/lab:1 /root/out; cat /root/out/weights";
     assert_eq!(
         target.ok(&format!("({weights}) | sha256sum")),
         source.ok("sha256sum < /root/weights")
     );
     // Podman goes on with the store, and so does podkeep.
-    target.ok("echo own > /root/own; podman artifact add localhost/own:1 /root/own > /dev/null
+    target.ok(
+        "echo own > /root/own; podman artifact add localhost/own:1 /root/own > /dev/null
          podman artifact rm quay.io/x/two:latest > /dev/null
          podkeep restore latest artifact:quay.io/x/two:latest
          podman artifact rm localhost/own:1 > /dev/null",

@@ -56,7 +56,10 @@ fn i_11_i_13_i_19_what_cannot_be_saved_as_it_was_comes_back_with_the_same_files(
         let was = ids(source);
         let told = source.exits("podkeep backup --all", 3);
         assert_eq!(told.matches("saved as another image").count(), 5, "{told}");
-        assert!(told.contains("sparse files") && told.contains("tar-split"), "{told}");
+        assert!(
+            told.contains("sparse files") && told.contains("tar-split"),
+            "{told}"
+        );
         let again = source.exits("podkeep --json backup --all 2> /dev/null | tail -n 1", 3);
         assert!(again.contains(r#""chunks_new":0"#), "{again}");
 
@@ -66,8 +69,13 @@ fn i_11_i_13_i_19_what_cannot_be_saved_as_it_was_comes_back_with_the_same_files(
         for (number, name) in images.iter().enumerate() {
             assert_eq!(seen(target, name), before[number], "{name}");
             assert_ne!(is[number], was[number], "{name}");
-            assert!(told.contains(&was[number]) && told.contains(&is[number]), "{told}");
-            target.ok(&format!("podman run --rm --network=none localhost/odd/{name}:1 /bin/true"));
+            assert!(
+                told.contains(&was[number]) && told.contains(&is[number]),
+                "{told}"
+            );
+            target.ok(&format!(
+                "podman run --rm --network=none localhost/odd/{name}:1 /bin/true"
+            ));
         }
         // There it is an image like any other.
         target.ok("podkeep backup --all");

@@ -45,8 +45,7 @@ fn images_are_shown_as_they_are_mounted_and_load_as_what_they_were() {
 fn i_14_a_pushed_image_has_the_same_digest_each_time_and_another_one_is_told() {
     let lab = Shell::up(Suite::Trixie, Driver::Overlay, WORDS);
     lab.bring(&["odd-images.py"]);
-    lab.ok(
-        r#"cat > /root/registry.yml <<'E'
+    lab.ok(r#"cat > /root/registry.yml <<'E'
 version: 0.1
 storage: {filesystem: {rootdirectory: /root/registry}}
 http: {addr: 127.0.0.1:5000}
@@ -56,8 +55,7 @@ E
             > /etc/containers/registries.conf.d/lab.conf
         python3 /root/odd-images.py plain > /dev/null 2>&1
         podkeep init > /dev/null
-        podkeep -q backup --all"#,
-    );
+        podkeep -q backup --all"#);
     let pushed = |name: &str, to: &str| {
         let told = format!(
             r#"podkeep --json export latest image:localhost/odd/{name}:1 --push 127.0.0.1:5000/{to} > /root/told
@@ -92,14 +90,20 @@ E
         assert_eq!(lab.ok(&pulled), format!("{id} {digest}"));
     }
     let pulled = lab.ok("podman pull -q 127.0.0.1:5000/a/docker:1");
-    assert!(ids.contains(&pulled) && docker.starts_with("sha256:"), "{pulled}: {ids}");
+    assert!(
+        ids.contains(&pulled) && docker.starts_with("sha256:"),
+        "{pulled}: {ids}"
+    );
     // A place where no registry is.
     lab.says(
         "podkeep export latest image:odd/plain:1 --push 127.0.0.1:5001/x:1",
         1,
         &["cannot push image", "5001"],
     );
-    assert_eq!(lab.ok("podman images -a -q | wc -l; ls /var/lib/podkeep/images"), "2");
+    assert_eq!(
+        lab.ok("podman images -a -q | wc -l; ls /var/lib/podkeep/images"),
+        "2"
+    );
 }
 
 #[test]

@@ -12,5 +12,6 @@ mod export;
 mod hosts;
 mod images;
 mod imports;
+mod rootless;
 mod shell;
 mod volumes;

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use podkeep_engine::host::Account;
 use podkeep_engine::monitor::FindingKind;
 use podkeep_engine::operations::{BackupOptions, BackupReport, backup};
 use podkeep_format::item::ItemKind;
@@ -12,6 +13,7 @@ use crate::places;
 use crate::progress::Reporter;
 use crate::selectors;
 use crate::units;
+use crate::whose::Whose;
 
 pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
     let selection = selectors::parse_selection(&arguments.selectors, arguments.all)?;
@@ -31,6 +33,9 @@ pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
     }
     protected.extend(context.surroundings().protected());
     note_neighbour(context, &reporter, &protected)?;
+    if arguments.all && matches!(context.whose, Whose::Own) && context.whose.is_root() {
+        note_others(&reporter);
+    }
     let host = super::host::local(context)?;
     let options = BackupOptions {
         selection,
@@ -143,6 +148,16 @@ fn finished(report: &BackupReport, reporter: &Reporter<'_>, dry_run: bool) -> Do
             findings: warnings,
             seconds: report.seconds,
         },
+    }
+}
+
+/// Root's own Podman is one, each user's another.
+fn note_others(reporter: &Reporter<'_>) {
+    for Account { name, .. } in Account::with_podman() {
+        reporter.note(
+            "not included".to_owned(),
+            format!("rootless Podman of {name} (--host local:{name})"),
+        );
     }
 }
 

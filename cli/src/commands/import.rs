@@ -18,7 +18,7 @@ pub fn run(context: &Context<'_>, arguments: &Import) -> Result<Done, Failure> {
         .collect::<Result<Vec<_>, Failure>>()?;
     let reporter = context.reporter().of_a_backup();
     let repository = context.open_to_write(&reporter)?;
-    let state = context.surroundings().state()?;
+    let state = context.state()?;
     let archives = Archives::open(state, &arguments.files, &volumes)
         .map_err(|error| context.failure(error.into()))?;
     let options = ImportOptions {

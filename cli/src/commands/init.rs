@@ -38,7 +38,7 @@ pub fn run(context: &Context<'_>, arguments: &Init) -> Result<Done, Failure> {
     let options = InitOptions {
         like: like.as_ref(),
         reserve_bytes: reserve_bytes(&path),
-        label: identity::name(),
+        label: identity::name(&context.whose),
     };
     let report =
         init::init(&store, &passphrase, &options).map_err(|error| context.failure(error))?;

@@ -46,8 +46,8 @@ fn add(
 ) -> Result<Done, Failure> {
     let repository = context.open(reporter)?;
     let new = new_passphrase(arguments)?;
-    let slot =
-        key::add(&repository, &new, &identity::name()).map_err(|error| context.failure(error))?;
+    let slot = key::add(&repository, &new, &identity::name(&context.whose))
+        .map_err(|error| context.failure(error))?;
     Ok(changed(reporter, slot.to_hex(), "added"))
 }
 
@@ -115,7 +115,7 @@ fn passwd(
         ));
     };
     let new = new_passphrase(arguments)?;
-    let slot = key::passwd(&repository, &old, &new, &identity::name())
+    let slot = key::passwd(&repository, &old, &new, &identity::name(&context.whose))
         .map_err(|error| context.failure(error))?;
     Ok(changed(reporter, slot.to_hex(), "in place of the old one"))
 }
@@ -134,7 +134,7 @@ fn export_write(
         .mode(0o600)
         .open(path)
         .map_err(|error| Failure::local("make", path.display(), error))?;
-    let made = key::export_write(&repository, &identity::name())
+    let made = key::export_write(&repository, &identity::name(&context.whose))
         .map_err(|error| context.failure(error))
         .and_then(|made| {
             file.write_all(made.text.as_bytes())

@@ -41,6 +41,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
             (false, false) => Existing::Refuse,
         },
         retag: arguments.retag,
+        squash: arguments.squash_unmapped,
         dry_run: arguments.dry_run,
         threads: 0,
         wait: arguments.patience.wait,

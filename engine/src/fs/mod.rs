@@ -10,6 +10,7 @@ pub(crate) mod background;
 pub(crate) mod batch;
 pub(crate) mod lock;
 pub mod mapped;
+pub mod owners;
 pub mod scan;
 pub mod states;
 pub mod tar;

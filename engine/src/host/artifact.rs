@@ -103,11 +103,14 @@ impl Artifacts {
                 let (name, owner) = (text(item), &there.digest[..12]);
                 actions = vec![match request.retag {
                     true => format!("move the name {name} here from artifact {owner}"),
-                    false => format!("leave the name {name} with artifact {owner} (--retag moves it)"),
+                    false => {
+                        format!("leave the name {name} with artifact {owner} (--retag moves it)")
+                    }
                 }];
             }
         }
         Ok(PlacePlan {
+            owners: None,
             actions,
             conflicts: Vec::new(),
             present: Vec::new(),
@@ -144,7 +147,11 @@ impl Artifacts {
         Ok(Box::new(ArtifactWriter {
             item: item.clone(),
             tree,
-            files: definition.blobs.iter().map(|blob| blob.digest.clone().into_bytes()).collect(),
+            files: definition
+                .blobs
+                .iter()
+                .map(|blob| blob.digest.clone().into_bytes())
+                .collect(),
             folder: None,
             staged: self.staging.join(definition.digest()),
             graph_root: graph_root.to_owned(),
@@ -193,10 +200,12 @@ fn decode(item: &Item, definition: Option<&[u8]>) -> Result<ArtifactDefinition, 
     let definition = definition.map_err(|cause| failed(action, item, cause))?;
     let name = str::from_utf8(&item.name).map_err(|_| not_here(item))?;
     // An item that is called by its digest has no name.
-    Ok(match name.strip_prefix("sha256:") == Some(definition.digest()) {
-        true => definition,
-        false => definition.under(name),
-    })
+    Ok(
+        match name.strip_prefix("sha256:") == Some(definition.digest()) {
+            true => definition,
+            false => definition.under(name),
+        },
+    )
 }
 
 /// Reads each blob, and makes the tree once all had their digests.
@@ -214,13 +223,20 @@ fn scan(
     for blob in &definition.blobs {
         let failed = |cause: String| {
             let cause = format!("blob {}: {cause}", blob.digest);
-            Ended::Failed(FsError::new("read", item.as_bytes(), FsErrorKind::Other, cause))
+            Ended::Failed(FsError::new(
+                "read",
+                item.as_bytes(),
+                FsErrorKind::Other,
+                cause,
+            ))
         };
         let mut content = StreamBuilder::new(chunking);
         let mut hash = Context::new(&SHA256);
         let mut file_read = store.blob(blob).map_err(failed)?;
         loop {
-            let len = file_read.read(&mut buffer).map_err(|error| failed(error.to_string()))?;
+            let len = file_read
+                .read(&mut buffer)
+                .map_err(|error| failed(error.to_string()))?;
             if len == 0 {
                 break;
             }
@@ -336,9 +352,8 @@ impl TreeWriter for ArtifactWriter {
                 FsError::new("restore", object.as_bytes(), FsErrorKind::Other, cause)
             })?;
             if let Some(owner) = added.left {
-                let message = format!(
-                    "the name stays with artifact sha256:{owner}; --retag moves it"
-                );
+                let message =
+                    format!("the name stays with artifact sha256:{owner}; --retag moves it");
                 findings.push(finding(&item, FindingKind::NotRestored, message));
             }
             if let Some(owner) = added.taken {

@@ -75,6 +75,7 @@ impl StoreCare for LocalHost {
     }
 
     fn repair(&self, layer: &LayerName) -> Result<Box<dyn LayerRepair>, HostError> {
+        self.require_own_store()?;
         let images = self.images()?;
         let Some(id) = LayerId::from_hex(&layer.id) else {
             return Err(HostError::Podman {

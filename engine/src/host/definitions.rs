@@ -151,6 +151,10 @@ impl Definitions {
             Ok(networks) => known.networks = by_name(networks, |network| &network.name),
             Err(error) => findings.push(unlisted("networks", &error.to_string())),
         }
+        if self.podman.is_rootless() {
+            // Those of the system are root's, and none of this Podman's.
+            return known;
+        }
         let root = Path::new("/");
         known.units = by_name(find_units(root), |unit| &unit.name);
         let containers: Vec<&ContainerDefinition> = known

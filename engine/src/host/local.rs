@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use podkeep_format::id::SnapshotId;
 use podkeep_format::item::{Item, ItemKind};
@@ -12,12 +12,14 @@ use super::artifact::Artifacts;
 use super::definitions::{Definitions, Readable};
 use super::image::Images;
 use super::lock::ItemLock;
+use super::user::{OtherUser, UserFolders};
 use super::volume::{Volumes, not_here};
 use super::{
     Existing, HostError, Inventory, OpenItem, Place, PlacePlan, Pusher, ScanRequest, Source,
     Target, WriteRequest,
 };
 use crate::fs::mapped::{MappedFiles, shared_writable};
+use crate::fs::owners::{IdMap, Owners, OwnersWriter, Placement};
 use crate::fs::scan::{ScanRoot, ScanSpec, ScanStates, View, scan};
 use crate::fs::states::published;
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
@@ -26,7 +28,7 @@ use crate::fs::{
     WriteBatch, WriteOutcome,
 };
 use crate::monitor::{Finding, FindingKind};
-use crate::podman::{Podman, StoreInfo};
+use crate::podman::{Account, Inside, Podman, StoreInfo, UserSession};
 
 /// This host, reached in-process.
 pub struct LocalHost {
@@ -34,6 +36,10 @@ pub struct LocalHost {
     state: PathBuf,
     /// `None`: the host has no Podman.
     podman: Option<LocalPodman>,
+    /// Another user than the caller, whose host this is.
+    user: Option<OtherUser>,
+    /// Known once somebody asked.
+    owners: OnceLock<Arc<Owners>>,
 }
 
 struct LocalPodman {
@@ -46,6 +52,18 @@ struct LocalPodman {
 }
 
 impl LocalPodman {
+    /// `user`: the only one in whose folders volumes may be.
+    fn new(podman: Podman, state: &Path, user: Option<UserFolders>) -> Self {
+        Self {
+            volumes: Volumes::new(podman.clone(), state.to_path_buf(), user),
+            images: Images::new(podman.clone(), state.to_path_buf()),
+            definitions: Definitions::new(podman.clone()),
+            artifacts: Artifacts::new(state),
+            info: OnceLock::new(),
+            podman,
+        }
+    }
+
     /// Whether configuration and database agree on the driver: nothing may come to lie in a second
     /// store beside the first.
     fn require_one_driver(&self) -> Result<(), HostError> {
@@ -124,22 +142,101 @@ impl LocalHost {
         Self {
             state: state.into(),
             podman: None,
+            user: None,
+            owners: OnceLock::new(),
         }
+    }
+
+    /// The rootless Podman of `account`, for root: podman runs as that user, files are read and
+    /// written by root.
+    pub fn of_user(
+        state: impl Into<PathBuf>,
+        account: Account,
+        environment: &[(OsString, OsString)],
+    ) -> Result<Self, HostError> {
+        let session = UserSession::start(&account)?;
+        let mut host = Self::new(state);
+        if let Some(podman) = Podman::of_user(&account, environment)? {
+            host.podman = Some(LocalPodman::new(
+                podman,
+                &host.state,
+                Some(UserFolders::of(&account)),
+            ));
+        }
+        host.user = Some(OtherUser::new(account, session));
+        Ok(host)
     }
 
     /// With the caller's own Podman, if there is one in the `PATH` of `environment`. Podman gets
     /// what it needs of `environment`, and nothing else.
     pub fn with_podman(mut self, environment: &[(OsString, OsString)]) -> Self {
         let podman = Podman::find(environment);
-        self.podman = podman.map(|podman| LocalPodman {
-            volumes: Volumes::new(podman.clone(), self.state.clone()),
-            images: Images::new(podman.clone(), self.state.clone()),
-            definitions: Definitions::new(podman.clone()),
-            artifacts: Artifacts::new(&self.state),
-            info: OnceLock::new(),
-            podman,
-        });
+        self.podman = podman.map(|podman| LocalPodman::new(podman, &self.state, None));
         self
+    }
+
+    /// This process is in the user namespace of its caller's rootless Podman.
+    pub fn inside(self, inside: &Inside) -> Result<Self, HostError> {
+        let map = |text: &str| {
+            IdMap::parse(text).map_err(|error| HostError::Podman {
+                action: "read",
+                object: "the id maps of Podman's user namespace".into(),
+                cause: error.to_string(),
+            })
+        };
+        let owners = Owners {
+            uids: map(&inside.uid_map)?,
+            gids: map(&inside.gid_map)?,
+            inside: true,
+            any_host_id: false,
+        };
+        let _ = self.owners.set(Arc::new(owners));
+        Ok(self)
+    }
+
+    /// The user namespace whose ids the trees of this host hold.
+    fn owners(&self) -> Result<Arc<Owners>, HostError> {
+        if let Some(owners) = self.owners.get() {
+            return Ok(Arc::clone(owners));
+        }
+        let owners = match &self.user {
+            Some(user) => {
+                let object = format!("the files of user {}", user.account.name);
+                self.podman_for(&object)?.podman.owners()?
+            }
+            None => Owners {
+                any_host_id: rustix::process::geteuid().is_root(),
+                ..Owners::default()
+            },
+        };
+        Ok(Arc::clone(self.owners.get_or_init(|| Arc::new(owners))))
+    }
+
+    /// Where the owners of a tree go.
+    fn placement(&self, request: &WriteRequest) -> Result<Placement, HostError> {
+        let source = Arc::clone(&request.owners);
+        Placement::new(source, self.owners()?, request.squash).map_err(|(kind, id)| {
+            HostError::Refused {
+                object: format!("{} {id}", kind.word()),
+                cause: "it has no place on this host itself".into(),
+                hint: "--squash-unmapped=UID[:GID] with ids that this host has".into(),
+            }
+        })
+    }
+
+    /// Where file states of this host lie: what they hold are ids under its maps.
+    fn states(&self, request: &ScanRequest) -> Option<PathBuf> {
+        let folder = request.states.as_ref()?;
+        let owners = self.owners().ok()?;
+        if owners.is_identity() {
+            return Some(folder.clone());
+        }
+        let maps = format!(
+            "{:?} {:?}",
+            owners.uids.to_snapshot(),
+            owners.gids.to_snapshot()
+        );
+        Some(folder.join(&blake3::hash(maps.as_bytes()).to_hex()[..16]))
     }
 
     pub(super) fn lock(&self, item: &Item) -> Result<ItemLock, HostError> {
@@ -157,6 +254,18 @@ impl LocalHost {
             object: object.to_string(),
             cause: "this host has no podman".into(),
         })
+    }
+
+    /// What is made in a store must be its user's.
+    pub(super) fn require_own_store(&self) -> Result<(), HostError> {
+        match &self.user {
+            None => Ok(()),
+            Some(user) => Err(HostError::Refused {
+                object: format!("Podman's store of user {}", user.account.name),
+                cause: "only its user writes artifacts there, and repairs layers".into(),
+                hint: format!("run podkeep as {} without --host", user.account.name),
+            }),
+        }
     }
 
     pub(super) fn images(&self) -> Result<&Images, HostError> {
@@ -233,8 +342,8 @@ impl TreeWriter for LockedWriter {
 }
 
 /// Where file states are kept, and what must be read whatever they say.
-fn scan_states(request: &ScanRequest) -> Option<ScanStates> {
-    let directory = request.states.clone()?;
+fn scan_states(request: &ScanRequest, directory: Option<PathBuf>) -> Option<ScanStates> {
+    let directory = directory?;
     let always_read = match request.trusted {
         Some(_) => shared_writable(),
         None => MappedFiles::new(),
@@ -248,15 +357,18 @@ fn scan_states(request: &ScanRequest) -> Option<ScanStates> {
 
 impl Source for LocalHost {
     fn inventory(&self) -> Result<Inventory, HostError> {
-        match &self.podman {
-            Some(podman) => podman.inventory(),
-            None => Ok(Inventory::default()),
-        }
+        let mut inventory = match &self.podman {
+            Some(podman) => podman.inventory()?,
+            None => Inventory::default(),
+        };
+        inventory.owners = self.owners()?;
+        Ok(inventory)
     }
 
     fn open(&self, request: &ScanRequest) -> Result<OpenItem, HostError> {
         let item = &request.item;
         let lock = self.lock(item)?;
+        let owners = self.owners()?;
         let (root, definition, findings) = match item.kind {
             ItemKind::Path => (Some(ScanRoot::Path(item.name.clone())), None, Vec::new()),
             ItemKind::Volume => {
@@ -282,7 +394,7 @@ impl Source for LocalHost {
             _ => {
                 let podman = self.podman(item)?;
                 let read = podman.definitions.read(item, podman.info()?)?;
-                return open_definition(request, read, lock);
+                return open_definition(request, read, owners, lock);
             }
         };
         let spec = |root| ScanSpec {
@@ -293,7 +405,8 @@ impl Source for LocalHost {
             exclude: request.exclude.clone(),
             exclude_caches: request.exclude_caches,
             cross_mounts: request.cross_mounts,
-            states: scan_states(request),
+            states: scan_states(request, self.states(request)),
+            owners: Arc::clone(&owners),
             view: View::Whole,
         };
         let tree: Option<Box<dyn TreeScan>> = match root {
@@ -311,8 +424,8 @@ impl Source for LocalHost {
     }
 
     fn published(&self, request: &ScanRequest, snapshot: SnapshotId) -> Result<(), HostError> {
-        if let Some(states) = &request.states {
-            published(states, &request.item.to_string(), snapshot)?;
+        if let Some(states) = self.states(request) {
+            published(&states, &request.item.to_string(), snapshot)?;
         }
         Ok(())
     }
@@ -322,6 +435,7 @@ impl Source for LocalHost {
 fn open_definition(
     request: &ScanRequest,
     read: Readable,
+    owners: Arc<Owners>,
     lock: ItemLock,
 ) -> Result<OpenItem, HostError> {
     let tree: Option<Box<dyn TreeScan>> = match read.files {
@@ -336,6 +450,7 @@ fn open_definition(
                 cross_mounts: files.cross_mounts,
                 // Few files, or those of a layer that overlayfs changes behind our back.
                 states: None,
+                owners,
                 view: files.view,
             })?;
             Some(Box::new(LockedScan { tree, _lock: lock }))
@@ -387,6 +502,13 @@ fn destination(request: &WriteRequest) -> Result<Destination, HostError> {
     })
 }
 
+fn with_owners(tree: Box<dyn TreeWriter>, placement: Placement) -> Box<dyn TreeWriter> {
+    match placement.changes_nothing() {
+        true => tree,
+        false => Box::new(OwnersWriter { tree, placement }),
+    }
+}
+
 /// What is at the place now, in words, if it must not be touched without a flag.
 fn in_the_way(request: &WriteRequest, path: &Path) -> Option<String> {
     if request.existing != Existing::Refuse {
@@ -421,11 +543,17 @@ impl Target for LocalHost {
             let podman = self.podman(item)?;
             podman.require_one_driver()?;
             return match item.kind {
-                ItemKind::Volume => podman.volumes.plan(request, item, definition),
+                ItemKind::Volume => {
+                    let mut plan = podman.volumes.plan(request, item, definition)?;
+                    plan.owners = Some(self.owners()?);
+                    Ok(plan)
+                }
                 ItemKind::Image => podman.images.plan(request, item, definition),
                 ItemKind::Artifact => {
                     let graph_root = podman.graph_root()?;
-                    podman.artifacts.plan(request, item, definition, &graph_root)
+                    podman
+                        .artifacts
+                        .plan(request, item, definition, &graph_root)
                 }
                 _ => Err(not_here(item)),
             };
@@ -444,6 +572,7 @@ impl Target for LocalHost {
             conflicts: in_the_way(request, &path).into_iter().collect(),
             present: Vec::new(),
             room: write::room(&destination, request.existing),
+            owners: Some(self.owners()?),
         })
     }
 
@@ -451,8 +580,10 @@ impl Target for LocalHost {
         let lock = match &request.place {
             Place::Item { item, definition } if item.kind == ItemKind::Volume => {
                 let volumes = &self.podman(item)?.volumes;
+                let placement = self.placement(request)?;
                 let lock = self.lock(item)?;
-                return volumes.write(request, item, definition.as_deref(), lock);
+                let tree = volumes.write(request, item, definition.as_deref(), lock)?;
+                return Ok(with_owners(tree, placement));
             }
             Place::Item { item, definition } if item.kind == ItemKind::Image => {
                 let images = &self.podman(item)?.images;
@@ -462,18 +593,29 @@ impl Target for LocalHost {
             Place::Item { item, definition } if item.kind == ItemKind::Artifact => {
                 let podman = self.podman(item)?;
                 let graph_root = podman.graph_root()?;
+                self.require_own_store()?;
                 let (artifacts, lock) = (&podman.artifacts, self.lock(item)?);
                 return artifacts.write(request, item, definition.as_deref(), &graph_root, lock);
             }
             Place::Item { item, .. } => Some(self.lock(item)?),
             Place::Directory(_) => None,
         };
-        let destination = destination(request)?;
+        let placement = self.placement(request)?;
+        let mut destination = destination(request)?;
         let parent = PathBuf::from(std::ffi::OsStr::from_bytes(&destination.parent));
-        std::fs::create_dir_all(&parent).map_err(|error| {
-            let kind = FsErrorKind::Other;
-            FsError::new("make", &destination.parent, kind, error)
-        })?;
+        // Held until the writer has opened it.
+        let mut theirs = None;
+        match (&self.user, &request.place) {
+            (Some(user), Place::Item { .. }) => {
+                let folder = user.folder(&parent)?;
+                destination.parent = folder.path().into_bytes();
+                theirs = Some(folder);
+            }
+            _ => std::fs::create_dir_all(&parent).map_err(|error| {
+                let kind = FsErrorKind::Other;
+                FsError::new("make", &destination.parent, kind, error)
+            })?,
+        }
         let tree = write::open(WriteSpec {
             object: match &request.place {
                 Place::Item { item, .. } => item.to_string(),
@@ -492,6 +634,10 @@ impl Target for LocalHost {
             labels: Labels::default(),
             bytes_expected: request.bytes_expected,
         })?;
-        Ok(Box::new(LockedWriter { tree, _lock: lock }))
+        drop(theirs);
+        Ok(with_owners(
+            Box::new(LockedWriter { tree, _lock: lock }),
+            placement,
+        ))
     }
 }

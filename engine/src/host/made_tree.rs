@@ -37,7 +37,12 @@ pub fn file(name: String, size: u64, content: Content) -> Entry {
     entry(name, FILE_MODE, node)
 }
 
-pub fn directory(chunking: &Chunking, name: &str, mut entries: Vec<Entry>, stage: &mut Stage) -> Entry {
+pub fn directory(
+    chunking: &Chunking,
+    name: &str,
+    mut entries: Vec<Entry>,
+    stage: &mut Stage,
+) -> Entry {
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     let encoded: Vec<(Vec<u8>, Vec<u8>)> = entries
         .into_iter()

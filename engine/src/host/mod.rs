@@ -14,6 +14,7 @@ pub mod local;
 mod lock;
 mod made_tree;
 pub mod select;
+mod user;
 mod volume;
 
 use std::collections::BTreeSet;
@@ -29,10 +30,11 @@ pub use self::facts::{
     ConfigFacts, ContainerFacts, NetworkFacts, PodFacts, SecretFacts, UnitFacts,
 };
 use crate::chunk::Chunking;
+use crate::fs::owners::Owners;
 pub use crate::fs::write::{Existing, Room};
 use crate::fs::{FsError, TreeScan, TreeWriter};
 use crate::monitor::Finding;
-pub use crate::podman::Remedy;
+pub use crate::podman::{Account, Inside, Podman, Remedy};
 
 /// A failure at a host: what was being done, to what, and why it failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -63,6 +65,8 @@ pub struct Inventory {
     /// The driver of containers/storage ("overlay"); `None` when the host has no Podman.
     pub driver: Option<String>,
     pub podman_version: Option<String>,
+    /// The user namespace whose ids its trees hold.
+    pub owners: Arc<Owners>,
     pub volumes: Vec<VolumeFacts>,
     /// Sorted by item.
     pub images: Vec<ImageFacts>,
@@ -219,6 +223,10 @@ pub struct WriteRequest {
     pub file_name: Option<Vec<u8>>,
     /// Bytes that the tree takes, holes not counted; `None`: not known.
     pub bytes_expected: Option<u64>,
+    /// Of the user namespace whose ids the tree holds.
+    pub owners: Arc<Owners>,
+    /// User and group, as the target's namespace counts, for ids that have no place there.
+    pub squash: Option<(u32, u32)>,
 }
 
 /// What a restore would do, known before anything is changed.
@@ -232,6 +240,8 @@ pub struct PlacePlan {
     pub present: Vec<Vec<u8>>,
     /// Where the tree goes, if it can be told what fits there.
     pub room: Option<Room>,
+    /// Which owners the target can give to entries of the tree; `None`: it has no owners.
+    pub owners: Option<Arc<Owners>>,
 }
 
 /// The side of a host that is written.

@@ -120,7 +120,13 @@ fn named(inventory: &Inventory, takes: impl Fn(&ImageFacts) -> bool) -> Vec<Name
     items.extend(inventory.secrets.iter().map(SecretFacts::item).map(plain));
     items.extend(inventory.units.iter().map(UnitFacts::item).map(plain));
     items.extend(inventory.configs.iter().map(ConfigFacts::item).map(plain));
-    items.extend(inventory.artifacts.iter().map(ArtifactFacts::item).map(plain));
+    items.extend(
+        inventory
+            .artifacts
+            .iter()
+            .map(ArtifactFacts::item)
+            .map(plain),
+    );
     items.sort();
     items
 }

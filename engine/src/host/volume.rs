@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::lock::{ItemLock, make_private};
+use super::user::{UserFolder, UserFolders};
 use super::{Existing, HostError, PlacePlan, Room, VolumeFacts, WriteRequest};
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
 use crate::fs::{FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome};
@@ -47,6 +48,8 @@ pub(super) struct Volumes {
     state: PathBuf,
     /// As the last inventory found them: one run reads many.
     known: Mutex<HashMap<String, Volume>>,
+    /// The only folders in which they may be.
+    user: Option<UserFolders>,
     /// Where new volumes go, once somebody asked; `None`: Podman does not say.
     volume_path: OnceLock<Option<PathBuf>>,
 }
@@ -75,11 +78,12 @@ struct Judged {
 }
 
 impl Volumes {
-    pub fn new(podman: Podman, state: PathBuf) -> Self {
+    pub fn new(podman: Podman, state: PathBuf, user: Option<UserFolders>) -> Self {
         Self {
             podman,
             state,
             known: Mutex::default(),
+            user,
             volume_path: OnceLock::new(),
         }
     }
@@ -154,7 +158,7 @@ impl Volumes {
         }
         Ok(Readable {
             definition: definition.encode(),
-            data: Some(open_data("read", &volume.mountpoint)?),
+            data: Some(self.open_data("read", &volume.mountpoint)?.0),
             findings: Vec::new(),
         })
     }
@@ -177,6 +181,8 @@ impl Volumes {
             room: self.room(&judged, request.existing),
             actions: judged.actions,
             present: Vec::new(),
+            // The host knows them.
+            owners: None,
         })
     }
 
@@ -295,6 +301,21 @@ impl Volumes {
         })
     }
 
+    /// A volume's directory, and the folder that it is in where that must be a user's own.
+    fn open_data(
+        &self,
+        action: &'static str,
+        data: &Path,
+    ) -> Result<(OwnedFd, Option<UserFolder>), HostError> {
+        let (Some(user), Some(parent), Some(name)) = (&self.user, data.parent(), data.file_name())
+        else {
+            return Ok((open_data(action, data)?, None));
+        };
+        let folder = user.open(parent)?;
+        let data = open_data(action, &Path::new(&folder.path()).join(name))?;
+        Ok((data, Some(folder)))
+    }
+
     fn running_users(&self, name: &str) -> Result<Vec<String>, PodmanError> {
         let mut users = users_of_volumes(&self.podman)?;
         Ok(users.remove(name).unwrap_or_default().running)
@@ -390,11 +411,15 @@ impl Volumes {
             let cause = "it has no name";
             return Err(FsError::new("use", data_bytes, FsErrorKind::Other, cause).into());
         };
-        let fd = open_data("write", data)?;
+        let (fd, theirs) = self.open_data("write", data)?;
+        let parent = theirs.as_ref().map_or_else(
+            || parent.as_os_str().as_bytes().to_vec(),
+            |folder| folder.path().into_bytes(),
+        );
         let tree = write::open(WriteSpec {
             object: place.item.to_string(),
             destination: Destination {
-                parent: parent.as_os_str().as_bytes().to_vec(),
+                parent,
                 name: name.as_bytes().to_vec(),
             },
             root_kind: RootKind::Directory,
@@ -412,6 +437,7 @@ impl Volumes {
             },
             bytes_expected: request.bytes_expected,
         })?;
+        drop(theirs);
         Ok((tree, volume))
     }
 }

@@ -312,6 +312,8 @@ pub struct RestoreOptions {
     pub existing: Existing,
     /// A name that belongs to another image of the host moves to the restored one.
     pub retag: bool,
+    /// User and group for ids that have no place on the target, as its user namespace counts.
+    pub squash: Option<(u32, u32)>,
     pub dry_run: bool,
     /// 0: one for each core.
     pub threads: usize,

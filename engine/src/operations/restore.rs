@@ -8,6 +8,7 @@
 
 mod applier;
 mod layer_tar;
+mod owners;
 mod parts;
 mod repair;
 mod room;
@@ -24,6 +25,7 @@ use podkeep_format::tree::{Entry, Node};
 pub use self::repair::repair_layers;
 
 use self::applier::Applier;
+use self::owners::Unplaced;
 use self::room::{Needs, bytes_below};
 use self::walk::Walk;
 use super::counting::Counting;
@@ -34,6 +36,7 @@ use super::{
     OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, definition, reading,
 };
 use crate::fs::FsErrorKind;
+use crate::fs::owners::Owners;
 use crate::host::{HostError, Place, Target, WriteRequest};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::reader::{Reader, is_fatal};
@@ -76,6 +79,10 @@ pub fn restore(
         report.actions.extend(plan.actions);
         report.conflicts.extend(plan.conflicts);
         item.present = plan.present;
+        item.unplaced = owners::unplaced(&reader, &item, &request, plan.owners, &counting)?;
+        if options.squash.is_none() {
+            report.conflicts.extend(item.unplaced.conflicts(&item));
+        }
         requests.push((item, request));
     }
     report.needs = needs.into_list();
@@ -145,6 +152,9 @@ struct PlannedItem {
     several: bool,
     /// Paths that the target has already.
     present: Vec<Vec<u8>>,
+    /// Of the user namespace whose ids it holds.
+    owners: Arc<Owners>,
+    unplaced: Unplaced,
 }
 
 /// Whether the others can still be restored: not when there is no room, nor when somebody else
@@ -198,6 +208,7 @@ fn plan_items(
             continue;
         }
         let Some(body) = body else { continue };
+        let owners = owners::of_snapshot(&body, &header.item.to_string())?;
         let mut definition = None;
         if let Some((id, _)) = body.definition {
             match reader.chunk(ChunkKind::Record, id) {
@@ -236,6 +247,8 @@ fn plan_items(
             bytes,
             several,
             present: Vec::new(),
+            owners,
+            unplaced: Unplaced::default(),
         });
     }
     Ok(items)
@@ -276,6 +289,8 @@ impl PlannedItem {
                 (_, name) => name,
             },
             bytes_expected: self.bytes,
+            owners: Arc::clone(&self.owners),
+            squash: options.squash,
         })
     }
 
@@ -373,6 +388,11 @@ fn restore_item(
     let (outcome, findings) = writer.finish().map_err(HostError::from)?;
     for finding in findings {
         monitor.finding(finding);
+    }
+    if let Some(squash) = request.squash {
+        for finding in planned.unplaced.findings(planned, squash) {
+            monitor.finding(finding);
+        }
     }
     report.items += 1;
     report.files += outcome.files;

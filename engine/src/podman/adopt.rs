@@ -18,6 +18,7 @@ use rustix::fs::OFlags;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
+use super::account::{self, Account};
 use super::image::{ImageDefinition, big_data_entry, strings};
 use super::layout::sha256;
 use super::list_lock::ListLock;
@@ -66,13 +67,22 @@ pub struct Adoption {
 /// The folder `<graph root>/<driver>-images` of a store, and no store that is read-only.
 pub struct ImageRecords {
     folder: PathBuf,
+    /// Whose it is, when that is not the caller.
+    user: Option<Account>,
 }
 
 impl ImageRecords {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            user: None,
         }
+    }
+
+    /// The records of another user's store: what is done there, is done in that user's name.
+    pub fn of_user(mut self, user: Option<&Account>) -> Self {
+        self.user = user.cloned();
+        self
     }
 
     /// Puts the identity of `definition` on the image with its ID. `big_data` holds the files of
@@ -82,6 +92,22 @@ impl ImageRecords {
         &self,
         definition: &ImageDefinition,
         big_data: &Path,
+        before: Before,
+        retag: bool,
+    ) -> Result<Adoption, AdoptError> {
+        let pieces = read_pieces(definition, big_data)?;
+        let adopt = || self.adopt_pieces(definition, &pieces, before, retag);
+        match &self.user {
+            None => adopt(),
+            Some(user) => account::in_the_name_of(user, adopt)
+                .map_err(|cause| AdoptError::new("write to", &self.folder, cause))?,
+        }
+    }
+
+    fn adopt_pieces(
+        &self,
+        definition: &ImageDefinition,
+        pieces: &[(&str, Vec<u8>)],
         before: Before,
         retag: bool,
     ) -> Result<Adoption, AdoptError> {
@@ -117,8 +143,7 @@ impl ImageRecords {
             false => Before::Present,
         };
         let changed = merged(definition, &existing, before, &names.ours);
-        let pieces = read_pieces(definition, big_data)?;
-        self.write_big_data(definition, &pieces, &existing, before)?;
+        self.write_big_data(definition, pieces, &existing, before)?;
         if changed != existing || !names.adoption.taken.is_empty() {
             entries[index] = to_raw(&changed, &path)?;
             let marked = lock.mark();

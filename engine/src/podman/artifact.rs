@@ -190,7 +190,10 @@ pub fn parse_manifest(text: &[u8]) -> Result<Vec<Blob>, String> {
 }
 
 fn digest_of(descriptor: &Map<String, Value>) -> Option<String> {
-    let digits = descriptor.get("digest")?.as_str()?.strip_prefix("sha256:")?;
+    let digits = descriptor
+        .get("digest")?
+        .as_str()?
+        .strip_prefix("sha256:")?;
     DiffId::from_hex(digits).map(|digest| digest.to_hex())
 }
 
@@ -232,8 +235,15 @@ impl ArtifactDefinition {
         let are_texts = |map: &Map<String, Value>| map.values().all(Value::is_string);
         // One value of another kind, and Podman reads nothing of the index.
         if annotations.is_some_and(|map| !map.as_object().is_some_and(are_texts))
-            || definition.descriptor.get("size").and_then(Value::as_i64).is_none()
-            || !definition.descriptor.get("mediaType").is_some_and(Value::is_string)
+            || definition
+                .descriptor
+                .get("size")
+                .and_then(Value::as_i64)
+                .is_none()
+            || !definition
+                .descriptor
+                .get("mediaType")
+                .is_some_and(Value::is_string)
         {
             return Err("its descriptor is not what it has to be".into());
         }
@@ -251,7 +261,10 @@ impl ArtifactDefinition {
 
     /// Under another name.
     pub fn under(mut self, name: &str) -> Self {
-        let annotations = self.descriptor.entry("annotations").or_insert_with(|| json!({}));
+        let annotations = self
+            .descriptor
+            .entry("annotations")
+            .or_insert_with(|| json!({}));
         if let Some(annotations) = annotations.as_object_mut() {
             annotations.insert(NAME_ANNOTATION.into(), name.into());
         }
@@ -333,7 +346,9 @@ fn read_index(path: &Path) -> Result<Option<Value>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     match super::adopt::read_piece(path) {
         Ok(text) => match parse_index(&text) {
-            Ok(_) => Ok(Some(serde_json::from_slice(&text).map_err(|error| failed(&error))?)),
+            Ok(_) => Ok(Some(
+                serde_json::from_slice(&text).map_err(|error| failed(&error))?,
+            )),
             Err(cause) => Err(cause),
         },
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

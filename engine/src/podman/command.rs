@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use serde::de::DeserializeOwned;
 
+use super::account::{self, Account};
+
 /// Variables that a podman child may see.
 const VARIABLES: &[&str] = &[
     "PATH",
@@ -50,6 +52,10 @@ const VARIABLES: &[&str] = &[
     "STORAGE_DRIVER",
     "STORAGE_OPTS",
     "PODMAN_IGNORE_CGROUPSV1_WARNING",
+    // That this process is in the user namespace of a rootless Podman, and whose that is.
+    "_CONTAINERS_USERNS_CONFIGURED",
+    "_CONTAINERS_ROOTLESS_UID",
+    "_CONTAINERS_ROOTLESS_GID",
 ];
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -115,6 +121,10 @@ pub(super) struct Ended {
 #[derive(Clone, Debug)]
 pub struct Podman {
     program: PathBuf,
+    /// What starts it as somebody else: a program with its arguments.
+    prefix: Vec<OsString>,
+    /// Whom that is.
+    user: Option<Account>,
     environment: Vec<(OsString, OsString)>,
 }
 
@@ -122,21 +132,11 @@ impl Podman {
     /// Looks for podman in the `PATH` of `environment`, of which a child will see the variables
     /// that it may see. `None`: the host has no Podman.
     pub fn find(environment: &[(OsString, OsString)]) -> Option<Self> {
-        let mut environment: Vec<(OsString, OsString)> = environment
-            .iter()
-            .filter(|(name, _)| VARIABLES.iter().any(|allowed| name == *allowed))
-            .cloned()
-            .collect();
-        let path = match environment.iter().find(|(name, _)| name == "PATH") {
-            Some((_, path)) => path.clone(),
-            None => {
-                environment.push(("PATH".into(), PATH_DEFAULT.into()));
-                PATH_DEFAULT.into()
-            }
-        };
-        let program = in_path(&path, "podman")?;
+        let (environment, program) = with_program("podman", environment)?;
         Some(Self {
             program,
+            prefix: Vec::new(),
+            user: None,
             environment,
         })
     }
@@ -145,13 +145,48 @@ impl Podman {
     pub(super) fn relative(&self, name: &str) -> Option<Self> {
         Some(Self {
             program: in_path(self.variable("PATH")?, name)?,
+            prefix: self.prefix.clone(),
+            user: self.user.clone(),
             environment: self.environment.clone(),
         })
     }
 
     /// What it is called.
     fn name(&self) -> std::borrow::Cow<'_, str> {
-        self.program.file_name().unwrap_or_default().to_string_lossy()
+        self.program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+    }
+
+    /// The rootless podman of another user, for root. `None`: the host has no Podman.
+    pub fn of_user(
+        account: &Account,
+        environment: &[(OsString, OsString)],
+    ) -> Result<Option<Self>, PodmanError> {
+        let environment = account::environment(account, environment);
+        let Some((environment, program)) = with_program("podman", &environment) else {
+            return Ok(None);
+        };
+        let Some((_, setpriv)) = with_program("setpriv", &environment) else {
+            return Err(PodmanError::new(
+                "run podman as",
+                format!("user {}", account.name),
+                "this host has no setpriv (util-linux)",
+            ));
+        };
+        let prefix = [
+            setpriv.into_os_string(),
+            format!("--reuid={}", account.uid).into(),
+            format!("--regid={}", account.gid).into(),
+            "--init-groups".into(),
+        ];
+        Ok(Some(Self {
+            program,
+            prefix: prefix.into(),
+            user: Some(account.clone()),
+            environment,
+        }))
     }
 
     /// A variable that its children see.
@@ -202,55 +237,173 @@ impl Podman {
         stdin: &[u8],
         time: Duration,
     ) -> Result<Ended, PodmanError> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "this is the place that runs podman"
-        )]
-        let mut command = Command::new(&self.program);
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .current_dir("/")
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .map_err(|error| purpose.error(format!("{}: {error}", self.program.display())))?;
-        if stdin.len() > STDIN_BYTES_MAX {
-            end_child(&mut child);
-            return Err(purpose.error("too much input for one call"));
-        }
-        if let Some(mut pipe) = child.stdin.take() {
-            // A podman that does not read it says itself why.
-            let _ = pipe.write_all(stdin);
-        }
-        let stdout = gather(child.stdout.take(), STDOUT_BYTES_MAX);
-        let stderr = gather(child.stderr.take(), STDERR_BYTES_MAX);
-        let deadline = Instant::now() + time;
-        let output = wait_for(&stdout, deadline)
-            .and_then(|stdout| wait_for(&stderr, deadline).map(|stderr| (stdout, stderr)));
-        let Some((stdout, stderr)) = output else {
-            end_child(&mut child);
-            let (name, waited) = (self.name(), time.as_secs());
-            return Err(purpose.error(format!("{name} did not end within {waited} s")));
-        };
-        if stdout.len() > STDOUT_BYTES_MAX {
-            end_child(&mut child);
-            return Err(purpose.error(format!(
-                "podman printed more than {} MiB",
-                STDOUT_BYTES_MAX >> 20
-            )));
-        }
-        let status = child.wait().map_err(|error| purpose.error(error))?;
-        Ok(Ended {
-            status,
-            stdout,
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
-        })
+        let command = self.command(arguments);
+        run_bounded(command, &self.name(), purpose, stdin, time)
     }
+
+    /// The user in whose name it runs, when that is not the caller.
+    pub fn user(&self) -> Option<&Account> {
+        self.user.as_ref()
+    }
+
+    /// Whether it is a user's.
+    pub fn is_rootless(&self) -> bool {
+        let is_user = !rustix::process::geteuid().is_root();
+        is_user || self.user.is_some() || self.variable("_CONTAINERS_ROOTLESS_UID").is_some()
+    }
+
+    /// A call whose standard input is what `feed` writes, however much that is. What `feed` fails
+    /// with counts only if podman ends well: a podman that fails stops reading.
+    pub(super) fn end_fed(
+        &self,
+        purpose: Purpose<'_>,
+        arguments: &[&str],
+        feed: &(dyn Fn(&mut dyn Write) -> std::io::Result<()> + Sync),
+        time: Duration,
+    ) -> Result<Ended, PodmanError> {
+        let (reader, writer) = std::io::pipe().map_err(|error| purpose.error(error))?;
+        let mut command = self.command(arguments);
+        command.stdin(reader);
+        let (ended, fed) = std::thread::scope(|scope| {
+            let feeder = scope.spawn(move || {
+                let mut writer = writer;
+                feed(&mut writer)
+            });
+            // It takes its end of the pipe along, so that nobody is left to feed.
+            let ended = run_bounded(command, "podman", purpose, b"", time);
+            let fed = feeder.join();
+            (ended, fed)
+        });
+        let ended = ended?;
+        match fed {
+            Ok(Err(error)) if ended.status.success() => Err(purpose.error(error)),
+            _ => Ok(ended),
+        }
+    }
+
+    fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
+        let mut words = self.prefix.iter().map(OsString::as_os_str);
+        let program = words.next().unwrap_or(self.program.as_os_str());
+        let mut command = command(program, &self.environment);
+        command.args(words);
+        if !self.prefix.is_empty() {
+            command.arg(&self.program);
+        }
+        command.args(arguments);
+        command
+    }
+
+    /// A call that goes on; whoever starts it ends it. Makes no thread.
+    pub(super) fn start(
+        &self,
+        purpose: Purpose<'_>,
+        arguments: &[&str],
+    ) -> Result<Child, PodmanError> {
+        let mut command = self.command(arguments);
+        let started = command.spawn();
+        started.map_err(|error| purpose.error(format!("{}: {error}", self.program.display())))
+    }
+}
+
+/// Runs another program of the host than podman, with its own messages in English, and takes a
+/// failure for one.
+pub(super) fn run_program<A: AsRef<OsStr>>(
+    program: &'static str,
+    purpose: Purpose<'_>,
+    arguments: &[A],
+    time: Duration,
+) -> Result<Ended, PodmanError> {
+    let environment = [("PATH", PATH_DEFAULT), ("LC_ALL", "C")];
+    let environment = environment.map(|(name, value)| (name.into(), value.into()));
+    let mut command = command(program.as_ref(), &environment);
+    command.args(arguments);
+    let ended = run_bounded(command, program, purpose, b"", time)?;
+    match ended.status.success() {
+        true => Ok(ended),
+        false => Err(failure(purpose, &ended)),
+    }
+}
+
+fn command(program: &OsStr, environment: &[(OsString, OsString)]) -> Command {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place that runs podman"
+    )]
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs a program to its end, within bounds of time and of what it prints.
+fn run_bounded(
+    mut command: Command,
+    name: &str,
+    purpose: Purpose<'_>,
+    stdin: &[u8],
+    time: Duration,
+) -> Result<Ended, PodmanError> {
+    let mut child = command.spawn().map_err(|error| {
+        let program = command.get_program().display();
+        purpose.error(format!("{program}: {error}"))
+    })?;
+    if stdin.len() > STDIN_BYTES_MAX {
+        end_child(&mut child);
+        return Err(purpose.error("too much input for one call"));
+    }
+    if let Some(mut pipe) = child.stdin.take() {
+        // A podman that does not read it says itself why.
+        let _ = pipe.write_all(stdin);
+    }
+    let stdout = gather(child.stdout.take(), STDOUT_BYTES_MAX);
+    let stderr = gather(child.stderr.take(), STDERR_BYTES_MAX);
+    let deadline = Instant::now() + time;
+    let output = wait_for(&stdout, deadline)
+        .and_then(|stdout| wait_for(&stderr, deadline).map(|stderr| (stdout, stderr)));
+    let Some((stdout, stderr)) = output else {
+        end_child(&mut child);
+        return Err(purpose.error(format!("{name} did not end within {} s", time.as_secs())));
+    };
+    if stdout.len() > STDOUT_BYTES_MAX {
+        end_child(&mut child);
+        return Err(purpose.error(format!(
+            "{name} printed more than {} MiB",
+            STDOUT_BYTES_MAX >> 20
+        )));
+    }
+    let status = child.wait().map_err(|error| purpose.error(error))?;
+    Ok(Ended {
+        status,
+        stdout,
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    })
+}
+
+/// The variables of `environment` that a child may see, and a program in its `PATH`.
+fn with_program(
+    name: &str,
+    environment: &[(OsString, OsString)],
+) -> Option<(Vec<(OsString, OsString)>, PathBuf)> {
+    let mut environment: Vec<(OsString, OsString)> = environment
+        .iter()
+        .filter(|(name, _)| VARIABLES.iter().any(|allowed| name == *allowed))
+        .cloned()
+        .collect();
+    let path = match environment.iter().find(|(name, _)| name == "PATH") {
+        Some((_, path)) => path.clone(),
+        None => {
+            environment.push(("PATH".into(), PATH_DEFAULT.into()));
+            PATH_DEFAULT.into()
+        }
+    };
+    let program = in_path(&path, name)?;
+    Some((environment, program))
 }
 
 pub(super) fn parse<T: DeserializeOwned>(

@@ -1,5 +1,6 @@
 //! All knowledge of Podman: running it, and what it says and keeps.
 
+mod account;
 mod adopt;
 mod archive;
 mod artifact;
@@ -13,6 +14,8 @@ mod layer;
 pub mod layout;
 mod list_lock;
 mod load;
+mod load_fed;
+mod namespace;
 mod networks;
 mod prime;
 mod push;
@@ -27,11 +30,12 @@ mod units;
 mod volume;
 mod writable;
 
+pub use account::{Account, UserSession};
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
+pub use archive::{ArchiveFiles, ArchivedImage, ArchivedLayer, archived_images};
 pub use artifact::{
     Artifact, ArtifactAdded, ArtifactDefinition, ArtifactStore, Blob, parse_index, parse_manifest,
 };
-pub use archive::{ArchiveFiles, ArchivedImage, ArchivedLayer, archived_images};
 pub use command::{Podman, PodmanError};
 pub use definition::{
     ConfigDefinition, ConfigSource, ContainerDefinition, DEFINITION_BYTES_MAX, ENTRIES_MAX,
@@ -49,6 +53,7 @@ pub use layer::{
     OwnTarReader,
 };
 pub use load::{config_key, load as load_image};
+pub use namespace::Inside;
 pub use networks::list_networks;
 pub use prime::{Primer, SEED_NAME, remove_seed};
 pub use push::push as push_image;

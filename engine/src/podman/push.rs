@@ -31,7 +31,8 @@ pub fn push(
         action: "push",
         object: &format!("image {id} to {reference}"),
     };
-    let failed = |cause: &dyn std::fmt::Display| PodmanError::new(purpose.action, purpose.object, cause);
+    let failed =
+        |cause: &dyn std::fmt::Display| PodmanError::new(purpose.action, purpose.object, cause);
     if !is_reference(reference) {
         return Err(failed(&"that is no name of an image in a registry"));
     }
@@ -132,7 +133,10 @@ mod tests {
         );
         let podman = fake(folder.path(), &script);
         // Of the fake's PATH only its own folder has no skopeo for sure.
-        let path = (std::ffi::OsString::from("PATH"), folder.path().as_os_str().to_owned());
+        let path = (
+            std::ffi::OsString::from("PATH"),
+            folder.path().as_os_str().to_owned(),
+        );
         let podman = Podman::find(&[path]).unwrap_or(podman);
         let layout = tempfile::tempdir().unwrap();
         let calls = || {

@@ -43,7 +43,11 @@ fn folder(store: &FakeStore) -> PathBuf {
 fn add(store: &FakeStore, name: Option<&str>, blobs: &[Vec<u8>]) -> String {
     let place = folder(store).join("blobs/sha256");
     fs::create_dir_all(&place).unwrap();
-    fs::write(folder(store).join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(
+        folder(store).join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .unwrap();
     let put = |bytes: &[u8]| {
         let digest = hex(&sha256(bytes));
         fs::write(place.join(&digest), bytes).unwrap();
@@ -97,7 +101,13 @@ fn bring(repo: &Repository, store: &FakeStore, retag: bool) -> (RestoreReport, V
         all: true,
         existing: Existing::Refuse,
         retag,
-        ..RestoreOptions::default()
+        items: Vec::new(),
+        to_dir: None,
+        rename: None,
+        squash: None,
+        dry_run: false,
+        threads: 2,
+        wait: std::time::Duration::ZERO,
     };
     let monitor = Collect::default();
     let report = restore::restore(repo, &store.host(), &options, &monitor).unwrap();
@@ -109,7 +119,10 @@ fn held(store: &FakeStore) -> (Vec<(String, Vec<u8>)>, Vec<Value>) {
     let place = folder(store).join("blobs/sha256");
     let files = fs::read_dir(place).unwrap().map(|file| {
         let file = file.unwrap();
-        (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())
+        (
+            file.file_name().into_string().unwrap(),
+            fs::read(file.path()).unwrap(),
+        )
     });
     let mut files: Vec<_> = files.collect();
     files.sort();
@@ -124,7 +137,11 @@ fn held(store: &FakeStore) -> (Vec<(String, Vec<u8>)>, Vec<Value>) {
 fn artifacts_come_back_blob_by_blob() {
     let source = store();
     let shared = noise(1, 400_000);
-    add(&source, Some("localhost/one:1"), &[shared.clone(), noise(2, 700)]);
+    add(
+        &source,
+        Some("localhost/one:1"),
+        &[shared.clone(), noise(2, 700)],
+    );
     add(&source, Some("quay.io/x/two:latest"), &[shared]);
     let unnamed = add(&source, None, &[Vec::new()]);
     let repo = repository();
@@ -145,7 +162,12 @@ fn artifacts_come_back_blob_by_blob() {
     // Again: nothing is doubled.
     bring(&repo, &target, false);
     assert!(held(&target) == held(&source));
-    assert_eq!(fs::read_dir(target.scratch.join("state/artifacts")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(target.scratch.join("state/artifacts"))
+            .unwrap()
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -178,24 +200,36 @@ fn a_name_of_another_artifact_moves_only_when_it_is_told_to() {
 fn a_damaged_blob_costs_its_artifact_and_no_other() {
     let source = store();
     let blob = noise(1, 5000);
-    add(&source, Some("localhost/bad:1"), std::slice::from_ref(&blob));
+    add(
+        &source,
+        Some("localhost/bad:1"),
+        std::slice::from_ref(&blob),
+    );
     add(&source, Some("localhost/good:1"), &[noise(2, 5000)]);
     let mut bad = blob.clone();
     bad[77] ^= 1;
-    let file = folder(&source).join("blobs/sha256").join(hex(&sha256(&blob)));
+    let file = folder(&source)
+        .join("blobs/sha256")
+        .join(hex(&sha256(&blob)));
     fs::write(&file, bad).unwrap();
     let repo = repository();
     let (saved, findings) = save(&repo, &source);
     assert_eq!(saved, ["artifact:localhost/good:1"]);
     assert_eq!(findings[0].object, "artifact:localhost/bad:1");
-    assert!(findings[0].message.contains(&hex(&sha256(&blob))), "{findings:?}");
+    assert!(
+        findings[0].message.contains(&hex(&sha256(&blob))),
+        "{findings:?}"
+    );
     // In the store that it comes back to, what is not what its name says is replaced.
     let target = store();
     add(&target, Some("localhost/good:1"), &[noise(2, 5000)]);
     let place = folder(&target).join("blobs/sha256");
     fs::write(place.join(hex(&sha256(&noise(2, 5000)))), noise(3, 5000)).unwrap();
     bring(&repo, &target, false);
-    assert_eq!(fs::read(place.join(hex(&sha256(&noise(2, 5000))))).unwrap(), noise(2, 5000));
+    assert_eq!(
+        fs::read(place.join(hex(&sha256(&noise(2, 5000))))).unwrap(),
+        noise(2, 5000)
+    );
     // An index that cannot be read is told.
     fs::write(folder(&source).join("index.json"), "[").unwrap();
     let inventory = Source::inventory(&source.host()).unwrap();

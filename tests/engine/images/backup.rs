@@ -211,8 +211,12 @@ fn image_of(store: &mut FakeStore, name: &str, tars: &[&Tar]) -> (ImageId, Vec<L
     for tar in tars {
         layers.push(store.layer(tar, layers.last().copied()));
     }
-    let diff_ids: Vec<String> = tars.iter().map(|tar| format!("sha256:{}", tar.diff_id())).collect();
-    let config = json!({"architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    let diff_ids: Vec<String> = tars
+        .iter()
+        .map(|tar| format!("sha256:{}", tar.diff_id()))
+        .collect();
+    let config =
+        json!({"architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
     let id = store.image_with(name, layers.last().copied(), &config.to_string());
     store.write_lists();
     (id, layers)
@@ -261,7 +265,14 @@ fn stored(repo: &Repository, name: &str) -> Vec<String> {
         paths.push(String::from_utf8(entry.path).unwrap());
         ControlFlow::Continue(())
     };
-    ls::ls(repo, &latest(), Some(&at(name, "")), &mut listed, &Collect::default()).unwrap();
+    ls::ls(
+        repo,
+        &latest(),
+        Some(&at(name, "")),
+        &mut listed,
+        &Collect::default(),
+    )
+    .unwrap();
     paths
 }
 
@@ -271,7 +282,9 @@ fn stored(repo: &Repository, name: &str) -> Vec<String> {
 fn i_11_an_image_without_a_tar_split_is_saved_as_another_one_that_says_so() {
     for driver in [StorageDriver::Overlay, StorageDriver::Vfs] {
         let base = Tar::default().directory("d").file("d/a", &noise(1, 90_000));
-        let upper = Tar::default().file("d/b", &noise(2, 50_000)).whiteout("d/a");
+        let upper = Tar::default()
+            .file("d/b", &noise(2, 50_000))
+            .whiteout("d/a");
         let mut store = FakeStore::new(driver);
         let (id, layers) = image_of(&mut store, "localhost/a:1", &[&base, &upper]);
         fs::remove_file(store.split_file(layers[1])).unwrap();
@@ -285,14 +298,26 @@ fn i_11_an_image_without_a_tar_split_is_saved_as_another_one_that_says_so() {
         for word in [id.to_hex(), upper.diff_id().to_string(), "tar-split".into()] {
             assert!(finding.message.contains(&word), "{}", finding.message);
         }
-        assert_eq!(shown(&repo, "localhost/a:1"), [("d/b".into(), noise(2, 50_000))]);
+        assert_eq!(
+            shown(&repo, "localhost/a:1"),
+            [("d/b".into(), noise(2, 50_000))]
+        );
         let stored = stored(&repo, "localhost/a:1").join("\n");
-        assert!(stored.contains(&format!("layers/0000-{}.tar", base.diff_id())), "{stored}");
+        assert!(
+            stored.contains(&format!("layers/0000-{}.tar", base.diff_id())),
+            "{stored}"
+        );
         assert!(!stored.contains(&upper.diff_id().to_string()), "{stored}");
-        assert!(stored.contains(&format!("original/sha256:{id}")), "{stored}");
+        assert!(
+            stored.contains(&format!("original/sha256:{id}")),
+            "{stored}"
+        );
         // It is the same each time.
         let (again, _) = back_up(&repo, &store.host());
-        assert_eq!((again.chunks_new, again.items[0].root), (0, report.items[0].root));
+        assert_eq!(
+            (again.chunks_new, again.items[0].root),
+            (0, report.items[0].root)
+        );
         let options = CheckOptions {
             read_data_percent: Some(100),
             ..CheckOptions::default()
@@ -323,8 +348,15 @@ fn i_19_an_image_with_sparse_files_is_saved_as_another_one() {
     let (report, findings) = back_up(&repo, &store.host());
     assert!(report.complete, "{findings:?}");
     assert_eq!(findings.len(), 1, "{findings:?}");
-    assert_eq!(findings[0].message.matches("sparse files").count(), 2, "{findings:?}");
-    let files = [("one".to_owned(), noise(9, 7000)), ("two".to_owned(), noise(9, 9000))];
+    assert_eq!(
+        findings[0].message.matches("sparse files").count(),
+        2,
+        "{findings:?}"
+    );
+    let files = [
+        ("one".to_owned(), noise(9, 7000)),
+        ("two".to_owned(), noise(9, 9000)),
+    ];
     assert_eq!(shown(&repo, "localhost/a:1"), files);
 }
 
@@ -332,7 +364,10 @@ fn i_19_an_image_with_sparse_files_is_saved_as_another_one() {
 /// is loaded; its layers, its configuration and its digests are what they were.
 #[test]
 fn i_13_an_image_whose_layer_is_known_by_its_table_of_contents_has_only_another_id() {
-    let (base, upper) = (Tar::default().file("a", b"1"), Tar::default().file("b", &noise(1, 900)));
+    let (base, upper) = (
+        Tar::default().file("a", b"1"),
+        Tar::default().file("b", &noise(1, 900)),
+    );
     let mut store = FakeStore::new(StorageDriver::Overlay);
     let (id, layers) = image_of(&mut store, "localhost/a:1", &[&base, &upper]);
     let record = store.record(layers[1]);
@@ -349,10 +384,20 @@ fn i_13_an_image_whose_layer_is_known_by_its_table_of_contents_has_only_another_
     let [finding] = &findings[..] else {
         panic!("{findings:?}");
     };
-    for word in [id.to_hex(), by_contents.to_hex(), "table of contents".into()] {
+    for word in [
+        id.to_hex(),
+        by_contents.to_hex(),
+        "table of contents".into(),
+    ] {
         assert!(finding.message.contains(&word), "{}", finding.message);
     }
     let stored = stored(&repo, "localhost/a:1");
-    assert!(stored.contains(&format!("layers/0001-{}.tar", upper.diff_id())), "{stored:?}");
-    assert!(!stored.iter().any(|path| path.starts_with("original")), "{stored:?}");
+    assert!(
+        stored.contains(&format!("layers/0001-{}.tar", upper.diff_id())),
+        "{stored:?}"
+    );
+    assert!(
+        !stored.iter().any(|path| path.starts_with("original")),
+        "{stored:?}"
+    );
 }

@@ -132,6 +132,9 @@ pub fn read_artifacts(bytes: &[u8]) {
     }
     if let Ok(definition) = ArtifactDefinition::decode(bytes) {
         assert!(definition.blobs.iter().all(|blob| is_digest(&blob.digest)));
-        assert_eq!(ArtifactDefinition::decode(&definition.encode()), Ok(definition));
+        assert_eq!(
+            ArtifactDefinition::decode(&definition.encode()),
+            Ok(definition)
+        );
     }
 }

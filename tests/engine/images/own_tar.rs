@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use podkeep_engine::fs::tar::{Member, MemberError, MemberKind, MemberReader, TarSource};
-use podkeep_engine::podman::{LayerEvent, LayerId, NotExact, OwnTar, StorageDriver};
 use podkeep_engine::podman::{LayerError, StoreListing};
+use podkeep_engine::podman::{LayerEvent, LayerId, NotExact, OwnTar, StorageDriver};
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use serde_json::json;
 
@@ -74,7 +74,9 @@ fn members(tar: &[u8]) -> Vec<Member> {
 
 fn names(tar: &[u8]) -> Vec<String> {
     let members = members(tar).into_iter();
-    members.map(|member| String::from_utf8_lossy(&member.path).into_owned()).collect()
+    members
+        .map(|member| String::from_utf8_lossy(&member.path).into_owned())
+        .collect()
 }
 
 fn not_exact(error: LayerError) -> NotExact {
@@ -91,7 +93,10 @@ fn i_11_an_overlay_layer_has_what_it_hides_as_a_tar_has_it() {
     let upper = store.layer(&upper_tar(), Some(lower));
     fs::remove_file(store.split_file(upper)).unwrap();
     let (storage, listing) = store.read();
-    assert_eq!(not_exact(rebuild(&storage, &listing, upper).unwrap_err()), NotExact::NoTarSplit);
+    assert_eq!(
+        not_exact(rebuild(&storage, &listing, upper).unwrap_err()),
+        NotExact::NoTarSplit
+    );
     let tar = own_tar(&mut store, upper).unwrap();
     assert_eq!(
         names(&tar),
@@ -112,7 +117,10 @@ fn i_11_an_overlay_layer_has_what_it_hides_as_a_tar_has_it() {
     let MemberKind::File { content, size } = new.kind else {
         panic!("{new:?}")
     };
-    assert_eq!(&tar[content as usize..(content + size) as usize], b"after it");
+    assert_eq!(
+        &tar[content as usize..(content + size) as usize],
+        b"after it"
+    );
 }
 
 #[test]
@@ -126,7 +134,14 @@ fn i_19_an_entry_keeps_all_that_a_tar_can_say_of_it() {
     fs::write(&file, noise(1, 700)).unwrap();
     fs::hard_link(&file, root.join("another")).unwrap();
     symlink("../outside", root.join("link")).unwrap();
-    rustix::fs::mknodat(CWD, root.join("null"), FileType::CharacterDevice, Mode::RUSR, 0x103).unwrap();
+    rustix::fs::mknodat(
+        CWD,
+        root.join("null"),
+        FileType::CharacterDevice,
+        Mode::RUSR,
+        0x103,
+    )
+    .unwrap();
     rustix::fs::mknodat(CWD, root.join("socket"), FileType::Socket, Mode::RUSR, 0).unwrap();
     rustix::fs::chown(&file, Some(rustix::fs::Uid::from_raw(3_000_000)), None).unwrap();
     rustix::fs::chmod(&file, Mode::from_raw_mode(0o4751)).unwrap();
@@ -147,7 +162,17 @@ fn i_19_an_entry_keeps_all_that_a_tar_can_say_of_it() {
     };
     rustix::fs::utimensat(CWD, &file, &times, rustix::fs::AtFlags::empty()).unwrap();
     let tar = own_tar(&mut store, id).unwrap();
-    assert_eq!(names(&tar), ["./", "another", "link", &format!("{long}/"), &format!("{long}/file"), "null"]);
+    assert_eq!(
+        names(&tar),
+        [
+            "./",
+            "another",
+            "link",
+            &format!("{long}/"),
+            &format!("{long}/file"),
+            "null"
+        ]
+    );
     let members = members(&tar);
     let first = &members[1];
     assert_eq!((first.mode, first.uid), (0o4751, 3_000_000));
@@ -155,7 +180,10 @@ fn i_19_an_entry_keeps_all_that_a_tar_can_say_of_it() {
     assert!(matches!(first.kind, MemberKind::File { size: 700, .. }));
     assert!(matches!(&members[2].kind, MemberKind::Symlink { target } if target == b"../outside"));
     assert!(matches!(&members[4].kind, MemberKind::HardLink { target } if target == b"another"));
-    assert!(matches!(members[5].kind, MemberKind::CharDevice { major: 1, minor: 3 }));
+    assert!(matches!(
+        members[5].kind,
+        MemberKind::CharDevice { major: 1, minor: 3 }
+    ));
     let record = b"SCHILY.xattr.user.x=\0\xff";
     assert!(tar.windows(record.len()).any(|part| part == record));
     assert!(!tar.windows(7).any(|part| part == b"overlay"));
@@ -220,7 +248,11 @@ fn i_17_of_a_whole_tree_what_changed_is_taken_whatever_its_time_says() {
     let tar = own_tar(&mut store, upper).unwrap();
     let names = names(&tar);
     // That the root's and the folder's times are others is the test's doing.
-    let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != "./").collect();
+    let names: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| *name != "./")
+        .collect();
     assert_eq!(
         names,
         [
@@ -238,7 +270,9 @@ fn i_17_of_a_whole_tree_what_changed_is_taken_whatever_its_time_says() {
         ]
     );
     let members = members(&tar);
-    let links = members.iter().filter(|member| matches!(&member.kind, MemberKind::HardLink { target } if target == b"linked"));
+    let links = members.iter().filter(
+        |member| matches!(&member.kind, MemberKind::HardLink { target } if target == b"linked"),
+    );
     assert_eq!(links.count(), 2);
     // A bottom layer has everything.
     fs::remove_file(store.split_file(lower)).unwrap();
@@ -251,24 +285,40 @@ fn what_no_tar_of_a_layer_can_say_is_refused() {
     let mut store = FakeStore::new(StorageDriver::Vfs);
     let id = store.layer(&Tar::default().file("a", b"1"), None);
     fs::write(store.folder(id).join(".wh.a"), "").unwrap();
-    assert_eq!(not_exact(own_tar(&mut store, id).unwrap_err()), NotExact::WhiteoutName);
+    assert_eq!(
+        not_exact(own_tar(&mut store, id).unwrap_err()),
+        NotExact::WhiteoutName
+    );
     store.record(id)["uidmap"] = json!([{"container_id": 0, "host_id": 9, "size": 1}]);
-    assert_eq!(not_exact(own_tar(&mut store, id).unwrap_err()), NotExact::Mapped);
+    assert_eq!(
+        not_exact(own_tar(&mut store, id).unwrap_err()),
+        NotExact::Mapped
+    );
     let mut store = FakeStore::new(StorageDriver::Overlay);
     let id = store.layer(&Tar::default().file("a", b"1"), None);
     let file = store.folder(id).join("a");
     rustix::fs::setxattr(file, "trusted.overlay.metacopy", b"", XattrFlags::empty()).unwrap();
-    assert_eq!(not_exact(own_tar(&mut store, id).unwrap_err()), NotExact::Apart);
+    assert_eq!(
+        not_exact(own_tar(&mut store, id).unwrap_err()),
+        NotExact::Apart
+    );
     // What lies below is what is compared, and it is missing.
     let mut store = FakeStore::new(StorageDriver::Vfs);
     let lower = store.layer(&Tar::default().file("a", b"1"), None);
     let upper = store.layer(&Tar::default().file("b", b"2"), Some(lower));
     let (storage, listing) = store.read();
     let alone = StoreListing {
-        layers: listing.layers.iter().filter(|(id, _)| **id == upper).map(|(id, layer)| (*id, layer.clone())).collect(),
+        layers: listing
+            .layers
+            .iter()
+            .filter(|(id, _)| **id == upper)
+            .map(|(id, layer)| (*id, layer.clone()))
+            .collect(),
         ..StoreListing::default()
     };
-    let error = OwnTar::plan(&storage, &alone, &alone.layers[&upper]).err().unwrap();
+    let error = OwnTar::plan(&storage, &alone, &alone.layers[&upper])
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("no record of layer"), "{error}");
 }
 
@@ -282,8 +332,18 @@ fn i_19_a_sparse_file_is_told_apart_from_damage() {
         ("GNU.sparse.minor", b"0"),
         ("GNU.sparse.realsize", b"5120"),
     ];
-    let packed = Tar::default().file_with("sparse", &[0; 1536], records, crate::fake_store::LongName::Pax);
-    let unpacked = Tar::default().file_with("sparse", &content, records, crate::fake_store::LongName::Pax);
+    let packed = Tar::default().file_with(
+        "sparse",
+        &[0; 1536],
+        records,
+        crate::fake_store::LongName::Pax,
+    );
+    let unpacked = Tar::default().file_with(
+        "sparse",
+        &content,
+        records,
+        crate::fake_store::LongName::Pax,
+    );
     let mut store = FakeStore::new(StorageDriver::Overlay);
     // What Podman keeps after it unpacked the first.
     let id = store.layer(&unpacked, None);
@@ -293,7 +353,10 @@ fn i_19_a_sparse_file_is_told_apart_from_damage() {
     for size in [packed.bytes.len(), unpacked.bytes.len() + 1] {
         store.record(id)["diff-size"] = json!(size);
         let (storage, listing) = store.read();
-        assert_eq!(not_exact(rebuild(&storage, &listing, id).unwrap_err()), NotExact::Sparse);
+        assert_eq!(
+            not_exact(rebuild(&storage, &listing, id).unwrap_err()),
+            NotExact::Sparse
+        );
     }
     // Damage of such a layer is damage all the same.
     let file = store.folder(id).join("sparse");
@@ -302,7 +365,10 @@ fn i_19_a_sparse_file_is_told_apart_from_damage() {
     fs::write(&file, bad).unwrap();
     let (storage, listing) = store.read();
     let error = rebuild(&storage, &listing, id).unwrap_err();
-    assert!(matches!(&error, LayerError::Damaged { path: Some(path), .. } if path == b"sparse"), "{error}");
+    assert!(
+        matches!(&error, LayerError::Damaged { path: Some(path), .. } if path == b"sparse"),
+        "{error}"
+    );
     fs::write(&file, &content).unwrap();
     let tar = own_tar(&mut store, id).unwrap();
     let MemberKind::File { content: at, size } = members(&tar)[1].kind else {

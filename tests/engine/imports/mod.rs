@@ -102,6 +102,7 @@ impl Bench {
             rename: None,
             existing: Existing::Refuse,
             retag: false,
+            squash: None,
             dry_run: false,
             threads: 2,
             wait: Duration::ZERO,

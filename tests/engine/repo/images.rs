@@ -108,6 +108,7 @@ fn restore_to(
         rename: None,
         existing,
         retag: false,
+        squash: None,
         dry_run: false,
         threads: 2,
         wait: Duration::ZERO,

@@ -127,6 +127,7 @@ fn bring_back_watched(
         rename: None,
         existing: Existing::Refuse,
         retag: false,
+        squash: None,
         dry_run: false,
         threads: 2,
         wait: Duration::ZERO,

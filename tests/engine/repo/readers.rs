@@ -60,6 +60,7 @@ fn bring_back_part(
         rename: None,
         existing: Existing::Refuse,
         retag: false,
+        squash: None,
         dry_run: false,
         threads: 2,
         wait: Duration::ZERO,

@@ -109,6 +109,7 @@ impl Bench {
             rename: None,
             existing,
             retag: false,
+            squash: None,
             dry_run: false,
             threads: 2,
             wait: Duration::ZERO,

@@ -30,6 +30,7 @@ fn options(of: &Path, below: &[u8], to: &Path, existing: Existing) -> RestoreOpt
         rename: None,
         existing,
         retag: false,
+        squash: None,
         dry_run: false,
         threads: 2,
         wait: Duration::ZERO,

@@ -94,6 +94,7 @@ pub fn spec(root: &Path) -> ScanSpec {
         exclude: Vec::new(),
         exclude_caches: false,
         cross_mounts: false,
+        owners: Arc::default(),
         states: None,
         view: View::Whole,
     }

@@ -17,11 +17,13 @@ use rustix::io::Errno;
 
 use super::content::SMALL_FILE_BYTES_MAX;
 use super::directory::open_quietly;
+use super::owner::Reached;
 use super::stat::Stat;
 use super::work::{Failure, Worker};
 use crate::fs::attributes::{
     FsTraits, RawXattrs, flags_and_project, xattrs_of_entry, xattrs_of_fd,
 };
+use crate::fs::owners::{IdKind, Owners};
 
 /// How often a file is read again because it changed meanwhile.
 const REREADS_MAX: u32 = 2;
@@ -45,6 +47,18 @@ pub(crate) struct EntryRead {
 impl Worker<'_> {
     /// Reads what stands under `name`; `listed` is what was just told of it.
     pub fn read_entry(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        listed: &Stat,
+        traits: FsTraits,
+    ) -> Result<EntryRead, Failure> {
+        let mut read = self.read_node(dir, name, listed, traits)?;
+        self.judge_owner(&mut read.entry, &Reached { fd: dir, name });
+        Ok(read)
+    }
+
+    fn read_node(
         &mut self,
         dir: &OwnedFd,
         name: &[u8],
@@ -86,7 +100,7 @@ impl Worker<'_> {
         }
         let xattrs = xattrs_of_entry(dir.as_fd(), name)
             .map_err(|errno| Failure::at("read the attributes of", errno))?;
-        let mut entry = bare(listed, node);
+        let mut entry = bare(listed, node, &self.shared.owners);
         entry.xattrs = self.keep_xattrs(xattrs);
         Ok(EntryRead {
             entry,
@@ -140,7 +154,7 @@ impl Worker<'_> {
                 holes: content.holes,
                 unstable,
             };
-            let mut entry = bare(&before, node);
+            let mut entry = bare(&before, node, &self.shared.owners);
             entry.inode_flags = flags;
             entry.project = project;
             entry.xattrs = self.keep_xattrs(xattrs);
@@ -163,10 +177,11 @@ impl Worker<'_> {
             .map_err(|errno| Failure::Unreadable("read the attributes of", errno))?;
         let (flags, project) = flags_and_project(fd.as_fd(), traits, true)
             .map_err(|errno| Failure::Unreadable("read the flags of", errno))?;
-        let mut entry = directory_without_tree(stat);
+        let mut entry = directory_without_tree(stat, &self.shared.owners);
         entry.inode_flags = flags;
         entry.project = project;
         entry.xattrs = self.keep_xattrs(xattrs);
+        self.judge_owner(&mut entry, &Reached { fd, name: b"" });
         Ok(entry)
     }
 
@@ -177,6 +192,7 @@ impl Worker<'_> {
             .filter(fits)
             .filter(|(name, _)| self.shared.view.keeps_xattr(name))
             .map(|(name, value)| {
+                let value = self.seen_value(&name, value);
                 let value = if value.len() <= XATTR_INLINE_BYTES_MAX {
                     XattrValue::Inline(value)
                 } else {
@@ -210,17 +226,17 @@ pub(crate) fn whiteout() -> Entry {
     }
 }
 
-pub(crate) fn directory_without_tree(stat: &Stat) -> Entry {
+pub(crate) fn directory_without_tree(stat: &Stat, owners: &Owners) -> Entry {
     let tree = TreeId([0; 32]);
-    bare(stat, Node::Directory { tree })
+    bare(stat, Node::Directory { tree }, owners)
 }
 
-fn bare(stat: &Stat, node: Node) -> Entry {
+fn bare(stat: &Stat, node: Node, owners: &Owners) -> Entry {
     Entry {
         name: Vec::new(),
         mode: stat.mode,
-        uid: stat.uid,
-        gid: stat.gid,
+        uid: owners.see(IdKind::User, stat.uid).id().0,
+        gid: owners.see(IdKind::Group, stat.gid).id().0,
         mtime: stat.mtime,
         inode_flags: 0,
         project: 0,

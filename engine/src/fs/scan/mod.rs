@@ -13,6 +13,7 @@ mod entry;
 mod glob;
 mod links;
 mod list;
+mod owner;
 pub(crate) mod report;
 mod reuse;
 mod stat;
@@ -41,6 +42,7 @@ pub use self::view::{OnlyPaths, View};
 use super::attributes::FsTraits;
 use super::batch::{Inbox, Outbox};
 use super::mapped::MappedFiles;
+use super::owners::Owners;
 use super::states::{States, root_key};
 use super::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan};
 use crate::chunk::Chunking;
@@ -74,6 +76,8 @@ pub struct ScanSpec {
     pub cross_mounts: bool,
     pub states: Option<ScanStates>,
     pub view: View,
+    /// Whose ids the tree holds. File states are only for runs with the same.
+    pub owners: Arc<Owners>,
 }
 
 /// The file states of a scan; see [`states`](super::states).
@@ -153,6 +157,8 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
         exclude_caches: spec.exclude_caches,
         cross_mounts: spec.cross_mounts,
         view: spec.view,
+        owners: spec.owners,
+        beyond: Mutex::default(),
         states,
         always_read,
         queue: Queue::new(first),

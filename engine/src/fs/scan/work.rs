@@ -5,7 +5,7 @@
 //! jobs made of it, its subdirectories, and linked names whose group is not decided. Whoever
 //! finishes the last of these makes its node and goes on with the parent, in a loop.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ use crate::chunk::Chunking;
 use crate::fs::attributes::FsTraits;
 use crate::fs::batch::{Outbox, Stage, Stopped};
 use crate::fs::bytes_outside_holes;
+use crate::fs::owners::{HostUid, IdKind, Owners};
 use crate::fs::states::{RecordKind, States, StatesReader, child_key};
 use crate::monitor::FindingKind;
 
@@ -82,6 +83,9 @@ pub(crate) struct Shared {
     pub exclude_caches: bool,
     pub cross_mounts: bool,
     pub view: View,
+    pub owners: Arc<Owners>,
+    /// Ids beyond the map that were told of.
+    pub beyond: Mutex<BTreeSet<(IdKind, HostUid)>>,
     pub states: Option<States>,
     /// Inode numbers of files that no time proves unchanged.
     pub always_read: HashSet<u64>,
@@ -330,6 +334,7 @@ impl<'s> Worker<'s> {
             traits,
         });
         self.find_row(directory, traits);
+        self.note_owner(&stat, || directory.path_of(b""));
         self.own_attributes(directory, &fd, &stat, traits)?;
 
         self.keep_removed(directory);
@@ -415,7 +420,7 @@ impl<'s> Worker<'s> {
         }
         if stat.is_mount(above.identity.0) && !shared.cross_mounts {
             self.skipped(directory.path_of(b""), "a file system is mounted there");
-            directory.contents().own = Some(directory_without_tree(&stat));
+            directory.contents().own = Some(directory_without_tree(&stat, &shared.owners));
             return Ok(None);
         }
         let fd = open_directory(&parent_fd, &directory.name).map_err(|errno| match errno {
@@ -427,7 +432,7 @@ impl<'s> Worker<'s> {
             traits = FsTraits::of(&fd).map_err(|e| Failure::Unreadable("open", e))?;
             if traits.pseudo {
                 self.skipped(directory.path_of(b""), "it shows the kernel's own state");
-                directory.contents().own = Some(directory_without_tree(&stat));
+                directory.contents().own = Some(directory_without_tree(&stat, &shared.owners));
                 return Ok(None);
             }
         }
@@ -488,6 +493,7 @@ impl<'s> Worker<'s> {
             self.skipped(directory.path_of(name), "another file is mounted there");
             return Ok(());
         }
+        self.note_owner(&stat, || directory.path_of(name));
         if self.reuse(directory, name, &stat)? {
             return Ok(());
         }
@@ -720,6 +726,7 @@ impl<'s> Worker<'s> {
         let read = (|| {
             let traits = FsTraits::of(parent).map_err(|e| Failure::Unreadable("open", e))?;
             let stat = Stat::at(parent, name).map_err(|e| Failure::at("stat", e))?;
+            self.note_owner(&stat, Vec::new);
             self.read_entry(parent, name, &stat, traits)
         })();
         match read {
@@ -743,7 +750,7 @@ impl<'s> Worker<'s> {
         }
     }
 
-    fn tell(&self, kind: FindingKind, path: Vec<u8>, message: String) {
+    pub fn tell(&self, kind: FindingKind, path: Vec<u8>, message: String) {
         let shared = self.shared;
         shared
             .report

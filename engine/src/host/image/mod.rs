@@ -27,9 +27,9 @@ use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
 use crate::fs::{FsError, FsErrorKind, TreeWriter};
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::{
-    Before, ChangedLayer, ImageDefinition, ImageRecords, LAYERS_FOLDER, LayerDefinition, LayerError,
-    Origin, Podman, Storage, StoragePlaces, StoreListing, StoredImage, StoredLayer, big_data_entry,
-    diff_ids, layer_file, push_image, substitute,
+    Before, ChangedLayer, ImageDefinition, ImageRecords, LAYERS_FOLDER, LayerDefinition,
+    LayerError, Origin, Podman, Storage, StoragePlaces, StoreListing, StoredImage, StoredLayer,
+    big_data_entry, diff_ids, layer_file, push_image, substitute,
 };
 
 use self::mark::Mark;
@@ -273,6 +273,7 @@ impl Images {
             actions,
             conflicts: Vec::new(),
             room,
+            owners: None,
             present: skip
                 .into_iter()
                 .filter_map(|number: usize| layer_path(&wanted, number))
@@ -323,7 +324,7 @@ impl Images {
             images: self.staged.clone(),
             is_there,
             definition: wanted,
-            records: ImageRecords::new(store.join(images)),
+            records: ImageRecords::new(store.join(images)).of_user(self.podman.user()),
             before,
             mark,
             retag: request.retag,

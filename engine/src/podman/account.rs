@@ -1,0 +1,314 @@
+//! Another user's rootless Podman, for root.
+//!
+//! Its store is never opened by a podman that runs as root: that would lock, mount and own things
+//! as no rootless Podman can undo. Podman runs as the user, with the user's home and runtime folder,
+//! below `setpriv` (util-linux), which needs no PAM and makes no session. A user who has no session
+//! has no runtime folder and no bus either; the user's systemd instance is started for as long as
+//! it is needed, and stopped again by whoever started it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::thread::{Gid, Uid};
+
+use super::command::{Podman, PodmanError, Purpose, run_program};
+use crate::fs::owners::{IdMap, Owners};
+
+/// Bytes of /etc/passwd that are looked at.
+const PASSWD_BYTES_MAX: u64 = 4 << 20;
+/// systemd starts a user's instance within this.
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+/// Says that systemd is the init of this host (sd_booted(3)).
+const SYSTEMD_BOOTED: &str = "/run/systemd/system";
+const LINGER_FOLDER: &str = "/var/lib/systemd/linger";
+
+/// A user of this host, as passwd(5) has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+}
+
+impl Account {
+    /// Looks in /etc/passwd, and where that does not have the name, asks `getent`, which knows what
+    /// other sources the host has. `None`: there is no such user.
+    pub fn find(name: &str) -> Result<Option<Self>, PodmanError> {
+        let object = format!("user {name}");
+        let failed = |error: std::io::Error| PodmanError::new("look up", object.as_str(), error);
+        let passwd = read_passwd().map_err(failed)?;
+        if let Some(account) = in_passwd(&passwd, name) {
+            return Ok(Some(account));
+        }
+        let purpose = Purpose {
+            action: "look up",
+            object: &object,
+        };
+        let arguments = ["passwd", "--", name];
+        let Ok(ended) = run_program("getent", purpose, &arguments, START_TIME_MAX) else {
+            return Ok(None);
+        };
+        Ok(in_passwd(&String::from_utf8_lossy(&ended.stdout), name))
+    }
+
+    /// Users of /etc/passwd whose home has a store of Podman, sorted by name: root is none of them.
+    pub fn with_podman() -> Vec<Self> {
+        // Only for a note: what cannot be read has none.
+        let passwd = read_passwd().unwrap_or_default();
+        let mut accounts: Vec<Self> = passwd.lines().filter_map(in_line).collect();
+        accounts.retain(|account| {
+            let store = account.home.join(".local/share/containers/storage");
+            account.uid != 0 && ["db.sql", "libpod"].iter().any(|n| store.join(n).exists())
+        });
+        accounts.sort_by(|a, b| a.name.cmp(&b.name));
+        accounts.dedup_by(|a, b| a.uid == b.uid);
+        accounts
+    }
+
+    fn runtime(&self) -> PathBuf {
+        PathBuf::from(format!("/run/user/{}", self.uid))
+    }
+
+    fn unit(&self) -> String {
+        format!("user@{}.service", self.uid)
+    }
+
+    /// systemd keeps what the user started, after the last session and after a boot.
+    pub fn lingers(&self) -> bool {
+        Path::new(LINGER_FOLDER).join(&self.name).exists()
+    }
+
+    /// Makes it so.
+    pub fn enable_linger(&self) -> Result<(), PodmanError> {
+        let object = format!("linger of user {}", self.name);
+        let purpose = Purpose {
+            action: "enable",
+            object: &object,
+        };
+        let arguments = ["enable-linger", self.name.as_str()];
+        run_program("loginctl", purpose, &arguments, START_TIME_MAX).map(drop)
+    }
+}
+
+fn read_passwd() -> std::io::Result<String> {
+    let mut passwd = Vec::new();
+    File::open("/etc/passwd")?
+        .take(PASSWD_BYTES_MAX)
+        .read_to_end(&mut passwd)?;
+    Ok(String::from_utf8_lossy(&passwd).into_owned())
+}
+
+fn in_passwd(passwd: &str, name: &str) -> Option<Account> {
+    passwd
+        .lines()
+        .filter_map(in_line)
+        .find(|account| account.name == name)
+}
+
+/// `name:password:uid:gid:comment:home:shell`.
+fn in_line(line: &str) -> Option<Account> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, ..] = fields[..] else {
+        return None;
+    };
+    Some(Account {
+        name: name.to_owned(),
+        uid: uid.parse().ok()?,
+        gid: gid.parse().ok()?,
+        home: PathBuf::from(home),
+    })
+}
+
+/// Does something as `account` would, on a thread of its own: where that user may not go, it does not
+/// go either, whatever links are in its way, and what it makes is the user's.
+pub(super) fn in_the_name_of<T: Send>(
+    account: &Account,
+    act: impl FnOnce() -> T + Send,
+) -> std::io::Result<T> {
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    let acted = std::thread::scope(|scope| {
+        let thread = scope.spawn(move || -> std::io::Result<T> {
+            // The kernel keeps credentials for each thread.
+            rustix::thread::set_thread_groups(&[gid])?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+            Ok(act())
+        });
+        thread.join()
+    });
+    acted.unwrap_or_else(|_| Err(std::io::Error::other("it ended with a defect")))
+}
+
+/// A user's systemd instance that was started here; dropping it stops the instance.
+#[derive(Debug)]
+pub struct UserSession {
+    unit: Option<String>,
+}
+
+impl UserSession {
+    /// Starts the instance where there is none. On a host without systemd there is nothing to start.
+    pub fn start(account: &Account) -> Result<Self, PodmanError> {
+        let none = Self { unit: None };
+        if !Path::new(SYSTEMD_BOOTED).exists() || account.runtime().join("bus").exists() {
+            return Ok(none);
+        }
+        let unit = account.unit();
+        let object = format!("{unit} of {}", account.name);
+        let purpose = Purpose {
+            action: "start",
+            object: &object,
+        };
+        run_program("systemctl", purpose, &["start", &unit], START_TIME_MAX)?;
+        Ok(Self { unit: Some(unit) })
+    }
+}
+
+impl Drop for UserSession {
+    fn drop(&mut self) {
+        if let Some(unit) = &self.unit {
+            let purpose = Purpose {
+                action: "stop",
+                object: unit,
+            };
+            // It would end with the next boot at the latest.
+            let _ = run_program("systemctl", purpose, &["stop", unit], START_TIME_MAX);
+        }
+    }
+}
+
+/// The variables that a user's podman sees: of root's own only what is the same for everybody.
+pub(super) fn environment(
+    account: &Account,
+    environment: &[(OsString, OsString)],
+) -> Vec<(OsString, OsString)> {
+    let of_all = ["PATH", "LANG", "LC_ALL", "PODMAN_IGNORE_CGROUPSV1_WARNING"];
+    let mut seen: Vec<(OsString, OsString)> = environment
+        .iter()
+        .filter(|(name, _)| of_all.iter().any(|allowed| name == *allowed))
+        .cloned()
+        .collect();
+    let mut set = |name: &str, value: &OsStr| seen.push((name.into(), value.into()));
+    set("HOME", account.home.as_os_str());
+    set("USER", account.name.as_ref());
+    set("LOGNAME", account.name.as_ref());
+    let runtime = account.runtime();
+    if runtime.exists() {
+        set("XDG_RUNTIME_DIR", runtime.as_os_str());
+        let bus = runtime.join("bus");
+        if bus.exists() {
+            let address = format!("unix:path={}", bus.display());
+            set("DBUS_SESSION_BUS_ADDRESS", address.as_ref());
+        }
+    }
+    seen
+}
+
+impl Podman {
+    /// The maps of the user namespace in which this rootless podman works: those that hold now, not
+    /// those that /etc/subuid would give to the next one.
+    pub fn owners(&self) -> Result<Owners, PodmanError> {
+        let purpose = Purpose {
+            action: "read",
+            object: "the id maps of Podman's user namespace",
+        };
+        let map = |file: &str| {
+            let text = self.run(purpose, &["unshare", "cat", file], b"")?;
+            IdMap::parse(&String::from_utf8_lossy(&text))
+                .map_err(|error| PodmanError::new(purpose.action, purpose.object, error))
+        };
+        Ok(Owners {
+            uids: map("/proc/self/uid_map")?,
+            gids: map("/proc/self/gid_map")?,
+            inside: false,
+            any_host_id: rustix::process::geteuid().is_root(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::tests::fake;
+    use super::*;
+    use crate::fs::owners::{HostUid, NsUid};
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nbroken\nodd:x:-1:0::/:\n\
+                          alice:x:1001:1002:A, B:/home/alice:/bin/sh\n";
+
+    #[test]
+    fn a_user_is_found_by_name() {
+        let alice = in_passwd(PASSWD, "alice").unwrap();
+        assert_eq!((alice.uid, alice.gid), (1001, 1002));
+        assert_eq!(alice.home, Path::new("/home/alice"));
+        assert_eq!(in_passwd(PASSWD, "odd"), None);
+        assert_eq!(in_passwd(PASSWD, "ali"), None);
+    }
+
+    #[test]
+    fn o_05_a_user_s_podman_sees_nothing_of_root_s() {
+        let alice = in_passwd(PASSWD, "alice").unwrap();
+        let of_root = [
+            ("HOME", "/root"),
+            ("PATH", "/usr/bin"),
+            ("XDG_RUNTIME_DIR", "/run/user/0"),
+            ("CONTAINERS_STORAGE_CONF", "/root/storage.conf"),
+        ]
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let seen = environment(&alice, &of_root);
+        let value = |name: &str| seen.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        assert_eq!(value("HOME").unwrap(), "/home/alice");
+        assert_eq!(value("PATH").unwrap(), "/usr/bin");
+        assert_ne!(value("XDG_RUNTIME_DIR"), Some("/run/user/0".into()));
+        assert_eq!(value("CONTAINERS_STORAGE_CONF"), None);
+    }
+
+    #[test]
+    fn what_is_done_in_a_user_s_name_is_the_user_s() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let all = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(folder.path(), all).unwrap();
+        let alice = in_passwd(PASSWD, "alice").unwrap();
+        let closed = folder.path().join("closed");
+        std::fs::write(&closed, "x").unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let made = folder.path().join("made");
+        let refused = in_the_name_of(&alice, || {
+            std::fs::write(&made, "x").unwrap();
+            std::fs::read(&closed).is_err()
+        });
+        assert!(refused.unwrap());
+        let stat = std::fs::metadata(&made).unwrap();
+        assert_eq!((stat.uid(), stat.gid()), (1001, 1002));
+        assert_eq!(
+            std::fs::read(&closed).unwrap(),
+            b"x",
+            "and this thread is who it was"
+        );
+    }
+
+    #[test]
+    fn the_maps_are_those_that_hold_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let podman = fake(
+            folder.path(),
+            r#"[ "$1 $2" = "unshare cat" ] || exit 1
+case $3 in
+/proc/self/uid_map) echo "         0       1001          1"; echo "         1     300000      65536" ;;
+*) echo "         0       1002          1" ;;
+esac"#,
+        );
+        let owners = podman.owners().unwrap();
+        assert_eq!(owners.uids.to_host(NsUid(999)), Some(HostUid(300_998)));
+        assert_eq!(owners.gids.to_host(NsUid(0)), Some(HostUid(1002)));
+        assert_eq!(owners.gids.to_host(NsUid(1)), None);
+        let podman = fake(folder.path(), "echo nonsense");
+        assert!(podman.owners().unwrap_err().cause.contains("understood"));
+    }
+}
