@@ -48,64 +48,91 @@ where
             drop(closing);
         })
         .map_err(|error| FsError::new("read", &display, FsErrorKind::Other, error))?;
-    Ok(Box::new(BackgroundScan {
-        outcome,
-        inbox,
-        thread: Some(thread),
-        display,
-    }))
+    let mut readers = Readers::new(inbox, display);
+    readers.push(thread);
+    Ok(Box::new(BackgroundScan { outcome, readers }))
 }
 
 struct BackgroundScan {
     outcome: Arc<Mutex<Option<Result<ScanOutcome, FsError>>>>,
+    readers: Readers,
+}
+
+impl TreeScan for BackgroundScan {
+    fn next(&mut self) -> Result<Option<ScanBatch>, FsError> {
+        Ok(self.readers.next())
+    }
+
+    fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError> {
+        self.readers.fetch(wanted)
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {
+        self.readers.stop();
+        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        outcome.take().unwrap_or_else(|| {
+            let cause = "its reading stopped";
+            Err(self.readers.failed(cause))
+        })
+    }
+}
+
+/// Threads that read, as their consumer has them. Dropped, it ends them.
+pub(crate) struct Readers {
     inbox: Inbox,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
+    /// What is read, in messages.
     display: Vec<u8>,
 }
 
-impl BackgroundScan {
+impl Readers {
+    pub fn new(inbox: Inbox, display: Vec<u8>) -> Self {
+        Self {
+            inbox,
+            threads: Vec::new(),
+            display,
+        }
+    }
+
+    pub fn push(&mut self, thread: JoinHandle<()>) {
+        self.threads.push(thread);
+    }
+
+    /// `None`: the last thread closed its outbox, and all of them are gone.
+    pub fn next(&mut self) -> Option<ScanBatch> {
+        let batch = self.inbox.next();
+        if batch.is_none() {
+            self.join();
+        }
+        batch
+    }
+
+    pub fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError> {
+        self.inbox.fetch(wanted, &self.display)
+    }
+
+    pub fn failed(&self, cause: impl std::fmt::Display) -> FsError {
+        FsError::new("read", &self.display, FsErrorKind::Other, cause)
+    }
+
+    /// Whatever was not taken is lost.
+    pub fn stop(&mut self) {
+        // Wakes the thread that waits for room.
+        self.inbox.close();
+        self.join();
+    }
+
     fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic leaves no outcome.
             let _ = thread.join();
         }
     }
 }
 
-impl TreeScan for BackgroundScan {
-    fn next(&mut self) -> Result<Option<ScanBatch>, FsError> {
-        let batch = self.inbox.next();
-        if batch.is_none() {
-            self.join();
-        }
-        Ok(batch)
-    }
-
-    fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError> {
-        self.inbox.fetch(wanted, &self.display)
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {
-        self.inbox.close();
-        self.join();
-        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        outcome.take().unwrap_or_else(|| {
-            let cause = "its reading stopped";
-            Err(FsError::new(
-                "read",
-                &self.display,
-                FsErrorKind::Other,
-                cause,
-            ))
-        })
-    }
-}
-
-impl Drop for BackgroundScan {
+impl Drop for Readers {
     fn drop(&mut self) {
-        // Wakes the thread that waits for room.
-        self.inbox.close();
-        self.join();
+        self.stop();
     }
 }
 

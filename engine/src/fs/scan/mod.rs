@@ -25,7 +25,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use podkeep_format::id::SnapshotId;
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
@@ -40,7 +39,8 @@ use work::{Job, Queue, Shared, Worker};
 
 pub use self::view::{OnlyPaths, View};
 use super::attributes::FsTraits;
-use super::batch::{Inbox, Outbox};
+use super::background::Readers;
+use super::batch::Outbox;
 use super::mapped::MappedFiles;
 use super::owners::Owners;
 use super::states::{States, root_key};
@@ -172,9 +172,7 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
     });
     let mut scan = Scan {
         shared,
-        inbox,
-        workers: Vec::new(),
-        display,
+        readers: Readers::new(inbox, display),
     };
     for index in 0..threads {
         let shared = Arc::clone(&scan.shared);
@@ -186,17 +184,10 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
                 drop(panicked);
             });
         match worker {
-            Ok(worker) => scan.workers.push(worker),
+            Ok(worker) => scan.readers.push(worker),
             // Fewer threads are only slower.
             Err(_) if index > 0 => break,
-            Err(error) => {
-                return Err(FsError::new(
-                    "read",
-                    &scan.display,
-                    FsErrorKind::Other,
-                    error,
-                ));
-            }
+            Err(error) => return Err(scan.readers.failed(error)),
         }
     }
     Ok(Box::new(scan))
@@ -246,48 +237,28 @@ impl Drop for StopOnPanic<'_> {
 
 struct Scan {
     shared: Arc<Shared>,
-    inbox: Inbox,
-    workers: Vec<JoinHandle<()>>,
-    display: Vec<u8>,
-}
-
-impl Scan {
-    fn join(&mut self) {
-        for worker in self.workers.drain(..) {
-            // A panic was turned into a missing root.
-            let _ = worker.join();
-        }
-    }
+    readers: Readers,
 }
 
 impl TreeScan for Scan {
     fn next(&mut self) -> Result<Option<ScanBatch>, FsError> {
-        let batch = self.inbox.next();
-        if batch.is_none() {
-            self.join();
-        }
-        Ok(batch)
+        Ok(self.readers.next())
     }
 
     fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError> {
-        self.inbox.fetch(wanted, &self.display)
+        self.readers.fetch(wanted)
     }
 
     fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {
-        self.inbox.close();
-        self.join();
+        self.readers.stop();
         let root = *self
             .shared
             .root
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let Some(root) = root else {
-            return Err(FsError::new(
-                "read",
-                &self.display,
-                FsErrorKind::Other,
-                "its root could not be read",
-            ));
+            // A panic was turned into that, too.
+            return Err(self.readers.failed("its root could not be read"));
         };
         let report = &self.shared.report;
         Ok(ScanOutcome {
@@ -305,9 +276,7 @@ impl TreeScan for Scan {
 impl Drop for Scan {
     fn drop(&mut self) {
         self.shared.stop();
-        // Wakes the worker that waits for room.
-        self.inbox.close();
-        self.join();
+        self.readers.stop();
         // Groups and directories refer to each other.
         self.shared.links.clear();
     }
