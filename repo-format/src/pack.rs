@@ -295,11 +295,12 @@ impl PackBuilder {
             .seal(&place, &mut toc)?;
         self.bytes.extend_from_slice(&toc);
         self.bytes.extend_from_slice(&self.header_bytes);
-        let mut tail = Encoder::new();
-        tail.u32(toc.len() as u32)
-            .u32(self.header_bytes.len() as u32)
-            .raw(&TRAILER_MAGIC);
-        self.bytes.extend_from_slice(tail.as_slice());
+        let tail = PackTail {
+            toc_position: (self.bytes.len() - toc.len() - self.header_bytes.len()) as u64,
+            toc_len: toc.len(),
+            header_len: self.header_bytes.len(),
+        };
+        self.bytes.extend_from_slice(&tail.encode());
         Ok(FinishedPack {
             id: PackId(*blake3::hash(&self.bytes).as_bytes()),
             bytes: self.bytes,
@@ -325,6 +326,15 @@ pub struct PackTail {
 }
 
 impl PackTail {
+    /// The last bytes of the pack.
+    pub fn encode(&self) -> [u8; TRAILER_TAIL_BYTES] {
+        let mut tail = [0; TRAILER_TAIL_BYTES];
+        tail[..4].copy_from_slice(&(self.toc_len as u32).to_le_bytes());
+        tail[4..8].copy_from_slice(&(self.header_len as u32).to_le_bytes());
+        tail[8..].copy_from_slice(&TRAILER_MAGIC);
+        tail
+    }
+
     pub fn decode(pack_bytes: u64, tail: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Decoder::new("pack trailer", tail);
         let toc_len = input.u32()? as usize;

@@ -53,6 +53,13 @@ pub struct BlockPlace {
     pub class: BlockClass,
 }
 
+impl BlockPlace {
+    /// Where in the pack the block ends.
+    pub fn end(&self) -> u64 {
+        u64::from(self.position) + HEADER_BYTES as u64 + u64::from(self.sealed_len)
+    }
+}
+
 struct Record {
     id: ChunkId,
     block: u32,

@@ -6,6 +6,7 @@
 //! images are rebuilt. What exists twice is healed from its good twin; the index of packs that lost
 //! their segment is made anew.
 
+mod around;
 mod layers;
 mod packs;
 mod reach;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use podkeep_format::block::HEADER_BYTES;
 use podkeep_format::endorsement::{Endorsement, endorsement_id};
 use podkeep_format::frame::Statement;
 use podkeep_format::id::{ChunkId, PackId};
@@ -14,6 +13,7 @@ use podkeep_format::segment::{BlockPlace, Place};
 use rayon::prelude::*;
 
 use super::Check;
+use super::around::{Rebuilt, rebuilt};
 use crate::monitor::Progress;
 use crate::operations::{OperationError, OperationResult};
 use crate::repo::listed;
@@ -39,10 +39,8 @@ impl Check<'_> {
         let mut ends: BTreeMap<PackId, u64> = BTreeMap::new();
         let mut chunks = 0;
         reader.index().for_each(&mut |_, place| {
-            let block = place.block;
-            let end = u64::from(block.position) + HEADER_BYTES as u64 + u64::from(block.sealed_len);
-            let known = ends.entry(block.pack).or_default();
-            *known = end.max(*known);
+            let known = ends.entry(place.block.pack).or_default();
+            *known = place.block.end().max(*known);
             chunks += 1;
         });
         self.report.chunks = chunks;
@@ -113,13 +111,26 @@ impl Check<'_> {
                     files: 1,
                     bytes: result.bytes,
                 });
-                if let Some(cause) = result.cause {
-                    self.damage(names::pack(*pack), cause);
+                match (result.cause, result.right) {
+                    (Some(cause), Some(right)) => self.mend_pack(*pack, cause, &right)?,
+                    (Some(cause), None) => self.damage(names::pack(*pack), cause),
+                    (None, _) => {}
                 }
                 bad.extend(result.bad);
             }
         }
         Ok(bad)
+    }
+
+    /// Puts the right bytes of a pack in the place of the damaged ones.
+    fn mend_pack(&mut self, pack: PackId, cause: String, right: &[u8]) -> OperationResult<()> {
+        let object = names::pack(pack);
+        match self.repo.store().replace(&name(&object)?, right) {
+            Ok(()) => self.healed(object, format!("{cause}; it was put right")),
+            // Everything in it can be read.
+            Err(error) => self.damage(object, format!("{cause}; it cannot be put right: {error}")),
+        }
+        Ok(())
     }
 
     /// Reads everything that segments of write keys name, rebuilds the layers of their records,
@@ -184,6 +195,8 @@ impl Check<'_> {
 struct PackResult {
     bytes: u64,
     cause: Option<String>,
+    /// What its bytes have to be, where they can be told.
+    right: Option<Vec<u8>>,
     bad: Vec<Place>,
 }
 
@@ -196,6 +209,7 @@ fn read_pack(
     let mut result = PackResult {
         bytes: 0,
         cause: None,
+        right: None,
         bad: Vec::new(),
     };
     let mut changed = None;
@@ -222,42 +236,36 @@ fn read_pack(
     if let Some(cause) = &mut result.cause
         && result.bad.is_empty()
     {
-        if let Some(bytes) = changed {
-            let hit = what_is_hit(repo, pack, &bytes);
-            cause.push_str(&format!(" ({hit})"));
+        let ends = blocks.keys().map(BlockPlace::end);
+        let rebuilt = changed
+            .as_ref()
+            .and_then(|bytes| rebuilt(pack, bytes, ends.max()?));
+        match (rebuilt, changed) {
+            (Some(Rebuilt { hit, bytes }), _) => {
+                cause.push_str(&format!(" ({hit})"));
+                result.right = Some(bytes);
+            }
+            (None, changed) => {
+                if let Some(bytes) = changed {
+                    let hit = what_is_hit(repo, &bytes);
+                    cause.push_str(&format!(" ({hit})"));
+                }
+                cause.push_str("; everything in it can still be read");
+            }
         }
-        cause.push_str("; everything in it can still be read");
     }
     Ok(result)
 }
 
-/// What of a pack is damaged, when none of the blocks is that the index names.
-fn what_is_hit(repo: &Repository, pack: PackId, bytes: &[u8]) -> &'static str {
+/// What of a pack is damaged that cannot be put right, when none of the blocks is that the index names.
+fn what_is_hit(repo: &Repository, bytes: &[u8]) -> &'static str {
     let start = bytes.len().saturating_sub(TRAILER_TAIL_BYTES);
     let Ok(tail) = PackTail::decode(bytes.len() as u64, &bytes[start..]) else {
         return "its trailer is damaged";
     };
     let toc_start = tail.toc_position as usize;
-    let (before, rest) = bytes.split_at(toc_start);
-    let (toc, rest) = rest.split_at(tail.toc_len);
-    let (copy, end) = rest.split_at(tail.header_len);
-    let Some((header, blocks)) = before.split_at_checked(tail.header_len) else {
-        return "its trailer is damaged";
-    };
-    // The header stands at both ends: the right one makes the pack whole again.
-    let is_whole = |header: &[u8], copy: &[u8]| {
-        let mut hasher = blake3::Hasher::new();
-        for part in [header, blocks, toc, copy, end] {
-            hasher.update(part);
-        }
-        *hasher.finalize().as_bytes() == pack.0
-    };
-    if is_whole(copy, copy) {
-        return "its header is damaged, the copy of it is good";
-    }
-    if is_whole(header, header) {
-        return "the copy of its header is damaged";
-    }
+    let (header, rest) = bytes.split_at(toc_start);
+    let (toc, copy) = rest.split_at(tail.toc_len);
     let opens = |header: &[u8]| {
         PackHeader::decode(header).is_ok_and(|(header, _)| {
             let position = tail.toc_position;
