@@ -119,6 +119,9 @@ pub enum Command {
     /// SELECTOR is KIND:NAME, such as `volume:web`, `volume:db*` or `path:/srv/data`. Globs (`*`
     /// and `?`) work in names, never in `path:`. Each item is a snapshot of its own that
     /// stays when the run is cut off.
+    ///
+    /// A layer of an image that the repository holds already is not read again, so that damage of
+    /// it on this host goes unnoticed: `podkeep doctor` looks for that.
     Backup(Backup),
     /// Take archives that other tools wrote into a snapshot
     ///
@@ -141,7 +144,9 @@ pub enum Command {
     /// Write a file of a snapshot to standard output
     ///
     /// `image:NAME:/PATH` is a file in the image as a container sees it, or with --stored one
-    /// of the parts that `podkeep ls` lists for `image:NAME`, such as the tar of a layer.
+    /// of the parts that `podkeep ls` lists for `image:NAME`, such as the tar of a layer. A layer
+    /// is compared with its digest once it was written; of a single file in it only the chunks are
+    /// checked.
     #[command(after_long_help = SNAP_HELP)]
     Dump(Dump),
     /// Show how two snapshots differ, or a snapshot and the host
