@@ -162,6 +162,11 @@ impl UserSession {
             action: "start",
             object: &object,
         };
+        // One that runs without a bus is not ours to stop either.
+        let asked = ["is-active", "--quiet", unit.as_str()];
+        if run_program("systemctl", purpose, &asked, START_TIME_MAX).is_ok() {
+            return Ok(none);
+        }
         run_program("systemctl", purpose, &["start", &unit], START_TIME_MAX)?;
         Ok(Self { unit: Some(unit) })
     }
