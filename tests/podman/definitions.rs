@@ -302,6 +302,7 @@ fn c_14_definitions_of_podman_5_8_on_another_driver() {
     let lab = up(Suite::Sid, Driver::Btrfs);
     kept_as_podman_has_it(&lab, "sqlite");
     own_files_of_a_container(&lab);
+    secrets_are_exact_and_sealed(&lab);
     // A driver that keeps it elsewhere is asked through Podman.
     lab.ok("mkdir /root/shell
          printf 'x\\n\\n' | podman secret create --driver shell \
@@ -312,5 +313,4 @@ fn c_14_definitions_of_podman_5_8_on_another_driver() {
          test \"$(dump secret:shelled:/data | od -c)\" = \"$(printf 'x\\n\\n' | od -c)\"
          rm /root/shell/*");
     lab.says("podkeep backup --all", 3, &["secret:shelled", "shell"]);
-    secrets_are_exact_and_sealed(&lab);
 }

@@ -349,7 +349,7 @@ impl FakeStore {
     }
 
     /// A host with this store. Its podman is a script that says only where the store is, and that
-    /// there are no volumes and no containers.
+    /// there are no volumes, containers, pods and networks. It has no units and no configuration.
     pub fn host(&self) -> LocalHost {
         let folder = self.scratch.join("bin");
         let podman = folder.join("podman");
@@ -360,14 +360,18 @@ impl FakeStore {
                 "runRoot": self.scratch.join("run"), "volumePath": self.scratch.join("volumes"),
             }});
             let script = format!(
-                "#!/bin/sh\ncase $1 in info) echo '{info}' ;; volume | ps) echo '[]' ;; *) exit 125 ;; esac\n"
+                "#!/bin/sh\ncase $1 in info) echo '{info}' ;; volume | ps) echo '[]' ;; pod | network) ;; *) exit 125 ;; esac\n"
             );
             write_apart(&podman, &script);
         }
         let mut path = folder.into_os_string();
         path.push(":/usr/bin:/bin");
         let environment = [(OsString::from("PATH"), path)];
-        LocalHost::new(self.scratch.join("state")).with_podman(&environment)
+        let root = self.scratch.join("root");
+        fs::create_dir_all(&root).unwrap();
+        LocalHost::new(self.scratch.join("state"))
+            .rooted_at(root)
+            .with_podman(&environment)
     }
 
     /// Writes the lists and opens them.

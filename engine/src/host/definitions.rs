@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,6 +31,8 @@ const NEVER_DATA_FILES: [&str; 4] = ["/", "/etc/localtime", "/etc/timezone", "/e
 /// The definitions of one Podman.
 pub(super) struct Definitions {
     podman: Podman,
+    /// Where units and configuration are looked for.
+    root: PathBuf,
     /// As the last inventory found them: one run reads many.
     known: Mutex<Option<Arc<Known>>>,
 }
@@ -61,9 +64,10 @@ pub(super) struct ReadableFiles {
 }
 
 impl Definitions {
-    pub fn new(podman: Podman) -> Self {
+    pub fn new(podman: Podman, root: PathBuf) -> Self {
         Self {
             podman,
+            root,
             known: Mutex::default(),
         }
     }
@@ -155,7 +159,7 @@ impl Definitions {
             // Those of the system are root's, and none of this Podman's.
             return known;
         }
-        let root = Path::new("/");
+        let root = self.root.as_path();
         known.units = by_name(find_units(root), |unit| &unit.name);
         let containers: Vec<&ContainerDefinition> = known
             .containers
@@ -186,11 +190,11 @@ impl Definitions {
             }
             ItemKind::Unit => {
                 let unit = known.units.get(name).ok_or_else(gone)?;
-                with_files(item, unit.encode(), &unit.files)
+                with_files(item, unit.encode(), &self.root, &unit.files)
             }
             ItemKind::Config => {
                 let config = known.configs.get(name).ok_or_else(gone)?;
-                with_files(item, config.encode(), &config.files)
+                with_files(item, config.encode(), &self.root, &config.files)
             }
             _ => Err(not_here(item)),
         }
@@ -379,7 +383,12 @@ fn container_readable(
 }
 
 /// An item whose files lie where they belong on the host.
-fn with_files(item: &Item, definition: Vec<u8>, files: &[KeptFile]) -> Result<Readable, HostError> {
+fn with_files(
+    item: &Item,
+    definition: Vec<u8>,
+    root: &Path,
+    files: &[KeptFile],
+) -> Result<Readable, HostError> {
     let mut readable = plain(definition);
     for file in files.iter().filter(|file| file.missing) {
         readable.findings.push(finding(
@@ -396,8 +405,8 @@ fn with_files(item: &Item, definition: Vec<u8>, files: &[KeptFile]) -> Result<Re
         return Ok(readable);
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open("/", flags, Mode::empty())
-        .map_err(|errno| FsError::from_errno("open", b"/", errno))?;
+    let root = rustix::fs::open(root, flags, Mode::empty())
+        .map_err(|errno| FsError::from_errno("open", root.as_os_str().as_bytes(), errno))?;
     readable.files = Some(ReadableFiles {
         root,
         view: View::Only(paths.into_iter().collect()),

@@ -34,6 +34,8 @@ use crate::podman::{Account, Inside, Podman, StoreInfo, UserSession};
 pub struct LocalHost {
     /// Locks lie below it; made on first use.
     state: PathBuf,
+    /// Where units and configuration of the host are looked for.
+    root: PathBuf,
     /// `None`: the host has no Podman.
     podman: Option<LocalPodman>,
     /// Another user than the caller, whose host this is.
@@ -52,12 +54,13 @@ struct LocalPodman {
 }
 
 impl LocalPodman {
-    /// `user`: the only one in whose folders volumes may be.
-    fn new(podman: Podman, state: &Path, user: Option<UserFolders>) -> Self {
+    /// `root`: below which units and configuration are; `user`: the only one in whose folders volumes
+    /// may be.
+    fn new(podman: Podman, state: &Path, root: &Path, user: Option<UserFolders>) -> Self {
         Self {
             volumes: Volumes::new(podman.clone(), state.to_path_buf(), user),
             images: Images::new(podman.clone(), state.to_path_buf()),
-            definitions: Definitions::new(podman.clone()),
+            definitions: Definitions::new(podman.clone(), root.to_path_buf()),
             artifacts: Artifacts::new(state),
             info: OnceLock::new(),
             podman,
@@ -141,6 +144,7 @@ impl LocalHost {
     pub fn new(state: impl Into<PathBuf>) -> Self {
         Self {
             state: state.into(),
+            root: "/".into(),
             podman: None,
             user: None,
             owners: OnceLock::new(),
@@ -160,6 +164,7 @@ impl LocalHost {
             host.podman = Some(LocalPodman::new(
                 podman,
                 &host.state,
+                &host.root,
                 Some(UserFolders::of(&account)),
             ));
         }
@@ -167,11 +172,18 @@ impl LocalHost {
         Ok(host)
     }
 
+    /// Looks for units and configuration below `root`, an absolute path without links, instead of in
+    /// the whole of the file system. Comes before the Podman that they belong to.
+    pub fn rooted_at(mut self, root: impl Into<PathBuf>) -> Self {
+        self.root = root.into();
+        self
+    }
+
     /// With the caller's own Podman, if there is one in the `PATH` of `environment`. Podman gets
     /// what it needs of `environment`, and nothing else.
     pub fn with_podman(mut self, environment: &[(OsString, OsString)]) -> Self {
         let podman = Podman::find(environment);
-        self.podman = podman.map(|podman| LocalPodman::new(podman, &self.state, None));
+        self.podman = podman.map(|podman| LocalPodman::new(podman, &self.state, &self.root, None));
         self
     }
 

@@ -16,7 +16,15 @@ const NOT_SHOWN: &str = "(not shown)";
 
 /// Whether an item of this kind is what its definition says, rather than its files.
 pub fn is_defined(kind: ItemKind) -> bool {
-    !matches!(kind, ItemKind::Path | ItemKind::Volume | ItemKind::Image)
+    matches!(
+        kind,
+        ItemKind::Container
+            | ItemKind::Pod
+            | ItemKind::Network
+            | ItemKind::Secret
+            | ItemKind::Unit
+            | ItemKind::Config
+    )
 }
 
 /// The stored definition of an item, if it has one.
@@ -127,6 +135,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// What is taken for a definition alone is not restored as files are.
+    #[test]
+    fn what_has_content_of_its_own_is_no_definition() {
+        let defined: Vec<ItemKind> = ItemKind::ALL
+            .into_iter()
+            .filter(|k| is_defined(*k))
+            .collect();
+        assert_eq!(
+            defined,
+            [
+                ItemKind::Container,
+                ItemKind::Pod,
+                ItemKind::Network,
+                ItemKind::Secret,
+                ItemKind::Unit,
+                ItemKind::Config
+            ]
+        );
+    }
 
     #[test]
     fn definitions_differ_by_fields() {

@@ -68,7 +68,9 @@ fn all(
 ) -> Result<Vec<Map<String, Value>>, PodmanError> {
     let listed = podman.run(purpose, list, b"")?;
     let ids = String::from_utf8_lossy(&listed).into_owned();
-    let ids: Vec<&str> = ids.split_whitespace().collect();
+    // They become arguments.
+    let is_id = |id: &&str| podkeep_format::id::unhex::<32>(id).is_some();
+    let ids: Vec<&str> = ids.split_whitespace().filter(is_id).collect();
     if ids.len() > OBJECTS_MAX {
         return Err(wrong(purpose, format!("there are more than {OBJECTS_MAX}")));
     }
