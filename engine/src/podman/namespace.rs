@@ -10,7 +10,6 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -97,7 +96,7 @@ impl Podman {
             let last = words.lines().last().unwrap_or("it says nothing");
             return Err(failed("podman unshare failed", &last));
         };
-        let work = std::env::current_dir();
+        let work = rustix::process::getcwd(Vec::new());
         let enter = || -> std::io::Result<()> {
             let open = |name: &str| File::open(format!("/proc/{pid}/ns/{name}"));
             let (user, mounts) = (open("user")?, open("mnt")?);
@@ -109,9 +108,8 @@ impl Podman {
         drop(stdin);
         let _ = child.wait();
         entered.map_err(|error| failed("it cannot be joined", &error))?;
-        let work = work.unwrap_or_else(|_| PathBuf::from("/"));
-        std::env::set_current_dir(&work)
-            .map_err(|error| failed(&work.display().to_string(), &error))?;
+        let work = work.unwrap_or_else(|_| c"/".to_owned());
+        rustix::process::chdir(&work).map_err(|error| failed(&work.to_string_lossy(), &error))?;
         let map = |name: &str| {
             std::fs::read_to_string(format!("/proc/self/{name}"))
                 .map_err(|error| failed(name, &error))

@@ -1,4 +1,5 @@
-//! Owners that the item's user namespace does not know: kept, and told of once for each.
+//! What a scan tells of entries, and of owners that the item's user namespace does not know: they
+//! are kept, and told of once for each.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -43,6 +44,13 @@ impl Reached<'_> {
 }
 
 impl Worker<'_> {
+    pub fn tell(&self, kind: FindingKind, path: Vec<u8>, message: String) {
+        let shared = self.shared;
+        shared
+            .report
+            .finding(&shared.outbox, &shared.item, kind, path, message);
+    }
+
     /// Inside a user namespace: an owner that has no id there is never kept as `nobody`.
     pub fn judge_owner(&self, entry: &mut Entry, reached: &Reached<'_>) {
         let owners = &self.shared.owners;

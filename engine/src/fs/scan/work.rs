@@ -750,13 +750,6 @@ impl<'s> Worker<'s> {
         }
     }
 
-    pub fn tell(&self, kind: FindingKind, path: Vec<u8>, message: String) {
-        let shared = self.shared;
-        shared
-            .report
-            .finding(&shared.outbox, &shared.item, kind, path, message);
-    }
-
     fn vanished(&self, directory: &Directory, name: &[u8]) {
         self.tell(
             FindingKind::Vanished,
