@@ -26,3 +26,4 @@ pub mod segment;
 pub mod snapshot;
 pub mod tombstone;
 pub mod tree;
+pub mod wire;

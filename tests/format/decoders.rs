@@ -22,6 +22,10 @@ use podkeep_format::segment::Segment;
 use podkeep_format::snapshot::{SnapshotBody, SnapshotHeader};
 use podkeep_format::tombstone::Tombstone;
 use podkeep_format::tree::{Entry, ListNode, TreeNode};
+use podkeep_format::wire::{
+    ASSEMBLY_BYTES_MAX, Answer, Failure, Far, FarEvent, Greeting, NOISE_BYTES_MAX, Near,
+    PAYLOAD_BYTES_MAX, Request,
+};
 
 /// Decodes, and encodes again what came out.
 pub type Recode = fn(&[u8]) -> Result<Vec<u8>, DecodeError>;
@@ -148,6 +152,10 @@ pub const DECODERS: &[(&str, Recode)] = &[
     ("verdict", |b| {
         Ok(Verdict::decode_body(AUTHOR, b)?.encode_body())
     }),
+    ("wire-answer", |b| Ok(Answer::decode(b)?.encode())),
+    ("wire-failure", |b| Ok(Failure::decode(b)?.encode())),
+    ("wire-greeting", |b| Ok(Greeting::decode(b)?.encode())),
+    ("wire-request", |b| Ok(Request::decode(b)?.encode())),
 ];
 
 fn whole(
@@ -220,4 +228,78 @@ pub fn read_framed(bytes: &[u8]) {
     let _ = podkeep_format::run::SealedRun::read(&framed, repository);
     let _ = podkeep_format::pack::open_toc(repository, &index, bytes);
     let _ = podkeep_format::segment::open_segment(repository, &index, bytes.to_vec());
+}
+
+/// What a conversation's end holds that has asked for nothing large: one frame, or the noise in
+/// front of a greeting, in a buffer that doubles, and what was pushed last.
+fn held_max(bytes: &[u8]) -> usize {
+    2 * (NOISE_BYTES_MAX.max(PAYLOAD_BYTES_MAX) + bytes.len()) + 4096
+}
+
+/// A far end that says anything, to a near end with a request of each kind open.
+pub fn read_as_near(bytes: &[u8]) {
+    let mut near = Near::new("0.1.0");
+    let mut out = Vec::new();
+    let name = || "packs/00/x".to_owned();
+    for request in [
+        Request::Put {
+            name: name(),
+            len: 100_000,
+            hash: [1; 32],
+        },
+        Request::Get {
+            name: name(),
+            bytes_max: 1000,
+        },
+        Request::GetRange {
+            name: name(),
+            offset: 7,
+            len: 1000,
+        },
+        Request::Size { name: name() },
+        Request::List {
+            folder: "packs".to_owned(),
+        },
+        Request::Delete { name: name() },
+        Request::TempOwners,
+    ] {
+        near.begin(&request, &mut out).expect("a request");
+    }
+    for piece in bytes.chunks(97) {
+        near.push(piece);
+        loop {
+            assert!(near.held() <= held_max(piece), "{} bytes", near.held());
+            match near.next() {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => return assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
+    let _ = near.end();
+}
+
+/// A near end that says anything, to a far end that answers every request with a failure.
+pub fn read_as_far(bytes: &[u8]) {
+    let mut far = Far::new("0.1.0");
+    let mut out = Vec::new();
+    for piece in bytes.chunks(97) {
+        far.push(piece);
+        loop {
+            let held = far.held() as u64;
+            assert!(held <= ASSEMBLY_BYTES_MAX + held_max(piece) as u64);
+            match far.next(&mut out) {
+                Ok(Some(FarEvent::Task(task))) => {
+                    let again = Request::decode(&task.request.encode());
+                    assert_eq!(again.as_ref(), Ok(&task.request));
+                    let failure = Failure::decode(&[1, 3, 0, 0]).expect("a failure");
+                    far.fail(task.number, &failure, &mut out);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => return assert!(!error.to_string().is_empty()),
+            }
+        }
+    }
+    let _ = far.end();
 }

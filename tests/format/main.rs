@@ -12,3 +12,4 @@ mod samples;
 mod smoke;
 mod trees;
 mod values;
+mod wire;

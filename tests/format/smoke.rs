@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::decoders::{DECODERS, accepts, read_framed, read_text};
-use crate::samples::{bodies, objects};
+use crate::decoders::{DECODERS, accepts, read_as_far, read_as_near, read_framed, read_text};
+use crate::samples::{bodies, conversation, objects};
 
 /// Mutations of each seed.
 const MUTATIONS: u32 = 400;
@@ -135,6 +135,27 @@ fn text_survives_mutations() {
     }
 }
 
+/// Both ends of the protocol hear what the other one said, and everything near it.
+#[test]
+fn both_ends_survive_a_hostile_one() {
+    let (asked, said) = conversation();
+    let mut dice = Dice(0x0bad_cafe_1234_5677);
+    for (target, sample, read) in [
+        ("wire-far", asked, read_as_far as fn(&[u8])),
+        ("wire-near", said, read_as_near),
+    ] {
+        let mut seeds = corpus(target);
+        assert!(!seeds.is_empty(), "{target} has no corpus");
+        seeds.push(sample);
+        for seed in &seeds {
+            read(seed);
+            for _ in 0..MUTATIONS {
+                read(&mutate(seed, &mut dice));
+            }
+        }
+    }
+}
+
 /// A folder of a target that is gone, or that was never one, would be read by nobody.
 #[test]
 fn every_corpus_folder_has_a_target() {
@@ -143,7 +164,7 @@ fn every_corpus_folder_has_a_target() {
         .iter()
         .map(|(name, _)| (*name).to_owned())
         .collect();
-    expected.extend(["framed", "text"].map(str::to_owned));
+    expected.extend(["framed", "text", "wire-far", "wire-near"].map(str::to_owned));
     expected.extend(READ_BY_THE_ENGINE.map(str::to_owned));
     expected.sort();
     let names = |path: PathBuf| {
@@ -176,6 +197,9 @@ fn write_the_seeds() {
     for (name, bytes) in objects() {
         put("framed", name, &bytes[..bytes.len() - 32]);
     }
+    let (asked, said) = conversation();
+    put("wire-far", "conversation", &asked);
+    put("wire-near", "conversation", &said);
     put(
         "text",
         "name",
