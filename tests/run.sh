@@ -67,6 +67,7 @@ stage "killed backups" tests/kills.sh backup "${CARGO_TARGET_DIR:-target}/debug/
 stage "killed restores" tests/kills.sh restore "${CARGO_TARGET_DIR:-target}/debug/podkeep" 8
 stage "base file systems" wait "$bases"
 bases=
+stage "static program" tests/static.sh --debug
 stage "tests on Podman hosts" cargo test --locked --workspace --test podman --no-fail-fast
 
 printf '\n%-24s %8s  %s\n' stage seconds result

@@ -48,7 +48,7 @@ pub struct Arguments {
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// The repository: a path [default: /var/lib/podkeep/repository for root, else podkeep/repository in the user's data folder]
+    /// The repository: a path, or ssh://[LOGIN@]HOST[:PORT]/PATH [default: /var/lib/podkeep/repository for root, else podkeep/repository in the user's data folder]
     #[arg(
         short,
         long,
@@ -89,6 +89,20 @@ pub struct Global {
         hide_env_values = true
     )]
     pub cache_dir: Option<PathBuf>,
+
+    /// Where podkeep is on the other host, as its shell finds it; else a static one is put there on first use
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "PODKEEP_REMOTE_PATH",
+        hide_env_values = true
+    )]
+    pub remote_path: Option<String>,
+
+    /// Send to and receive from other hosts at most so many bytes a second (500K, 10M)
+    #[arg(long, global = true, value_name = "BYTES", value_parser = rate)]
+    pub limit_rate: Option<u64>,
 
     /// Print one JSON object per line on standard output (docs/json.md)
     #[arg(long, global = true)]
@@ -196,6 +210,12 @@ pub enum Command {
     Completions(Completions),
     /// Write the manual pages, one for each command
     Man(Man),
+    /// Serve a repository of this host to a podkeep on another one, over standard input and output
+    ///
+    /// Another podkeep starts it over ssh; nobody does by hand. In `authorized_keys`, a forced command
+    /// `podkeep agent --restrict-to PATH --append-only` lets the holder of that key add snapshots to
+    /// the repository at PATH, and change or delete none.
+    Agent(Agent),
 }
 
 #[derive(Args, Debug)]
@@ -553,6 +573,7 @@ impl Command {
             Self::Key(Key::ExportWrite(_)) => "key export-write",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
+            Self::Agent(_) => "agent",
         }
     }
 }
@@ -572,12 +593,42 @@ pub struct Saving {
     pub patience: Patience,
 }
 
+#[derive(Args, Debug)]
+pub struct Agent {
+    /// Serve the repository at this path, and nothing else
+    #[arg(long, value_name = "PATH")]
+    pub restrict_to: Option<PathBuf>,
+
+    /// Let snapshots be added, and nothing be changed or deleted
+    #[arg(long, requires = "restrict_to")]
+    pub append_only: bool,
+
+    /// Serve nothing: say whether this program's own bytes have this BLAKE3
+    #[arg(long, value_name = "HASH", hide = true, conflicts_with = "restrict_to")]
+    pub check: Option<String>,
+}
+
 /// With items that another run works on.
 #[derive(Args, Debug)]
 pub struct Patience {
     /// Wait this long for an item that another run works on (30s, 10m, 2h)
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration, hide_default_value = true)]
     pub wait: Duration,
+}
+
+/// What people write for bytes a second: a whole number, and `K`, `M` or `G` for powers of 1000.
+fn rate(text: &str) -> Result<u64, String> {
+    let wrong = || "it is a number of bytes a second, such as 500K or 10M".to_owned();
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 1000),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1_000_000),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let number: Option<u64> = is_number.then(|| digits.parse().ok()).flatten();
+    let rate = number.and_then(|number| number.checked_mul(factor));
+    rate.filter(|rate| *rate > 0).ok_or_else(wrong)
 }
 
 /// What people write for a duration: a whole number and `s`, `m`, `h` or `d`.

@@ -1,12 +1,13 @@
 //! What every command starts from.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use podkeep_engine::operations::OperationError;
 use podkeep_engine::repo::{Credential, OpenOptions, RepoError, Repository};
 use podkeep_engine::store::local::LocalStore;
-use podkeep_engine::store::{ObjectStore, StoreErrorKind};
+use podkeep_engine::store::remote::RemoteStore;
+use podkeep_engine::store::{ObjectStore, StoreError, StoreErrorKind};
 use podkeep_format::keys::WriteKeyFile;
 use podkeep_format::names;
 use zeroize::Zeroizing;
@@ -17,8 +18,9 @@ use crate::identity;
 use crate::messages::Summary;
 use crate::output::Output;
 use crate::passphrase::{self, Given, Origin, Secret};
-use crate::places::Surroundings;
+use crate::places::{Place, Surroundings};
 use crate::progress::Reporter;
+use crate::remote;
 use crate::signals::Signals;
 use crate::whose::Whose;
 
@@ -73,8 +75,8 @@ impl<'a> Context<'a> {
         )
     }
 
-    /// The path that `--repo`, PODKEEP_REPO or the default names.
-    pub fn repository_path(&self) -> Result<PathBuf, Failure> {
+    /// The place that `--repo`, PODKEEP_REPO or the default names.
+    pub fn repository_place(&self) -> Result<Place, Failure> {
         self.surroundings().repository(self.global.repo.as_deref())
     }
 
@@ -94,19 +96,19 @@ impl<'a> Context<'a> {
         identity: Identity,
     ) -> Result<(Repository, Secret), Failure> {
         let ask = || passphrase::read(&self.origin());
-        self.open_at(&self.repository_path()?, ask, reporter, identity)
+        self.open_at(&self.repository_place()?, ask, reporter, identity)
     }
 
-    /// Whether there is a repository at `path` is found out before `ask` asks anybody for its
+    /// Whether there is a repository at `place` is found out before `ask` asks anybody for its
     /// passphrase.
     pub fn open_at(
         &self,
-        path: &Path,
+        place: &Place,
         ask: impl FnOnce() -> Result<Secret, Failure>,
         reporter: &Reporter<'_>,
         identity: Identity,
     ) -> Result<(Repository, Secret), Failure> {
-        let store = self.open_store(path)?;
+        let store = self.open_store(place)?;
         let secret = ask()?;
         let credential = match &secret {
             Secret::Passphrase(passphrase) => Credential::Passphrase(passphrase.clone()),
@@ -147,16 +149,33 @@ impl<'a> Context<'a> {
         Ok((repository, secret))
     }
 
-    fn open_store(&self, path: &Path) -> Result<Arc<dyn ObjectStore>, Failure> {
+    fn open_store(&self, place: &Place) -> Result<Arc<dyn ObjectStore>, Failure> {
         let missing = || {
             self.failure(OperationError::Repository(RepoError::NoRepository {
-                place: path.display().to_string(),
+                place: place.to_string(),
             }))
         };
-        let store = LocalStore::open(path).map_err(|error| match error.kind {
+        let failed = |error: StoreError| match error.kind {
             StoreErrorKind::NotFound => missing(),
             _ => self.failure(error.into()),
-        })?;
+        };
+        let store: Arc<dyn ObjectStore> = match place {
+            Place::Path(path) => Arc::new(LocalStore::open(path).map_err(failed)?),
+            Place::Remote(address) => {
+                let link = remote::connect(self, address)?;
+                let place = address.to_string();
+                let store = RemoteStore::open(link, &address.path, false, &place);
+                Arc::new(store.map_err(failed)?)
+            }
+        };
+        match self.has_config(&*store)? {
+            true => Ok(store),
+            false => Err(missing()),
+        }
+    }
+
+    /// Whether a store holds a repository.
+    pub fn has_config(&self, store: &dyn ObjectStore) -> Result<bool, Failure> {
         for second in [false, true] {
             if let Some(config) = podkeep_engine::store::ObjectName::parse(&names::config(second))
                 && store
@@ -164,10 +183,10 @@ impl<'a> Context<'a> {
                     .map_err(|error| self.failure(error.into()))?
                     .is_some()
             {
-                return Ok(Arc::new(store));
+                return Ok(true);
             }
         }
-        Err(missing())
+        Ok(false)
     }
 
     /// In words, with a hint and an exit code.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use podkeep_engine::fs::{FsError, FsErrorKind};
 use podkeep_engine::host::HostError;
+use podkeep_engine::link::LinkError;
 use podkeep_engine::operations::OperationError;
 use podkeep_engine::repo::RepoError;
 use podkeep_engine::store::{StoreError, StoreErrorKind};
@@ -131,9 +132,21 @@ impl Failure {
             .hint("a repository is made only in an empty or absent folder")
     }
 
+    /// Another host's podkeep cannot be reached.
+    pub fn link(error: LinkError) -> Self {
+        Self::new("unreachable", Exit::Unreachable, &error).hint(error.hint)
+    }
+
     /// Maps what the engine says. `signal`: the one that came, if any.
     pub fn operation(error: OperationError, signal: Option<u8>) -> Self {
         match error {
+            // Ctrl-C reaches ssh, too.
+            OperationError::Store(ref error)
+            | OperationError::Repository(RepoError::Store(ref error))
+                if error.kind == StoreErrorKind::Unreachable && signal.is_some() =>
+            {
+                interrupted(signal)
+            }
             OperationError::Repository(error) => repository(error, signal),
             OperationError::Store(error) => store(error),
             OperationError::Host(error) => host(error),

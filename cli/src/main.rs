@@ -11,6 +11,7 @@ mod output;
 mod passphrase;
 mod places;
 mod progress;
+mod remote;
 mod selectors;
 mod shown;
 mod signals;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Command};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::messages::Message;
@@ -42,6 +43,12 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Exit {
     let global = &arguments.global;
+    if let Command::Agent(agent) = &arguments.command {
+        return commands::agent(agent).unwrap_or_else(|failure| {
+            Output::new(Manner::default()).failure(&failure);
+            failure.exit
+        });
+    }
     let output = Output::new(Manner {
         json: global.json,
         quiet: global.quiet,

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+use crate::places::Place;
 
 /// Bytes of a passphrase. More is taken for a wrong file.
 const PASSPHRASE_BYTES_MAX: u64 = 64 << 10;
@@ -111,9 +112,8 @@ pub fn origin_of_like(given: &Given, variable: &dyn Fn(&str) -> Option<OsString>
 }
 
 /// Reads the passphrase of the repository at `place` that `init --like` names.
-pub fn read_like(origin: &Origin, place: &Path) -> Result<Passphrase, Failure> {
+pub fn read_like(origin: &Origin, place: &Place) -> Result<Passphrase, Failure> {
     if *origin == Origin::Terminal {
-        let place = place.display();
         needs_terminal(&format!("the passphrase of {place} is missing"), LIKE_HINT)?;
         return not_empty(prompt(&format!("Passphrase of {place}: "))?);
     }

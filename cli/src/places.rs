@@ -4,11 +4,40 @@
 //! no HOME, the unit's `CacheDirectory=` and `StateDirectory=` count.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::failure::Failure;
+use podkeep_engine::link::Address;
+
+use crate::failure::{Failure, shell_word};
+
+/// Where a repository lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Path(PathBuf),
+    Remote(Address),
+}
+
+impl Place {
+    /// The path, where it is one of this host.
+    pub fn local(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::Remote(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Remote(address) => address.fmt(f),
+        }
+    }
+}
 
 /// What decides about places, read once.
 pub struct Surroundings<'a> {
@@ -38,14 +67,21 @@ impl Surroundings<'_> {
             .map(|folder| folder.join("podkeep"))
     }
 
-    /// The repository's path. `given` is what `--repo` or PODKEEP_REPO says.
-    pub fn repository(&self, given: Option<&OsStr>) -> Result<PathBuf, Failure> {
-        let hint = "--repo or PODKEEP_REPO names it: a path";
+    /// Where the repository lies. `given` is what `--repo` or PODKEEP_REPO says.
+    pub fn repository(&self, given: Option<&OsStr>) -> Result<Place, Failure> {
+        let hint = "--repo or PODKEEP_REPO names it: a path, or ssh://[LOGIN@]HOST[:PORT]/PATH";
         match given {
             Some(given) if given.is_empty() => Err(Failure::usage(
                 "the repository's path is empty".to_owned(),
                 hint,
             )),
+            Some(given) if Address::is_one(given) => match Address::parse(given) {
+                Ok(address) => Ok(Place::Remote(address)),
+                Err(defect) => Err(Failure::usage(
+                    format!("{} is no repository: {defect}", given.display()),
+                    hint,
+                )),
+            },
             Some(given) if has_scheme(given) => Err(Failure::usage(
                 format!(
                     "{} is no repository that this version can reach",
@@ -53,11 +89,24 @@ impl Surroundings<'_> {
                 ),
                 hint,
             )),
-            Some(given) => Ok(PathBuf::from(given)),
-            None if self.root => Ok(PathBuf::from("/var/lib/podkeep/repository")),
+            Some(given) => match scp_form(given) {
+                Some(url) if !Path::new(given).exists() => Err(Failure::usage(
+                    format!(
+                        "{} is a path of this host, and there is none",
+                        given.display()
+                    ),
+                    format!(
+                        "on another host: {}; here: {}",
+                        shell_word(&url),
+                        shell_word(&format!("./{}", given.display()))
+                    ),
+                )),
+                _ => Ok(Place::Path(PathBuf::from(given))),
+            },
+            None if self.root => Ok(Place::Path(PathBuf::from("/var/lib/podkeep/repository"))),
             None => self
                 .home_folder("XDG_DATA_HOME", ".local/share")
-                .map(|folder| folder.join("repository"))
+                .map(|folder| Place::Path(folder.join("repository")))
                 .ok_or_else(|| Failure::no_place("the repository", hint)),
         }
     }
@@ -118,7 +167,21 @@ pub fn neighbour(repository: &Path, protected: &[PathBuf]) -> Option<PathBuf> {
         .cloned()
 }
 
-/// `ssh://`, `s3://`, ...: never the start of a path that somebody means.
+/// `[login@]host:path`, as scp and rsync write it, in the form that podkeep takes. What stands
+/// behind the colon is all path there, also where it begins with digits.
+fn scp_form(repo: &OsStr) -> Option<String> {
+    let (host, path) = repo.to_str()?.split_once(':')?;
+    if host.is_empty() || host.contains('/') || path.is_empty() {
+        return None;
+    }
+    let home = match path.starts_with('/') {
+        true => "",
+        false => "/~/",
+    };
+    Some(format!("ssh://{host}{home}{path}"))
+}
+
+/// `s3://`, ...: never the start of a path that somebody means.
 fn has_scheme(repo: &OsStr) -> bool {
     let Some(text) = repo.to_str() else {
         return false;
@@ -151,8 +214,8 @@ mod tests {
     fn o_05_root_needs_no_environment() {
         with(true, &[], |s| {
             assert_eq!(
-                s.repository(None).unwrap(),
-                Path::new("/var/lib/podkeep/repository")
+                s.repository(None).unwrap().local(),
+                Some(Path::new("/var/lib/podkeep/repository"))
             );
             assert_eq!(s.cache(None).unwrap(), Path::new("/var/cache/podkeep"));
             assert_eq!(s.state().unwrap(), Path::new("/var/lib/podkeep"));
@@ -166,8 +229,8 @@ mod tests {
             &[("HOME", "/home/a"), ("XDG_CACHE_HOME", "relative")],
             |s| {
                 assert_eq!(
-                    s.repository(None).unwrap(),
-                    Path::new("/home/a/.local/share/podkeep/repository")
+                    s.repository(None).unwrap().local(),
+                    Some(Path::new("/home/a/.local/share/podkeep/repository"))
                 );
                 assert_eq!(s.cache(None).unwrap(), Path::new("/home/a/.cache/podkeep"));
             },
@@ -183,14 +246,31 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_is_a_path() {
+    fn a_repository_is_a_path_or_on_another_host() {
         with(true, &[], |s| {
-            assert!(s.repository(Some(OsStr::new("ssh://host/r"))).is_err());
-            assert!(s.repository(Some(OsStr::new(""))).is_err());
-            assert_eq!(
-                s.repository(Some(OsStr::new("a b"))).unwrap(),
-                Path::new("a b")
-            );
+            let place = |text: &str| s.repository(Some(OsStr::new(text)));
+            for none in ["", "s3://bucket/r", "ssh://host", "ssh://host:x/r"] {
+                assert!(place(none).is_err(), "{none}");
+            }
+            assert_eq!(place("a b").unwrap().local(), Some(Path::new("a b")));
+            let remote = place("ssh://bk@nas:2222/srv/r").unwrap();
+            assert_eq!(remote.local(), None);
+            assert_eq!(remote.to_string(), "ssh://bk@nas:2222/srv/r");
+        });
+    }
+
+    #[test]
+    fn t_05_the_form_of_scp_is_met_with_the_one_that_is_meant() {
+        with(true, &[], |s| {
+            let hint = |text: &str| s.repository(Some(OsStr::new(text))).unwrap_err().hint;
+            let hint = |text: &str| hint(text).unwrap_or_default();
+            assert!(hint("bk@h:/p").contains("ssh://bk@h/p"));
+            // Digits behind the colon are a path there, never a port.
+            assert!(hint("bk@h:2222/p").contains("ssh://bk@h/~/2222/p"));
+            for path in ["./a:b", "/srv/a:b", "a/b:c"] {
+                let place = s.repository(Some(OsStr::new(path))).unwrap();
+                assert_eq!(place.local(), Some(Path::new(path)));
+            }
         });
     }
 }

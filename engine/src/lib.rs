@@ -5,6 +5,7 @@ pub mod chunk;
 pub mod clock;
 pub mod fs;
 pub mod host;
+pub mod link;
 pub mod monitor;
 pub mod operations;
 pub mod podman;

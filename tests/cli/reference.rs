@@ -63,7 +63,7 @@ fn section(page: &mut String, command: &Command) {
     let _ = writeln!(page, "{}\n", styled(about));
     let own = command
         .get_arguments()
-        .filter(|a| !a.is_global_set() && a.get_id() != "help");
+        .filter(|a| !a.is_global_set() && a.get_id() != "help" && !a.is_hide_set());
     let before = page.len();
     list(page, own);
     if page.len() > before {

@@ -269,7 +269,7 @@ pub fn read_as_near(bytes: &[u8]) {
         near.push(piece);
         loop {
             assert!(near.held() <= held_max(piece), "{} bytes", near.held());
-            match near.next() {
+            match near.next_event() {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(error) => return assert!(!error.to_string().is_empty()),
@@ -288,7 +288,7 @@ pub fn read_as_far(bytes: &[u8]) {
         loop {
             let held = far.held() as u64;
             assert!(held <= ASSEMBLY_BYTES_MAX + held_max(piece) as u64);
-            match far.next(&mut out) {
+            match far.next_event(&mut out) {
                 Ok(Some(FarEvent::Task(task))) => {
                     let again = Request::decode(&task.request.encode());
                     assert_eq!(again.as_ref(), Ok(&task.request));

@@ -92,6 +92,7 @@ fn cases() -> Vec<Case> {
     cases.extend(pack_cases());
     cases.extend(record_cases());
     cases.extend(snapshot_cases());
+    cases.extend(crate::wire::malformed());
     cases
 }
 

@@ -599,7 +599,7 @@ pub fn conversation() -> (Vec<u8>, Vec<u8>) {
         }
         near.ping(&mut asked);
         far.push(&asked[from..]);
-        while let Some(event) = far.next(&mut said).expect("a sound stream") {
+        while let Some(event) = far.next_event(&mut said).expect("a sound stream") {
             let FarEvent::Task(task) = event else {
                 continue;
             };
@@ -630,7 +630,7 @@ pub fn conversation() -> (Vec<u8>, Vec<u8>) {
         }
         near.push(&said[to_near..]);
         to_near = said.len();
-        while near.next().expect("a sound stream").is_some() {}
+        while near.next_event().expect("a sound stream").is_some() {}
     }
     near.bye(&mut asked);
     (asked, said)

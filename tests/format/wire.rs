@@ -40,7 +40,7 @@ impl Pair {
         while !self.to_far.is_empty() || !self.to_near.is_empty() {
             for bytes in std::mem::take(&mut self.to_far).chunks(piece) {
                 self.far.push(bytes);
-                while let Some(event) = self.far.next(&mut self.to_near).unwrap() {
+                while let Some(event) = self.far.next_event(&mut self.to_near).unwrap() {
                     if let FarEvent::Task(task) = event {
                         self.tasks.push(task);
                     }
@@ -48,7 +48,7 @@ impl Pair {
             }
             for bytes in std::mem::take(&mut self.to_near).chunks(piece) {
                 self.near.push(bytes);
-                while let Some(event) = self.near.next().unwrap() {
+                while let Some(event) = self.near.next_event().unwrap() {
                     if let NearEvent::Done { request, result } = event {
                         self.done.insert(request, result);
                     }
@@ -100,6 +100,47 @@ fn frame(kind: FrameKind, request: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// One defect each, for the malformed vectors.
+pub fn malformed() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let greeting = |oldest, newest| {
+        let greeting = Greeting {
+            oldest,
+            newest,
+            podkeep: "0.1.0".to_owned(),
+            later: Vec::new(),
+        };
+        greeting.encode()
+    };
+    let mut other_magic = greeting(1, 1);
+    other_magic[11] = b'X';
+    let mut too_long = greeting(1, 1);
+    too_long[12..14].copy_from_slice(&2000u16.to_le_bytes());
+    let size = |name: &str| {
+        let name = name.to_owned();
+        Request::Size { name }.encode()
+    };
+    let mut trailing = size("config");
+    trailing.push(0);
+    vec![
+        ("wire-greeting", "magic", other_magic),
+        ("wire-greeting", "too-long", too_long),
+        ("wire-greeting", "versions-turned-around", greeting(2, 1)),
+        ("wire-request", "verb", vec![0]),
+        ("wire-request", "verb-of-another-role", vec![32]),
+        ("wire-request", "name-too-long", size(&"x".repeat(201))),
+        ("wire-request", "trailing", trailing),
+        ("wire-request", "too-many-owners", vec![12, 0xad, 2]),
+        ("wire-request", "hash-cut-short", vec![3, 1, b'x', 5, 0, 0]),
+        ("wire-answer", "tag", vec![9]),
+        ("wire-answer", "medium", vec![1, 3, 0]),
+        ("wire-answer", "created", vec![2, 2]),
+        ("wire-answer", "size-not-canonical", vec![4, 1, 0x80, 0]),
+        ("wire-failure", "code", vec![10, 1, 0, 0]),
+        ("wire-failure", "action", vec![1, 7, 0, 0]),
+        ("wire-failure", "cause-not-utf8", vec![1, 1, 0, 1, 0xff]),
+    ]
+}
+
 #[test]
 fn a_conversation_is_the_same_however_the_bytes_are_parted() {
     let (asked, said) = conversation();
@@ -108,7 +149,7 @@ fn a_conversation_is_the_same_however_the_bytes_are_parted() {
         let mut tasks = 0;
         for bytes in asked.chunks(piece) {
             far.push(bytes);
-            while let Some(event) = far.next(&mut Vec::new()).unwrap() {
+            while let Some(event) = far.next_event(&mut Vec::new()).unwrap() {
                 tasks += usize::from(matches!(event, FarEvent::Task(_)));
             }
         }
@@ -116,7 +157,7 @@ fn a_conversation_is_the_same_however_the_bytes_are_parted() {
         far.end().unwrap();
         let mut near = Near::new("0.1.0");
         near.push(&said[..said.len().min(piece)]);
-        assert!(near.next().unwrap().is_none() || said.len() >= MAGIC.len());
+        assert!(near.next_event().unwrap().is_none() || said.len() >= MAGIC.len());
     }
 }
 
@@ -211,9 +252,12 @@ fn a_request_that_failed_early_is_cancelled() {
     said.extend(frame(FrameKind::Failure, number, &failure().encode()));
     pair.to_near.clear();
     pair.near.push(&said);
-    assert!(matches!(pair.near.next(), Ok(Some(NearEvent::Greeted(_)))));
     assert!(matches!(
-        pair.near.next(),
+        pair.near.next_event(),
+        Ok(Some(NearEvent::Greeted(_)))
+    ));
+    assert!(matches!(
+        pair.near.next_event(),
         Ok(Some(NearEvent::Done { result: Err(_), .. }))
     ));
     let mut out = Vec::new();
@@ -238,7 +282,7 @@ fn t_01_noise_before_the_greeting_is_passed_over_within_a_bound() {
             let mut greeted = false;
             for bytes in [noise.clone(), greeting.clone()].concat().chunks(piece) {
                 near.push(bytes);
-                greeted |= near.next().unwrap().is_some();
+                greeted |= near.next_event().unwrap().is_some();
             }
             assert!(greeted);
             assert_eq!(near.noise(), noise.len());
@@ -247,7 +291,7 @@ fn t_01_noise_before_the_greeting_is_passed_over_within_a_bound() {
     let mut near = Near::new("0.1.0");
     near.push(b"bash: \x1b[1mno\n");
     near.push(&vec![b'n'; 70 << 10]);
-    let error = near.next().unwrap_err();
+    let error = near.next_event().unwrap_err();
     assert!(matches!(error, WireError::NoGreeting { .. }));
     let text = error.to_string();
     assert!(text.contains(r"bash: \x1b[1mno\x0a"), "{text}");
@@ -260,8 +304,8 @@ fn t_01_a_prompt_between_two_messages_is_called_one() {
     let mut near = Near::new("0.1.0");
     near.push(&said[..Greeting::own("0.1.0").encode().len()]);
     near.push(b"web1$ and more than a header");
-    near.next().unwrap();
-    let text = near.next().unwrap_err().to_string();
+    near.next_event().unwrap();
+    let text = near.next_event().unwrap_err().to_string();
     assert!(text.contains("web1$ and"), "{text}");
 }
 
@@ -272,13 +316,13 @@ fn t_01_an_end_that_says_nothing_or_stops_is_told_apart() {
     assert!(text.contains("before it said anything"), "{text}");
     let mut near = Near::new("0.1.0");
     near.push(b"bash: podkeep: not found\n");
-    assert!(near.next().unwrap().is_none());
+    assert!(near.next_event().unwrap().is_none());
     let text = near.end().unwrap_err().to_string();
     assert!(text.contains("bash: podkeep: not found"), "{text}");
     // The near end's own stream begins with its greeting, or is not a podkeep's.
     let mut far = Far::new("0.1.0");
     far.push(b"GET / HTTP/1.0\r\n");
-    assert!(far.next(&mut Vec::new()).is_err());
+    assert!(far.next_event(&mut Vec::new()).is_err());
 }
 
 #[test]
@@ -295,8 +339,8 @@ fn t_14_versions_without_one_in_common_are_refused_in_the_greeting() {
         let mut far = Far::new("0.1.0");
         far.push(&theirs.encode());
         for error in [
-            near.next().unwrap_err(),
-            far.next(&mut Vec::new()).unwrap_err(),
+            near.next_event().unwrap_err(),
+            far.next_event(&mut Vec::new()).unwrap_err(),
         ] {
             let text = error.to_string();
             assert!(text.contains("version 1 of the protocol"), "{text}");
@@ -313,7 +357,7 @@ fn t_14_versions_without_one_in_common_are_refused_in_the_greeting() {
     };
     let mut near = Near::new("0.1.0");
     near.push(&theirs.encode());
-    assert_eq!(near.next(), Ok(Some(NearEvent::Greeted(theirs))));
+    assert_eq!(near.next_event(), Ok(Some(NearEvent::Greeted(theirs))));
 }
 
 /// T-08: wherever the stream is cut, no request ends as if it had been answered.
@@ -327,7 +371,7 @@ fn t_08_a_stream_that_is_cut_anywhere_is_no_end() {
         // The conversation's answers are to other questions: an error or a cut, never a clean end.
         let mut sound = true;
         while sound {
-            match near.next() {
+            match near.next_event() {
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(_) => sound = false,
@@ -339,7 +383,7 @@ fn t_08_a_stream_that_is_cut_anywhere_is_no_end() {
     for at in 0..asked.len() {
         let mut far = Far::new("0.1.0");
         far.push(&asked[..at]);
-        while far.next(&mut Vec::new()).unwrap().is_some() {}
+        while far.next_event(&mut Vec::new()).unwrap().is_some() {}
         whole += usize::from(far.end().is_ok());
     }
     // Behind the greeting and each of ten frames, the put's object counting as a part of it.
@@ -397,7 +441,7 @@ fn what_no_near_end_may_say_ends_the_conversation() {
         far.push(case);
         let mut out = Vec::new();
         let ended = loop {
-            match far.next(&mut out) {
+            match far.next_event(&mut out) {
                 Ok(Some(_)) => {}
                 Ok(None) => break false,
                 Err(_) => break true,
@@ -479,7 +523,7 @@ fn what_no_far_end_may_say_ends_the_conversation() {
         near.push(&Greeting::own("0.1.0").encode());
         near.push(case);
         let ended = loop {
-            match near.next() {
+            match near.next_event() {
                 Ok(Some(_)) => {}
                 Ok(None) => break false,
                 Err(_) => break true,
@@ -503,11 +547,11 @@ fn an_object_that_is_too_large_is_never_begun() {
     far.push(&Greeting::own("0.1.0").encode());
     far.push(&frame(FrameKind::Request, 1, &request.encode()));
     let mut out = Vec::new();
-    while far.next(&mut out).unwrap().is_some() {}
+    while far.next_event(&mut out).unwrap().is_some() {}
     let header = Header::decode(out.first_chunk::<HEADER_BYTES>().unwrap()).unwrap();
     assert_eq!(header.kind, FrameKind::Failure);
     far.push(&frame(FrameKind::Data, 1, b"on its way"));
     far.push(&frame(FrameKind::Cancel, 1, &[]));
-    assert_eq!(far.next(&mut out), Ok(None));
+    assert_eq!(far.next_event(&mut out), Ok(None));
     assert_eq!(far.open(), 0);
 }

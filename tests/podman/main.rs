@@ -12,6 +12,7 @@ mod export;
 mod hosts;
 mod images;
 mod imports;
+mod remote;
 mod rootless;
 mod shell;
 mod volumes;

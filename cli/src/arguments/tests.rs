@@ -58,6 +58,30 @@ fn read_data_takes_its_share_only_behind_an_equals_sign() {
 }
 
 #[test]
+fn rates_that_people_write() {
+    for (text, bytes) in [
+        ("1", 1),
+        ("500K", 500_000),
+        ("10M", 10_000_000),
+        ("1g", 1_000_000_000),
+    ] {
+        assert_eq!(rate(text), Ok(bytes));
+    }
+    for text in [
+        "",
+        "0",
+        "K",
+        "-1",
+        "1.5M",
+        "10T",
+        "1\u{b5}",
+        "99999999999999G",
+    ] {
+        assert!(rate(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn durations_that_people_write() {
     for (text, seconds) in [
         ("0s", 0),

@@ -167,8 +167,11 @@ fn note_neighbour(
     reporter: &Reporter<'_>,
     protected: &[PathBuf],
 ) -> Result<(), Failure> {
-    let path = context.repository_path()?;
-    if let Some(neighbour) = places::neighbour(&path, protected) {
+    let place = context.repository_place()?;
+    let Some(path) = place.local() else {
+        return Ok(());
+    };
+    if let Some(neighbour) = places::neighbour(path, protected) {
         reporter.note(
             path.display().to_string(),
             format!(

@@ -1,5 +1,6 @@
 //! One verb, one file, as in the engine.
 
+mod agent;
 mod backup;
 mod check;
 mod completions;
@@ -22,9 +23,9 @@ use std::io::{self, Write};
 
 use podkeep_format::item::{Escaped, Item};
 
-use crate::arguments::Command;
+use crate::arguments::{Agent, Command};
 use crate::context::{Context, Done};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::shown::{Shown, ShownNode};
 use crate::units;
@@ -47,7 +48,14 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
         Command::Key(command) => key::run(context, command),
         Command::Completions(arguments) => completions::run(context, arguments),
         Command::Man(arguments) => man::run(context, arguments),
+        // It has standard output for itself, and so no context.
+        Command::Agent(_) => Err(Failure::defect()),
     }
+}
+
+/// The command that talks to a podkeep instead of a person.
+pub fn agent(arguments: &Agent) -> Result<Exit, Failure> {
+    agent::run(arguments)
 }
 
 /// For commands whose standard output is no listing.

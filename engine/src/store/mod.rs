@@ -8,10 +8,12 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+pub mod agent;
 pub mod faults;
 pub mod local;
 pub mod memory;
 pub mod recording;
+pub mod remote;
 pub mod retry;
 
 /// The name of an object: `/`-separated components of `[a-z0-9][a-z0-9.-]*`, at most 200 bytes

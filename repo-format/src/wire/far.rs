@@ -104,7 +104,7 @@ impl Far {
 
     /// The next thing that the near end wants; to be called until there is none. What must be sent
     /// because of it is appended to `out`.
-    pub fn next(&mut self, out: &mut Vec<u8>) -> Result<Option<FarEvent>, WireError> {
+    pub fn next_event(&mut self, out: &mut Vec<u8>) -> Result<Option<FarEvent>, WireError> {
         if !self.greeted {
             let Some(theirs) = self.inbox.greeting()? else {
                 return Ok(None);

@@ -169,7 +169,7 @@ impl Near {
     }
 
     /// The next thing that has happened; to be called until there is none.
-    pub fn next(&mut self) -> Result<Option<NearEvent>, WireError> {
+    pub fn next_event(&mut self) -> Result<Option<NearEvent>, WireError> {
         if !self.greeted {
             let Some(theirs) = self.inbox.greeting()? else {
                 return Ok(None);

@@ -13,6 +13,7 @@ mod model;
 mod prune;
 mod readers;
 mod recipes;
+mod remote;
 mod round_trip;
 mod schedule;
 mod short;

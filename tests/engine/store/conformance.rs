@@ -7,12 +7,13 @@ use podkeep_engine::store::faults::{Effect, Fault, Faults};
 use podkeep_engine::store::local::LocalStore;
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_engine::store::recording::Recording;
+use podkeep_engine::store::remote::RemoteStore;
 use podkeep_engine::store::retry::{Retry, RetryLimits};
 use podkeep_engine::store::{
     Medium, ObjectMeta, ObjectName, ObjectStore, Put, StoreError, StoreErrorKind,
 };
 
-use super::name;
+use super::{name, remote};
 
 /// A store and what must outlive it.
 struct Place<S> {
@@ -31,6 +32,16 @@ fn local() -> Place<LocalStore> {
     let folder = tempfile::tempdir().unwrap();
     Place {
         store: LocalStore::create(folder.path().join("repository")).unwrap(),
+        _folder: Some(folder),
+    }
+}
+
+/// In a process of its own, as behind ssh.
+fn child() -> Place<RemoteStore> {
+    let folder = tempfile::tempdir().unwrap();
+    let link = remote::spawned(folder.path());
+    Place {
+        store: RemoteStore::open(link, b"repository", true, "ssh://child/repository").unwrap(),
         _folder: Some(folder),
     }
 }
@@ -164,6 +175,9 @@ conform! {
     recorded_memory: memory().map(Recording::new);
     faultless_memory: memory().map(|memory| Faults::over_memory(memory, 7));
     retried_memory: memory().map(retry);
+    remote_memory: memory().map(|memory| remote::over(Arc::new(memory)));
+    remote_folder: local().map(|folder| remote::over(Arc::new(folder)));
+    remote_process: child();
     all_around_a_folder: local().map(|s| Recording::new(retry(Faults::new(Arc::new(s)))));
 }
 

@@ -3,6 +3,7 @@ mod faults;
 mod local;
 mod processes;
 mod recording;
+pub mod remote;
 mod retry;
 
 use podkeep_engine::store::ObjectName;
