@@ -53,6 +53,7 @@ struct Filled {
     bytes: Vec<u8>,
     findings: Vec<Finding>,
     counts: Counts,
+    captured: bool,
 }
 
 /// What one worker has read and not yet handed over.
@@ -178,6 +179,7 @@ impl Inbox {
             files: filled.counts.files,
             bytes_read: filled.counts.bytes_read,
             bytes_logical: filled.counts.bytes_logical,
+            captured: filled.captured,
         })
     }
 
@@ -267,6 +269,13 @@ impl Outbox {
     pub fn finding(&self, finding: Finding) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.batch.findings.push(finding);
+    }
+
+    /// Sends what is there, with the word that the tree itself is needed no more.
+    pub fn captured(&self) -> Result<(), Stopped> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.batch.captured = true;
+        open.send()
     }
 
     /// Sends what is left and closes the channel.

@@ -101,6 +101,10 @@ pub struct ScanBatch {
     pub files: u64,
     pub bytes_read: u64,
     pub bytes_logical: u64,
+    /// Nothing that is written into the tree from now on reaches this scan: what it still has to
+    /// read, it has copies of. Told once by a scan that reads [`again`](TreeScan::again); one that
+    /// does not tell reads the tree itself to the end.
+    pub captured: bool,
 }
 
 /// The bytes of the chunks that were asked for, in the order in which they were asked for.
@@ -154,6 +158,22 @@ pub trait TreeScan: Send {
     /// The bytes of some chunks of the last batch, by their index in it, ascending. At most one
     /// call for each batch.
     fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError>;
+
+    /// Once `next` gave `None`, and before those who write into the tree are put at rest: does ahead
+    /// what [`again`](Self::again) would do otherwise.
+    fn before_again(&mut self) {}
+
+    /// Once `next` gave `None`: reads the tree a second time, now that those who write into it are at
+    /// rest, and takes over what did not change since it was read. Only the second reading counts.
+    fn again(&mut self) -> Result<(), FsError> {
+        let cause = "it can be read only once";
+        Err(FsError::new(
+            "read",
+            b"the tree again",
+            FsErrorKind::Other,
+            cause,
+        ))
+    }
 
     /// Once `next` gave `None`.
     fn finish(self: Box<Self>) -> Result<ScanOutcome, FsError>;

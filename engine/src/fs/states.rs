@@ -14,13 +14,14 @@
 //! row fails its checksum, or the snapshot does not match, or an older row stands there whose
 //! fingerprints tell whether it still holds.
 
+mod earlier;
 mod row;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use podkeep_format::id::{ChunkIdKey, SnapshotId, hex};
@@ -28,6 +29,8 @@ use podkeep_format::tree::Time;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 pub(crate) use row::{RecordKind, Row, RowBuilder, RowKey, child_key, root_key};
+
+use earlier::Earlier;
 
 use super::{FsError, FsErrorKind};
 
@@ -65,6 +68,8 @@ pub(crate) struct States {
     directory: PathBuf,
     /// The item's number in the database; `None`: nothing is trusted, all is recorded anew.
     base: Option<i64>,
+    /// What the first of two readings recorded, which stands before the base.
+    earlier: Option<Arc<Earlier>>,
     pending: Mutex<Option<Pending>>,
     ids: ChunkIdKey,
 }
@@ -88,10 +93,7 @@ impl States {
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
-        let base = trusted.and_then(|trusted| {
-            let database = open_database(directory).ok()?;
-            find_item(&database, item, trusted).ok()?
-        });
+        let base = base_of(directory, item, trusted);
         let path = pending_path(directory, item);
         // What a run recorded that was never published belongs to no snapshot.
         match fs::remove_file(&path) {
@@ -109,6 +111,36 @@ impl States {
         Ok(Self {
             directory: directory.to_path_buf(),
             base,
+            earlier: None,
+            pending: Mutex::new(Some(pending)),
+            ids: ids.clone(),
+        })
+    }
+
+    /// For the second reading of an item by one run: also what the first recorded is reused, and what
+    /// this one records is added to it. `trusted` is the same as it was for the first.
+    pub fn go_on(
+        directory: &Path,
+        item: &str,
+        trusted: Option<SnapshotId>,
+        ids: &ChunkIdKey,
+    ) -> io::Result<Self> {
+        let path = pending_path(directory, item);
+        let open = path.with_extension("new");
+        let earlier = fs::rename(&path, &open).and_then(|()| Earlier::open(&open));
+        let Ok((earlier, file, hash)) = earlier else {
+            // It recorded nothing, or nothing whole.
+            return Self::open(directory, item, trusted, ids);
+        };
+        let pending = Pending {
+            file: BufWriter::with_capacity(256 << 10, file),
+            path,
+            hash,
+        };
+        Ok(Self {
+            directory: directory.to_path_buf(),
+            base: base_of(directory, item, trusted),
+            earlier: Some(Arc::new(earlier)),
             pending: Mutex::new(Some(pending)),
             ids: ids.clone(),
         })
@@ -116,18 +148,20 @@ impl States {
 
     /// For one thread. `None`: there is nothing to read.
     pub fn reader(&self) -> Option<StatesReader> {
-        let item = self.base?;
-        let database = open_database(&self.directory).ok()?;
-        Some(StatesReader {
-            database,
-            item,
+        let base = self
+            .base
+            .and_then(|item| Some((open_database(&self.directory).ok()?, item)));
+        let earlier = self.earlier.clone();
+        (base.is_some() || earlier.is_some()).then(|| StatesReader {
+            base,
+            earlier,
             ids: self.ids.clone(),
         })
     }
 
-    /// Whether rows of the last run are reused, and those of removed directories have to go.
+    /// Whether rows of before are reused, and those of removed directories have to go.
     pub fn has_base(&self) -> bool {
-        self.base.is_some()
+        self.base.is_some() || self.earlier.is_some()
     }
 
     /// Records a directory that is not as its row says.
@@ -194,15 +228,20 @@ impl Drop for Pending {
 
 /// Reads the rows of one item.
 pub(crate) struct StatesReader {
-    database: Connection,
-    item: i64,
+    base: Option<(Connection, i64)>,
+    earlier: Option<Arc<Earlier>>,
     ids: ChunkIdKey,
 }
 
 impl StatesReader {
     /// `None`: the directory is to be read as if it were new.
     pub fn row(&self, key: &RowKey) -> Option<Row> {
-        let value = value_of(&self.database, self.item, key).ok()??;
+        let earlier = self.earlier.as_ref().and_then(|earlier| earlier.row(key));
+        let value = match (earlier, &self.base) {
+            (Some(value), _) => value?,
+            (None, Some((database, item))) => value_of(database, *item, key).ok()??,
+            (None, None) => return None,
+        };
         Row::open(value, &self.ids, key)
     }
 }
@@ -245,6 +284,12 @@ enum MergeError {
     Database(#[from] rusqlite::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+fn base_of(directory: &Path, item: &str, trusted: Option<SnapshotId>) -> Option<i64> {
+    let trusted = trusted?;
+    let database = open_database(directory).ok()?;
+    find_item(&database, item, trusted).ok()?
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

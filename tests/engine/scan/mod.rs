@@ -1,5 +1,6 @@
 //! Reading trees: what comes out is decoded with a map of chunks in memory.
 
+mod at_rest;
 mod attributes;
 mod changing;
 mod links;

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use podkeep_engine::fs::mapped::{MappedFiles, shared_writable};
-use podkeep_engine::fs::scan::{ScanSpec, ScanStates, scan};
+use podkeep_engine::fs::scan::{ScanSpec, ScanStates, scan, scan_at_rest};
 use podkeep_engine::fs::states::published;
 use podkeep_engine::monitor::FindingKind;
 use podkeep_format::id::SnapshotId;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, utimensat};
 
 use super::links::Mounted;
-use super::support::{Place, Tree, chunking_of, noise, read, read_spec, spec};
+use super::support::{Place, Tree, chunking_of, drain, noise, read, read_spec, spec};
 
 fn snapshot(number: u8) -> SnapshotId {
     SnapshotId([number; 32])
@@ -43,10 +43,10 @@ fn run(program: &str, args: &[&str], input: &str) -> String {
 }
 
 /// An ext4 image on a loop device.
-struct Image {
+pub struct Image {
     device: String,
     mounted: Option<Mounted>,
-    tree: PathBuf,
+    pub tree: PathBuf,
     states: PathBuf,
     _place: Place,
 }
@@ -85,7 +85,7 @@ impl Image {
         self.mounted = Some(Mounted(self.mount_point()));
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         self.tree.join(name)
     }
 
@@ -94,7 +94,7 @@ impl Image {
     }
 
     /// A tree with some of everything, all of it old.
-    fn filled() -> Self {
+    pub fn filled() -> Self {
         let mut new = Self::new();
         for dir in ["a/b", "c", "gone/deep/er"] {
             fs::create_dir_all(new.at(dir)).expect("make a directory");
@@ -148,7 +148,7 @@ impl Image {
         self.mount();
     }
 
-    fn scan(&self, trusted: Option<u8>) -> Tree {
+    pub fn scan(&self, trusted: Option<u8>) -> Tree {
         self.scan_with(trusted, MappedFiles::new(), |_| {})
     }
 
@@ -168,7 +168,15 @@ impl Image {
         read_spec(spec)
     }
 
-    fn publish(&self, number: u8) {
+    /// The second reading of a run.
+    pub fn scan_at_rest(&self, trusted: Option<u8>) -> Tree {
+        let spec = spec_with(self, trusted);
+        let chunking = spec.chunking.clone();
+        let scan = scan_at_rest(spec).expect("the scan starts");
+        drain(scan, &chunking).expect("the scan ends")
+    }
+
+    pub fn publish(&self, number: u8) {
         published(&self.states, "volume:test", snapshot(number)).expect("merge the states");
     }
 

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use podkeep_format::block::BlockClass;
 use podkeep_format::id::{ChunkKind, TreeId};
 use podkeep_format::tree::{
-    Entry, LINK_TARGET_BYTES_MAX, Node, Time, XATTR_INLINE_BYTES_MAX, XATTR_NAME_BYTES_MAX, Xattr,
-    XattrValue,
+    Content, Entry, LINK_TARGET_BYTES_MAX, Node, Time, XATTR_INLINE_BYTES_MAX,
+    XATTR_NAME_BYTES_MAX, Xattr, XattrValue,
 };
 use rustix::fs::{FileType, OFlags, readlinkat};
 use rustix::io::Errno;
@@ -116,16 +116,7 @@ impl Worker<'_> {
         listed: &Stat,
         traits: FsTraits,
     ) -> Result<EntryRead, Failure> {
-        let file = open_quietly(dir, name, FILE_FLAGS).map_err(|errno| match errno {
-            // A link, or a device or socket without anybody behind it.
-            Errno::LOOP | Errno::NXIO | Errno::NODEV => Failure::Replaced,
-            errno => Failure::at("open", errno),
-        })?;
-        let stat = |file: &OwnedFd| Stat::of(file).map_err(|e| Failure::Unreadable("stat", e));
-        let mut before = stat(&file)?;
-        if before.kind != FileType::RegularFile || before.identity() != listed.identity() {
-            return Err(Failure::Replaced);
-        }
+        let (file, mut before) = self.open_file(dir, name, listed)?;
         let mut rereads = 0;
         loop {
             if before.size >= SMALL_FILE_BYTES_MAX {
@@ -134,11 +125,8 @@ impl Worker<'_> {
             }
             let mark = self.stage.mark();
             let content = self.content(&file, &before)?;
-            let xattrs = xattrs_of_fd(&file)
-                .map_err(|errno| Failure::Unreadable("read the attributes of", errno))?;
-            let (flags, project) = flags_and_project(file.as_fd(), traits, false)
-                .map_err(|errno| Failure::Unreadable("read the flags of", errno))?;
-            let after = stat(&file)?;
+            let mut entry = self.file_attributes(&file, &before, traits)?;
+            let after = Stat::of(&file).map_err(|e| Failure::Unreadable("stat", e))?;
             let unstable = !before.same_state(&after) || content.size != before.size;
             if unstable && rereads < REREADS_MAX && before.size <= REREAD_BYTES_MAX {
                 rereads += 1;
@@ -148,22 +136,61 @@ impl Worker<'_> {
                 before = after;
                 continue;
             }
-            let node = Node::File {
+            entry.node = Node::File {
                 size: content.size,
                 content: content.content,
                 holes: content.holes,
                 unstable,
             };
-            let mut entry = bare(&before, node, &self.shared.owners);
-            entry.inode_flags = flags;
-            entry.project = project;
-            entry.xattrs = self.keep_xattrs(xattrs);
             return Ok(EntryRead {
                 entry,
                 stat: before,
                 unstable,
             });
         }
+    }
+
+    /// Opens a regular file that `listed` was just told of.
+    pub fn open_file(
+        &self,
+        dir: &OwnedFd,
+        name: &[u8],
+        listed: &Stat,
+    ) -> Result<(OwnedFd, Stat), Failure> {
+        let file = open_quietly(dir, name, FILE_FLAGS).map_err(|errno| match errno {
+            // A link, or a device or socket without anybody behind it.
+            Errno::LOOP | Errno::NXIO | Errno::NODEV => Failure::Replaced,
+            errno => Failure::at("open", errno),
+        })?;
+        let stat = Stat::of(&file).map_err(|e| Failure::Unreadable("stat", e))?;
+        if stat.kind != FileType::RegularFile || stat.identity() != listed.identity() {
+            return Err(Failure::Replaced);
+        }
+        Ok((file, stat))
+    }
+
+    /// All of an open file but its content.
+    pub fn file_attributes(
+        &mut self,
+        file: &OwnedFd,
+        stat: &Stat,
+        traits: FsTraits,
+    ) -> Result<Entry, Failure> {
+        let xattrs = xattrs_of_fd(file)
+            .map_err(|errno| Failure::Unreadable("read the attributes of", errno))?;
+        let (flags, project) = flags_and_project(file.as_fd(), traits, false)
+            .map_err(|errno| Failure::Unreadable("read the flags of", errno))?;
+        let node = Node::File {
+            size: 0,
+            content: Content::Inline(Vec::new()),
+            holes: Vec::new(),
+            unstable: false,
+        };
+        let mut entry = bare(stat, node, &self.shared.owners);
+        entry.inode_flags = flags;
+        entry.project = project;
+        entry.xattrs = self.keep_xattrs(xattrs);
+        Ok(entry)
     }
 
     /// A directory's own attributes; its tree is not known yet.

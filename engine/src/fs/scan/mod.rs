@@ -8,12 +8,14 @@
 //! entries of directories that are not finished.
 
 pub(crate) mod content;
+mod copy;
 mod directory;
 mod entry;
 mod glob;
 mod links;
 mod list;
 mod owner;
+mod queue;
 pub(crate) mod report;
 mod reuse;
 mod stat;
@@ -30,12 +32,14 @@ use podkeep_format::id::SnapshotId;
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use copy::Copies;
 use directory::{Directory, OpenDirectories, open_directory};
 use glob::Globs;
 use links::Links;
+use queue::{Job, Queue};
 use report::Report;
 use stat::Stat;
-use work::{Job, Queue, Shared, Worker};
+use work::{Shared, Worker};
 
 pub use self::view::{OnlyPaths, View};
 use super::attributes::FsTraits;
@@ -92,6 +96,17 @@ pub struct ScanStates {
 
 /// Starts to read a tree.
 pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
+    start(spec, false)
+}
+
+/// Starts to read a tree that was read just now, with the same `spec`, and that is at rest since: what
+/// that scan recorded of it is trusted, and large files that changed are read from copies that
+/// share their blocks, where the file system has such ([`ScanBatch::captured`]).
+pub fn scan_at_rest(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
+    start(spec, true)
+}
+
+fn start(spec: ScanSpec, at_rest: bool) -> Result<Box<dyn TreeScan>, FsError> {
     let exclude = Globs::new(&spec.exclude).map_err(|(pattern, why)| {
         FsError::new("exclude", pattern.as_bytes(), FsErrorKind::Refused, why)
     })?;
@@ -145,7 +160,11 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
     let states = spec.states.and_then(|states| {
         always_read.extend(states.always_read.iter().map(|(_, inode)| *inode));
         let ids = &spec.chunking.ids;
-        States::open(&states.directory, &spec.item, states.trusted, ids).ok()
+        let open = match at_rest {
+            false => States::open,
+            true => States::go_on,
+        };
+        open(&states.directory, &spec.item, states.trusted, ids).ok()
     });
 
     let threads = spec.threads.clamp(1, THREADS_MAX);
@@ -161,6 +180,7 @@ pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
         beyond: Mutex::default(),
         states,
         always_read,
+        copies: at_rest.then(Copies::default),
         queue: Queue::new(first),
         open: OpenDirectories::new(root_fd),
         links: Links::default(),

@@ -6,11 +6,10 @@
 //! finishes the last of these makes its node and goes on with the parent, in a loop.
 
 use std::collections::{BTreeSet, HashSet};
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use podkeep_format::block::BlockClass;
 use podkeep_format::codec::{Decoder, Encoder};
@@ -19,13 +18,15 @@ use podkeep_format::tree::{Entry, Node, TreeNode, build_directory};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
+use super::copy::Copies;
 use super::directory::{
     Body, Contents, Directory, OpenDirectories, Opened, PushBody, open_directory, open_quietly,
 };
-use super::entry::{directory_without_tree, whiteout};
+use super::entry::{EntryRead, directory_without_tree, whiteout};
 use super::glob::Globs;
 use super::links::{Claim, GroupNumber, Links};
 use super::list::Listing;
+use super::queue::{Job, Left, Queue};
 use super::report::Report;
 use super::stat::Stat;
 use super::view::View;
@@ -89,6 +90,8 @@ pub(crate) struct Shared {
     pub states: Option<States>,
     /// Inode numbers of files that no time proves unchanged.
     pub always_read: HashSet<u64>,
+    /// Of a tree that is at rest only for the time being.
+    pub copies: Option<Copies>,
     pub queue: Queue,
     pub open: OpenDirectories,
     pub links: Links,
@@ -116,94 +119,6 @@ impl Shared {
     }
 }
 
-pub(crate) enum Job {
-    Directory(Arc<Directory>),
-    /// Some entries of a listing.
-    Slice {
-        directory: Arc<Directory>,
-        fd: Arc<OwnedFd>,
-        listing: Arc<Listing>,
-        range: Range<usize>,
-    },
-    /// One entry, large enough to be worth a worker.
-    Entry {
-        directory: Arc<Directory>,
-        fd: Arc<OwnedFd>,
-        name: Vec<u8>,
-    },
-    /// The item is a single file.
-    RootFile {
-        parent: OwnedFd,
-        name: Vec<u8>,
-    },
-}
-
-pub(crate) struct Queue {
-    state: Mutex<QueueState>,
-    wake: Condvar,
-}
-
-struct QueueState {
-    jobs: Vec<Job>,
-    running: usize,
-    done: bool,
-}
-
-impl Queue {
-    pub fn new(first: Job) -> Self {
-        Self {
-            state: Mutex::new(QueueState {
-                jobs: vec![first],
-                running: 0,
-                done: false,
-            }),
-            wake: Condvar::new(),
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, QueueState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The last of `jobs` is taken first.
-    fn push(&self, jobs: impl IntoIterator<Item = Job>) {
-        self.lock().jobs.extend(jobs);
-        self.wake.notify_all();
-    }
-
-    /// Waits for a job; `None` when the walk is over.
-    fn take(&self) -> Option<Job> {
-        let mut state = self.lock();
-        loop {
-            if state.done {
-                return None;
-            }
-            if let Some(job) = state.jobs.pop() {
-                state.running += 1;
-                return Some(job);
-            }
-            state = self
-                .wake
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// `true` for the one worker after whose job nothing is left to do.
-    fn finished(&self) -> bool {
-        let mut state = self.lock();
-        state.running -= 1;
-        state.running == 0 && state.jobs.is_empty()
-    }
-
-    fn stop(&self) {
-        let mut state = self.lock();
-        state.done = true;
-        state.jobs.clear();
-        self.wake.notify_all();
-    }
-}
-
 pub(crate) struct Worker<'s> {
     pub shared: &'s Shared,
     pub stage: Stage,
@@ -224,12 +139,13 @@ impl<'s> Worker<'s> {
     /// Works until the walk is over or the scan is dropped.
     pub fn run(&mut self) {
         while let Some(job) = self.shared.queue.take() {
-            let done = self.job(job).and_then(|()| {
-                if self.shared.queue.finished() {
-                    self.end_of_walk()?;
-                }
-                Ok(())
-            });
+            let done = self
+                .job(job)
+                .and_then(|()| match self.shared.queue.finished() {
+                    Left::Jobs => Ok(()),
+                    Left::PutOff => self.captured(),
+                    Left::Nothing => self.end_of_walk(),
+                });
             if done.is_err() {
                 self.shared.stop();
                 return;
@@ -270,8 +186,31 @@ impl<'s> Worker<'s> {
                 self.entry(&directory, &fd, &name, true)?;
                 self.settle(directory)
             }
+            Job::Copied {
+                directory,
+                name,
+                copy,
+            } => {
+                match self.read_copy(*copy) {
+                    Ok(read) => self.keep_entry(&directory, &name, read),
+                    Err(Failure::Stopped) => return Err(Stopped),
+                    Err(Failure::Unreadable(action, errno)) => {
+                        self.unreadable(directory.path_of(&name), action, errno);
+                    }
+                    Err(Failure::Vanished | Failure::Replaced) => self.vanished(&directory, &name),
+                }
+                self.settle(directory)
+            }
             Job::RootFile { parent, name } => self.root_file(&parent, &name),
         }
+    }
+
+    /// Nothing of the tree itself is left to be looked at.
+    fn captured(&mut self) -> Result<(), Stopped> {
+        self.hand_over()?;
+        self.shared.outbox.captured()?;
+        self.shared.queue.take_up();
+        Ok(())
     }
 
     /// What was listed as a directory is none any more.
@@ -510,14 +449,29 @@ impl<'s> Worker<'s> {
         if stat.nlink > 1 && !shared.view.is_whiteout(&stat) {
             return self.linked_entry(directory, fd, name, &stat, opened.traits);
         }
+        if let Some(copy) = self.copy(fd, name, &stat, opened.traits)? {
+            directory.pending.fetch_add(1, Ordering::AcqRel);
+            shared.queue.put_off(Job::Copied {
+                directory: Arc::clone(directory),
+                name: name.to_vec(),
+                copy: Box::new(copy),
+            });
+            return Ok(());
+        }
         let mark = self.stage.mark();
-        let mut read = match self.read_entry(fd, name, &stat, opened.traits) {
-            Ok(read) => read,
+        match self.read_entry(fd, name, &stat, opened.traits) {
+            Ok(read) => {
+                self.keep_entry(directory, name, read);
+                Ok(())
+            }
             Err(failure) => {
                 self.stage.rollback(mark);
-                return Err(failure);
+                Err(failure)
             }
-        };
+        }
+    }
+
+    fn keep_entry(&mut self, directory: &Directory, name: &[u8], mut read: EntryRead) {
         if read.unstable {
             self.changed(directory.path_of(name));
         }
@@ -529,7 +483,6 @@ impl<'s> Worker<'s> {
         directory
             .contents()
             .push(name, &fingerprint, PushBody::Entry(encoded.as_slice()));
-        Ok(())
     }
 
     fn linked_entry(
