@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -284,8 +284,33 @@ pub struct Backup {
     #[arg(long)]
     pub include_logs: bool,
 
+    /// What is done to running containers while what they write is read: live, pause or stop [default: pause]
+    ///
+    /// All containers that share volumes or a pod are paused or stopped at the same time, for as
+    /// short as can be, and go on by themselves even when podkeep is killed. Those that Podman
+    /// removes when they stop (`--rm`, Quadlet) are never stopped but paused. A container's label
+    /// `io.podkeep.backup.consistency` comes first.
+    #[arg(long, value_enum, value_name = "LEVEL", hide_possible_values = true)]
+    pub consistency: Option<Level>,
+
+    /// Containers go on when they were at rest for so long; what was not read by then is saved as
+    /// with `live`, and said so
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = freeze_duration)]
+    pub max_freeze: Duration,
+
     #[command(flatten)]
     pub saving: Saving,
+}
+
+/// What is done to containers.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Nothing
+    Live,
+    /// Paused: what they write is of one moment, as after a power cut
+    Pause,
+    /// Stopped and started again: what they write is as after a clean end
+    Stop,
 }
 
 #[derive(Args, Debug)]
@@ -647,6 +672,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     let number: Option<u64> = is_number.then(|| number.parse().ok()).flatten();
     let seconds = number.and_then(|number| number.checked_mul(seconds));
     seconds.map(Duration::from_secs).ok_or_else(wrong)
+}
+
+/// The same, long enough to freeze something.
+fn freeze_duration(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match time.as_secs() {
+        1..=86_400 => Ok(time),
+        _ => Err("it is from 1s to 1d".to_owned()),
+    }
 }
 
 #[cfg(test)]

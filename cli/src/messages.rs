@@ -88,6 +88,8 @@ pub struct ItemLine {
     pub files: u64,
     pub bytes_read: u64,
     pub bytes_logical: u64,
+    pub consistency: &'static str,
+    pub freeze_seconds: Option<f64>,
     pub failure: Option<String>,
 }
 
@@ -345,6 +347,8 @@ impl From<&BackupItem> for ItemLine {
             files: item.files,
             bytes_read: item.bytes_read,
             bytes_logical: item.bytes_logical,
+            consistency: item.consistency.word(),
+            freeze_seconds: item.frozen.map(|frozen| frozen.seconds),
             failure: item.failure.clone(),
         }
     }

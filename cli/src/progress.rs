@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use podkeep_engine::monitor::{Finding, FindingKind, Monitor, Progress};
+use podkeep_engine::monitor::{Finding, FindingKind, FrozenFor, Monitor, Progress};
 use podkeep_format::item::Escaped;
+use podkeep_format::snapshot::Consistency;
 
 use crate::messages::{FindingLine, Message, ProgressLine};
 use crate::output::Output;
@@ -266,6 +267,7 @@ fn item_text(progress: &Progress<'_>, stores: bool) -> String {
         bytes,
         bytes_new,
         warnings,
+        frozen,
     } = progress
     else {
         return String::new();
@@ -288,6 +290,13 @@ fn item_text(progress: &Progress<'_>, stores: bool) -> String {
         (0, 0) if *files == 0 && matches!(kind, "volume" | "path") => text.push_str("  empty"),
         (_, 0) => text.push_str("  unchanged"),
         (_, new) => text.push_str(&format!("  {:>8} new", units::size(new))),
+    }
+    if let Some(FrozenFor { how, seconds }) = frozen {
+        let word = match how {
+            Consistency::Stop => "stopped",
+            _ => "paused",
+        };
+        text.push_str(&format!("  {word} {}", units::duration(*seconds)));
     }
     if *warnings > 0 {
         text.push_str(&format!(
@@ -340,6 +349,7 @@ mod tests {
                 bytes: 925_000_000,
                 bytes_new,
                 warnings,
+                frozen: None,
             };
             item_text(&done, true)
         };
@@ -348,6 +358,24 @@ mod tests {
             "  volume     pgdata                       1,214 files    925 MB   19.8 MB new  1 warning"
         );
         assert!(text(0, 0).ends_with("unchanged"));
+    }
+
+    #[test]
+    fn an_item_says_for_how_long_its_containers_were_at_rest() {
+        let text = |how| {
+            let frozen = Some(FrozenFor { how, seconds: 0.31 });
+            let done = Progress::ItemDone {
+                item: "volume:pgdata",
+                files: 1,
+                bytes: 10,
+                bytes_new: 0,
+                warnings: 1,
+                frozen,
+            };
+            item_text(&done, true)
+        };
+        assert!(text(Consistency::Pause).ends_with("unchanged  paused 0.3 s  1 warning"));
+        assert!(text(Consistency::Stop).ends_with("unchanged  stopped 0.3 s  1 warning"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Mutex;
 
+use podkeep_format::snapshot::Consistency;
+
 /// Something that the user must know of and that did not stop the run: exit code 3, unless
 /// every finding is only a note.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,9 @@ pub enum FindingKind {
     /// An image could not be saved or restored as what it was, and is another one with the same
     /// files: its ID, its digests or both are new.
     NotExact,
+    /// Containers were not at rest while what they write was read, or not for long enough, or are
+    /// not set going again.
+    Consistency,
     /// A volume that could not be read because it is not mounted, empty where it was not, ...
     Volume,
     /// What was restored was compared with what was saved, and is equal: for who asks for it.
@@ -61,6 +66,7 @@ impl FindingKind {
             Self::Damaged => "damaged",
             Self::Healed => "healed",
             Self::NotExact => "not-exact",
+            Self::Consistency => "consistency",
             Self::Volume => "volume",
             Self::Proof => "proof",
             Self::Note => "note",
@@ -102,7 +108,17 @@ pub enum Progress<'a> {
         bytes: u64,
         bytes_new: u64,
         warnings: u64,
+        /// For how long its containers were at rest, and how.
+        frozen: Option<FrozenFor>,
     },
+}
+
+/// For how long containers were at rest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FrozenFor {
+    /// Pause or stop.
+    pub how: Consistency,
+    pub seconds: f64,
 }
 
 /// Receives what the engine has to say. Called from many threads; must not block for long.

@@ -10,6 +10,7 @@ mod mount;
 mod oracle;
 
 mod chunk;
+mod freeze;
 mod images;
 mod imports;
 mod repo;

@@ -9,6 +9,7 @@ mod care;
 mod changed;
 mod definitions;
 mod export;
+mod freeze;
 mod hosts;
 mod images;
 mod imports;

@@ -1,11 +1,13 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use podkeep_engine::host::Account;
 use podkeep_engine::monitor::FindingKind;
 use podkeep_engine::operations::{BackupOptions, BackupReport, backup};
+use podkeep_engine::repo::Repository;
 use podkeep_format::item::ItemKind;
+use podkeep_format::snapshot::Consistency;
 
-use crate::arguments::Backup;
+use crate::arguments::{Backup, Level};
 use crate::context::{Context, Done, exit_after};
 use crate::failure::{Exit, Failure};
 use crate::messages::{ItemLine, Message, Summary};
@@ -54,11 +56,25 @@ pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
         states: repository
             .cache_folder()
             .map(|folder| folder.join("states")),
+        consistency: arguments.consistency.map(|level| match level {
+            Level::Live => Consistency::Live,
+            Level::Pause => Consistency::Pause,
+            Level::Stop => Consistency::Stop,
+        }),
+        max_freeze: Some(arguments.max_freeze),
+        needs: needs(context, &repository)?,
     };
     let report = backup::backup(&repository, &host, &options, &reporter);
     reporter.end();
     let report = report.map_err(|error| context.failure(error))?;
     Ok(told(context, &report, &reporter, arguments.saving.dry_run))
+}
+
+/// What the run itself reads and writes.
+fn needs(context: &Context<'_>, repository: &Repository) -> Result<Vec<PathBuf>, Failure> {
+    let mut needs = vec![context.repository_path()?, context.surroundings().state()?];
+    needs.extend(repository.cache_folder().map(Path::to_path_buf));
+    Ok(needs)
 }
 
 /// Tells of each item, and what the run amounts to.

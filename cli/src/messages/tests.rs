@@ -141,6 +141,8 @@ fn samples() -> Vec<(&'static str, serde_json::Value)> {
         bytes_logical: 0,
         bytes_read: 0,
         complete: false,
+        consistency: podkeep_format::snapshot::Consistency::Live,
+        frozen: None,
         failure: None,
     };
     let finding = Finding {

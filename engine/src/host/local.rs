@@ -10,17 +10,18 @@ use podkeep_format::item::{Item, ItemKind};
 
 use super::artifact::Artifacts;
 use super::definitions::{Definitions, Readable};
+use super::freeze::{self, FreezeRequest, Freezing};
 use super::image::Images;
 use super::lock::ItemLock;
+use super::reading::ItemScan;
 use super::user::{OtherUser, UserFolders};
 use super::volume::{Volumes, not_here};
 use super::{
     Existing, HostError, Inventory, OpenItem, Place, PlacePlan, Pusher, ScanRequest, Source,
     Target, WriteRequest,
 };
-use crate::fs::mapped::{MappedFiles, shared_writable};
 use crate::fs::owners::{IdMap, Owners, OwnersWriter, Placement};
-use crate::fs::scan::{ScanRoot, ScanSpec, ScanStates, View, scan};
+use crate::fs::scan::{ScanRoot, ScanSpec, scan};
 use crate::fs::states::published;
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
 use crate::fs::{
@@ -353,20 +354,6 @@ impl TreeWriter for LockedWriter {
     }
 }
 
-/// Where file states are kept, and what must be read whatever they say.
-fn scan_states(request: &ScanRequest, directory: Option<PathBuf>) -> Option<ScanStates> {
-    let directory = directory?;
-    let always_read = match request.trusted {
-        Some(_) => shared_writable(),
-        None => MappedFiles::new(),
-    };
-    Some(ScanStates {
-        directory,
-        trusted: request.trusted,
-        always_read,
-    })
-}
-
 impl Source for LocalHost {
     fn inventory(&self) -> Result<Inventory, HostError> {
         let mut inventory = match &self.podman {
@@ -409,29 +396,33 @@ impl Source for LocalHost {
                 return open_definition(request, read, owners, lock);
             }
         };
-        let spec = |root| ScanSpec {
-            root,
-            item: item.to_string(),
-            chunking: request.chunking.clone(),
-            threads: request.threads,
-            exclude: request.exclude.clone(),
-            exclude_caches: request.exclude_caches,
-            cross_mounts: request.cross_mounts,
-            states: scan_states(request, self.states(request)),
-            owners: Arc::clone(&owners),
-            view: View::Whole,
-        };
         let tree: Option<Box<dyn TreeScan>> = match root {
-            Some(root) => {
-                let tree = scan(spec(root))?;
-                Some(Box::new(LockedScan { tree, _lock: lock }))
-            }
+            Some(root) => Some(Box::new(ItemScan::begin(
+                request,
+                root,
+                self.states(request),
+                Arc::clone(&owners),
+                lock,
+            )?)),
             None => None,
         };
         Ok(OpenItem {
             definition,
             tree,
             findings,
+        })
+    }
+
+    fn freeze(&self, request: &FreezeRequest) -> Result<Freezing, HostError> {
+        let podman = self.podman_for(&"containers")?;
+        let volumes = podman.info().ok().map(|info| info.volume_path.as_path());
+        freeze::freeze(&podman.podman, &self.state, volumes, request)
+    }
+
+    fn thaw_leftovers(&self) -> Vec<Finding> {
+        let podman = self.podman.as_ref();
+        podman.map_or_else(Vec::new, |podman| {
+            freeze::thaw_leftovers(&podman.podman, &self.state)
         })
     }
 

@@ -9,10 +9,12 @@ mod artifact;
 mod care;
 mod definitions;
 mod facts;
+mod freeze;
 mod image;
 pub mod local;
 mod lock;
 mod made_tree;
+mod reading;
 pub mod select;
 mod user;
 mod volume;
@@ -29,11 +31,12 @@ use serde::{Deserialize, Serialize};
 pub use self::facts::{
     ConfigFacts, ContainerFacts, NetworkFacts, PodFacts, SecretFacts, UnitFacts,
 };
+pub use self::freeze::{Freeze, FreezeRequest, Freezing, Thawed};
 use crate::chunk::Chunking;
 use crate::fs::owners::Owners;
 pub use crate::fs::write::{Existing, Room};
 use crate::fs::{FsError, TreeScan, TreeWriter};
-use crate::monitor::Finding;
+use crate::monitor::{Finding, FindingKind};
 pub use crate::podman::{Account, Inside, Podman, Remedy};
 
 /// A failure at a host: what was being done, to what, and why it failed.
@@ -189,6 +192,26 @@ pub trait Source: Send + Sync {
 
     /// Starts to read an item; holds its lock until the scan is dropped.
     fn open(&self, request: &ScanRequest) -> Result<OpenItem, HostError>;
+
+    /// Puts containers at rest. `Err`: nothing of what they use is to be saved, because a command
+    /// failed that one of them asks for.
+    fn freeze(&self, request: &FreezeRequest) -> Result<Freezing, HostError> {
+        Ok(Freezing {
+            guard: None,
+            findings: vec![Finding {
+                object: request.containers.join(", "),
+                kind: FindingKind::Consistency,
+                snapshots: Vec::new(),
+                paths: Vec::new(),
+                message: "this source has no containers that it could freeze".into(),
+            }],
+        })
+    }
+
+    /// Sets going again what a run that was cut off left at rest, and tells of it.
+    fn thaw_leftovers(&self) -> Vec<Finding> {
+        Vec::new()
+    }
 
     /// The item's snapshot is published: the states that its scan recorded may be trusted by a
     /// later scan that names this snapshot.

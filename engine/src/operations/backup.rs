@@ -6,6 +6,7 @@
 //! prune took away: those items are read and published anew under a new lease.
 
 mod choose;
+mod freeze;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,13 +24,14 @@ use podkeep_format::snapshot::{Consistency, Snapshot, SnapshotBody, SnapshotHead
 use podkeep_format::tree::Time;
 
 use self::choose::{choose, left_out, missed};
+use self::freeze::{Group, groups};
 use super::counting::{Counting, truncate};
 use super::patience::{patiently, settle};
-use super::pump::{Sink, pump};
+use super::pump::{Pump, Sink};
 use super::{BackupItem, BackupOptions, BackupReport, OperationError, OperationResult};
 use crate::fs::{FoundChunk, FsErrorKind, ScanOutcome, ScannedLayer};
 use crate::host::{HostError, ImageFacts, Inventory, ScanRequest, Source};
-use crate::monitor::{Finding, FindingKind, Monitor, Progress};
+use crate::monitor::{Finding, FindingKind, FrozenFor, Monitor, Progress};
 use crate::repo::index::Index;
 use crate::repo::layers::{KnownLayer, LayerRecords};
 use crate::repo::lease::HeldLease;
@@ -51,8 +53,13 @@ pub fn backup(
     monitor: &dyn Monitor,
 ) -> OperationResult<BackupReport> {
     let started = Instant::now();
-    let inventory = source.inventory()?;
     let counting = Counting::new(monitor);
+    if !options.dry_run {
+        for finding in source.thaw_leftovers() {
+            counting.finding(finding);
+        }
+    }
+    let inventory = source.inventory()?;
     for finding in &inventory.findings {
         counting.finding(finding.clone());
     }
@@ -67,6 +74,7 @@ pub fn backup(
         return Ok(dry_run(items, started));
     }
     reserve::require(repo)?;
+    let (items, groups) = groups(&inventory, items, options.consistency);
     let mut run = Run {
         repo,
         source,
@@ -83,9 +91,9 @@ pub fn backup(
         growth_before: repo.traffic().growth(),
         counts: WriterCounts::default(),
         done: Vec::new(),
-        findings_before_item: 0,
+        groups,
     };
-    let mut queue: VecDeque<Job> = items.into_iter().map(Job::first).collect();
+    let mut queue: VecDeque<Job> = items.into_iter().collect();
     while !queue.is_empty() {
         run.under_one_lease(&mut queue)?;
     }
@@ -101,6 +109,8 @@ fn dry_run(items: Vec<Item>, started: Instant) -> BackupReport {
         bytes_logical: 0,
         bytes_read: 0,
         complete: true,
+        consistency: Consistency::Live,
+        frozen: None,
         failure: None,
     });
     BackupReport {
@@ -116,12 +126,18 @@ struct Job {
     item: Item,
     /// How often its lease was fenced; file states are then not trusted.
     fenced: u32,
+    /// The group whose containers are at rest while it is read; `None`: it is read live.
+    group: Option<usize>,
 }
 
-impl Job {
-    fn first(item: Item) -> Self {
-        Self { item, fenced: 0 }
-    }
+/// An item that is being read.
+struct Reading<'a> {
+    job: Job,
+    request: ScanRequest,
+    header: SnapshotHeader,
+    started: Time,
+    /// Counts what is found of this item.
+    monitor: Counting<'a>,
 }
 
 /// An item that was read and is not published yet.
@@ -145,7 +161,7 @@ struct Run<'a> {
     growth_before: u64,
     counts: WriterCounts,
     done: Vec<BackupItem>,
-    findings_before_item: u64,
+    groups: Vec<Group>,
 }
 
 /// What lives as long as one lease.
@@ -158,7 +174,7 @@ struct Session {
     states_hold: bool,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     /// Takes jobs off the queue until it is empty, or until the lease was fenced: then the jobs
     /// that must be done again are put back.
     fn under_one_lease(&mut self, queue: &mut VecDeque<Job>) -> OperationResult<()> {
@@ -171,13 +187,19 @@ impl Run<'_> {
                 outcome = Err(OperationError::Interrupted);
                 break;
             }
-            match self.read_item(&mut session, job) {
-                Ok(Some(item)) => pending.push(item),
-                Ok(None) => {}
-                Err(error) => {
-                    outcome = Err(error);
-                    break;
+            let read = match job.group {
+                None => self.read_live(&mut session, job, &mut pending),
+                Some(group) => {
+                    let mut jobs = vec![job];
+                    while queue.front().is_some_and(|job| job.group == Some(group)) {
+                        jobs.extend(queue.pop_front());
+                    }
+                    self.read_at_rest(&mut session, group, jobs, &mut pending)
                 }
+            };
+            if let Err(error) = read {
+                outcome = Err(error);
+                break;
             }
             if session.writer.unflushed() >= GROUP_BYTES || committed.elapsed() >= GROUP_TIME {
                 self.commit(&mut session, &mut pending, queue)?;
@@ -235,13 +257,52 @@ impl Run<'_> {
         }
     }
 
-    /// `None`: the item failed, which is a finding and in the report.
-    fn read_item(&mut self, session: &mut Session, job: Job) -> OperationResult<Option<Pending>> {
-        let text = job.item.to_string();
+    /// Reads an item whose containers, if there are any, go on meanwhile.
+    fn read_live(
+        &mut self,
+        session: &mut Session,
+        job: Job,
+        pending: &mut Vec<Pending>,
+    ) -> OperationResult<()> {
+        let reading = self.begin(session, job)?;
+        let text = reading.job.item.to_string();
         self.monitor.progress(Progress::ItemStart { item: &text });
-        self.findings_before_item = self.monitor.warnings();
-        let samples_before = self.monitor.samples();
-        let item_started = now();
+        // Each time one more layer is known to be none that can be had as it was.
+        let mut again = self
+            .images
+            .get(&reading.job.item)
+            .map_or(0, |image| image.layers.len());
+        let read = loop {
+            match self.read_whole(&mut session.writer, &reading) {
+                Err(error) if is_not_exact(&error) && again > 0 => again -= 1,
+                read => break read,
+            }
+        };
+        match read {
+            Ok(read) => pending.push(self.end(session, reading, read, None)),
+            Err(error) => self.failed(reading.job.item, error)?,
+        }
+        Ok(())
+    }
+
+    fn read_whole(&self, writer: &mut Writer, reading: &Reading<'_>) -> OperationResult<ItemRead> {
+        let mut opened = self.open(writer, reading)?;
+        let findings = std::mem::take(&mut opened.findings);
+        let read = opened
+            .take(writer, |tree, writer| {
+                tree.to_the_end(writer, &reading.monitor)
+            })
+            .and_then(|()| opened.finish(writer));
+        // What is opened again has findings of its own.
+        if !matches!(&read, Err(error) if is_not_exact(error)) {
+            for finding in findings {
+                reading.monitor.finding(finding);
+            }
+        }
+        read
+    }
+
+    fn begin(&self, session: &mut Session, job: Job) -> OperationResult<Reading<'a>> {
         let known_layers = self.known_layers(session, &job.item)?;
         let previous = session.latest.get(&job.item);
         let trusted = previous
@@ -268,37 +329,49 @@ impl Run<'_> {
             run: self.id,
             time: self.started,
         };
-        // Each time one more layer is known to be none that can be had as it was.
-        let mut again = self
-            .images
-            .get(&job.item)
-            .map_or(0, |image| image.layers.len());
-        let read = loop {
-            match self.scan(&mut session.writer, &request) {
-                Err(error) if is_not_exact(&error) && again > 0 => again -= 1,
-                read => break read,
-            }
+        Ok(Reading {
+            job,
+            request,
+            header,
+            started: now(),
+            monitor: Counting::new(self.monitor),
+        })
+    }
+
+    /// An item could not be read, which is a finding and in the report. `Err`: that ends the run.
+    fn failed(&mut self, item: Item, error: OperationError) -> OperationResult<()> {
+        let error = match error {
+            OperationError::Host(error) if !matches!(error, HostError::Busy { .. }) => error,
+            error => return Err(error),
         };
-        let read = match read {
-            Ok(read) => read,
-            Err(OperationError::Host(error @ HostError::Busy { .. })) => {
-                return Err(error.into());
-            }
-            Err(OperationError::Host(error)) => {
-                match self.is_gone(&job.item, &error)? {
-                    true => self.monitor.finding(Finding {
-                        object: text,
-                        kind: FindingKind::Vanished,
-                        snapshots: Vec::new(),
-                        paths: Vec::new(),
-                        message: "it was removed before it could be read".into(),
-                    }),
-                    false => self.fail_item(job.item, &error),
-                }
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
-        };
+        match self.is_gone(&item, &error)? {
+            true => self.monitor.finding(Finding {
+                object: item.to_string(),
+                kind: FindingKind::Vanished,
+                snapshots: Vec::new(),
+                paths: Vec::new(),
+                message: "it was removed before it could be read".into(),
+            }),
+            false => self.fail_item(item, &error),
+        }
+        Ok(())
+    }
+
+    /// An item was read; `frozen`: while its containers were at rest.
+    fn end(
+        &self,
+        session: &mut Session,
+        reading: Reading<'a>,
+        read: ItemRead,
+        frozen: Option<FrozenFor>,
+    ) -> Pending {
+        let Reading {
+            job,
+            request,
+            header,
+            started,
+            monitor,
+        } = reading;
         let layers = read.outcome.as_ref().map_or(&[][..], |o| &o.layers[..]);
         for layer in layers {
             session.layers.add(
@@ -307,7 +380,7 @@ impl Run<'_> {
                 layer.chunks.iter().copied().collect(),
             );
         }
-        let warnings = self.monitor.warnings() - self.findings_before_item;
+        let warnings = monitor.warnings();
         let body = SnapshotBody {
             host_name: self.repo.host_name().to_owned(),
             aliases: self.aliases(&job.item),
@@ -315,11 +388,11 @@ impl Run<'_> {
             definition: read.definition,
             uid_map: self.inventory.owners.uids.to_snapshot(),
             gid_map: self.inventory.owners.gids.to_snapshot(),
-            consistency: Consistency::Live,
+            consistency: frozen.map_or(Consistency::Live, |frozen| frozen.how),
             complete: read.complete,
             findings: warnings,
-            finding_samples: self.monitor.samples_since(samples_before),
-            started: item_started,
+            finding_samples: monitor.into_samples(),
+            started,
             finished: now(),
             zone_minutes: self.options.zone_minutes,
             scope_all: self.options.selection.all,
@@ -337,11 +410,12 @@ impl Run<'_> {
             podkeep_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         self.monitor.progress(Progress::ItemDone {
-            item: &text,
+            item: &job.item.to_string(),
             files: body.files,
             bytes: body.bytes_logical,
             bytes_new: read.bytes_new,
             warnings,
+            frozen,
         });
         let report = BackupItem {
             item: job.item.clone(),
@@ -351,15 +425,17 @@ impl Run<'_> {
             bytes_logical: body.bytes_logical,
             bytes_read: body.bytes_read,
             complete: body.complete,
+            consistency: body.consistency,
+            frozen,
             failure: None,
         };
-        Ok(Some(Pending {
+        Pending {
             job,
             request,
             header,
             body,
             report,
-        }))
+        }
     }
 
     /// Layers of an image that need not be read.
@@ -378,14 +454,19 @@ impl Run<'_> {
         image.map_or_else(Vec::new, |image| image.aliases())
     }
 
-    fn scan(&self, writer: &mut Writer, request: &ScanRequest) -> OperationResult<ItemRead> {
+    fn open(&self, writer: &mut Writer, reading: &Reading<'_>) -> OperationResult<Opened> {
         let opened = patiently(self.options.wait, self.monitor, || {
-            self.source.open(request)
+            self.source.open(&reading.request)
         })?;
+        let complete = opened
+            .findings
+            .iter()
+            .all(|finding| !finding.kind.is_incomplete() && finding.kind != FindingKind::Volume);
         let new_before = writer.counts().bytes_new;
         let mut definition = None;
         if let Some(record) = opened.definition {
-            let id = request.chunking.ids.chunk_id(ChunkKind::Record, &record);
+            let ids = &reading.request.chunking.ids;
+            let id = ids.chunk_id(ChunkKind::Record, &record);
             if !writer.knows(&id) {
                 writer.add(id, ChunkKind::Record, BlockClass::Meta, &record)?;
                 // A definition may hold passwords: no block has it together with anything else.
@@ -393,25 +474,10 @@ impl Run<'_> {
             }
             definition = Some((id, record.len() as u32));
         }
-        let pumped = opened.tree.map(|tree| pump(tree, writer, self.monitor));
-        let mut complete = true;
-        // What is opened again has findings of its own.
-        if !matches!(&pumped, Some(Err(error)) if is_not_exact(error)) {
-            for finding in opened.findings {
-                complete &= !finding.kind.is_incomplete() && finding.kind != FindingKind::Volume;
-                self.monitor.finding(finding);
-            }
-        }
-        let (outcome, bytes_read) = match pumped.transpose()? {
-            Some((outcome, bytes_read)) => (Some(outcome), bytes_read),
-            None => (None, 0),
-        };
-        writer.end_item()?;
-        complete &= outcome.as_ref().is_none_or(|outcome| !outcome.incomplete);
-        Ok(ItemRead {
+        Ok(Opened {
             definition,
-            outcome,
-            bytes_read,
+            tree: opened.tree.map(Pump::new),
+            findings: opened.findings,
             bytes_new: writer.counts().bytes_new - new_before,
             complete,
         })
@@ -451,6 +517,8 @@ impl Run<'_> {
             bytes_logical: 0,
             bytes_read: 0,
             complete: false,
+            consistency: Consistency::Live,
+            frozen: None,
             failure: Some(error.to_string()),
         });
     }
@@ -615,6 +683,50 @@ impl Sink for Writer {
 
     fn take(&mut self, chunk: &FoundChunk, bytes: &[u8]) -> OperationResult<()> {
         Ok(self.add(chunk.id, chunk.kind, chunk.class, bytes)?)
+    }
+}
+
+/// An item whose definition is stored, and whose files may be read.
+struct Opened {
+    definition: Option<(ChunkId, u32)>,
+    tree: Option<Pump>,
+    /// Of its opening, and not told yet.
+    findings: Vec<Finding>,
+    /// What it made the repository grow by so far.
+    bytes_new: u64,
+    complete: bool,
+}
+
+impl Opened {
+    /// Takes something of its files, if it has any.
+    fn take(
+        &mut self,
+        writer: &mut Writer,
+        take: impl FnOnce(&mut Pump, &mut Writer) -> OperationResult<()>,
+    ) -> OperationResult<()> {
+        let before = writer.counts().bytes_new;
+        if let Some(tree) = &mut self.tree {
+            take(tree, writer)?;
+        }
+        self.bytes_new += writer.counts().bytes_new - before;
+        Ok(())
+    }
+
+    /// Once all of its files were read.
+    fn finish(self, writer: &mut Writer) -> OperationResult<ItemRead> {
+        let (outcome, bytes_read) = match self.tree.map(Pump::finish).transpose()? {
+            Some((outcome, bytes_read)) => (Some(outcome), bytes_read),
+            None => (None, 0),
+        };
+        writer.end_item()?;
+        let complete = outcome.as_ref().is_none_or(|outcome| !outcome.incomplete);
+        Ok(ItemRead {
+            definition: self.definition,
+            outcome,
+            bytes_read,
+            bytes_new: self.bytes_new,
+            complete: self.complete && complete,
+        })
     }
 }
 

@@ -30,17 +30,15 @@ impl<'m> Counting<'m> {
         self.seen().0
     }
 
-    pub fn samples(&self) -> usize {
-        self.seen().1.len()
-    }
-
-    pub fn samples_since(&self, before: usize) -> Vec<String> {
-        self.seen().1.drain(before..).collect()
+    pub fn into_samples(self) -> Vec<String> {
+        let seen = self.seen.into_inner();
+        seen.unwrap_or_else(|e| e.into_inner()).1
     }
 }
 
-impl Monitor for Counting<'_> {
-    fn finding(&self, finding: Finding) {
+impl Counting<'_> {
+    /// Counts a finding that is told by somebody else.
+    pub fn count(&self, finding: &Finding) {
         if finding.kind.is_warning() {
             let mut seen = self.seen();
             seen.0 += 1;
@@ -51,6 +49,12 @@ impl Monitor for Counting<'_> {
                 )));
             }
         }
+    }
+}
+
+impl Monitor for Counting<'_> {
+    fn finding(&self, finding: Finding) {
+        self.count(&finding);
         self.inner.finding(finding);
     }
 

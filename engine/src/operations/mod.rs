@@ -32,9 +32,11 @@ use std::time::Duration;
 pub use self::definition::FieldChange;
 use podkeep_format::id::{RunId, SnapshotId, TreeId};
 use podkeep_format::item::Item;
+use podkeep_format::snapshot::Consistency;
 use podkeep_format::tree::{Entry, Time};
 
 use crate::host::{Existing, HostError};
+use crate::monitor::FrozenFor;
 use crate::store::StoreError;
 
 /// Why an operation failed as a whole.
@@ -113,7 +115,16 @@ pub struct BackupOptions {
     pub states: Option<PathBuf>,
     /// How long to wait for an item that another run works on.
     pub wait: Duration,
+    /// What is done to running containers while what they write is read; `None`: they are paused.
+    pub consistency: Option<Consistency>,
+    /// For how long at most; `None`: [`MAX_FREEZE`].
+    pub max_freeze: Option<Duration>,
+    /// Places that the run itself uses: whoever serves them is never frozen.
+    pub needs: Vec<PathBuf>,
 }
+
+/// Containers are set going again when they were at rest for so long.
+pub const MAX_FREEZE: Duration = Duration::from_secs(60);
 
 /// As for a backup.
 #[derive(Clone, Debug, Default)]
@@ -136,6 +147,10 @@ pub struct BackupItem {
     pub bytes_logical: u64,
     pub bytes_read: u64,
     pub complete: bool,
+    /// What was done to its containers while it was read, as its snapshot says.
+    pub consistency: Consistency,
+    /// For how long.
+    pub frozen: Option<FrozenFor>,
     /// Why the item has no snapshot.
     pub failure: Option<String>,
 }

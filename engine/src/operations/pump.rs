@@ -14,31 +14,95 @@ pub trait Sink {
     fn take(&mut self, chunk: &FoundChunk, bytes: &[u8]) -> OperationResult<()>;
 }
 
+/// A scan that is taken in one go, or in parts.
+pub struct Pump {
+    tree: Box<dyn TreeScan>,
+    wanted: Vec<u32>,
+    bytes_read: u64,
+}
+
 /// Scans a tree to its end. Returns what it amounts to, and how many bytes were read from files.
 pub fn pump(
-    mut tree: Box<dyn TreeScan>,
+    tree: Box<dyn TreeScan>,
     sink: &mut impl Sink,
     monitor: &dyn Monitor,
 ) -> OperationResult<(ScanOutcome, u64)> {
-    let mut bytes_read = 0;
-    let mut wanted = Vec::new();
-    while let Some(batch) = tree.next().map_err(HostError::from)? {
+    let mut pump = Pump::new(tree);
+    pump.to_the_end(sink, monitor)?;
+    pump.finish()
+}
+
+impl Pump {
+    pub fn new(tree: Box<dyn TreeScan>) -> Self {
+        Self {
+            tree,
+            wanted: Vec::new(),
+            bytes_read: 0,
+        }
+    }
+
+    /// Takes all that the scan has.
+    pub fn to_the_end(
+        &mut self,
+        sink: &mut impl Sink,
+        monitor: &dyn Monitor,
+    ) -> OperationResult<()> {
+        while self.batch(sink, monitor)?.is_some() {}
+        Ok(())
+    }
+
+    /// Takes what the scan has until it needs the tree itself no more, if only because it is at its
+    /// end.
+    pub fn until_captured(
+        &mut self,
+        sink: &mut impl Sink,
+        monitor: &dyn Monitor,
+    ) -> OperationResult<()> {
+        while self.batch(sink, monitor)? == Some(false) {}
+        Ok(())
+    }
+
+    /// As [`TreeScan::before_again`].
+    pub fn before_again(&mut self) {
+        self.tree.before_again();
+    }
+
+    /// Begins anew ([`TreeScan::again`]); what was read stays read.
+    pub fn again(&mut self) -> OperationResult<()> {
+        Ok(self.tree.again().map_err(HostError::from)?)
+    }
+
+    /// Once all was taken.
+    pub fn finish(self) -> OperationResult<(ScanOutcome, u64)> {
+        let outcome = self.tree.finish().map_err(HostError::from)?;
+        Ok((outcome, self.bytes_read))
+    }
+
+    /// `None`: there is no batch left. Else whether all is captured.
+    fn batch(
+        &mut self,
+        sink: &mut impl Sink,
+        monitor: &dyn Monitor,
+    ) -> OperationResult<Option<bool>> {
+        let Some(batch) = self.tree.next().map_err(HostError::from)? else {
+            return Ok(None);
+        };
         if monitor.interrupted() {
             return Err(OperationError::Interrupted);
         }
-        wanted.clear();
+        self.wanted.clear();
         for (index, chunk) in batch.chunks.iter().enumerate() {
             if sink.wants(chunk) {
-                wanted.push(index as u32);
+                self.wanted.push(index as u32);
             }
         }
-        if !wanted.is_empty() {
-            let bytes = tree.fetch(&wanted).map_err(HostError::from)?;
-            for (index, range) in wanted.iter().zip(bytes.ranges) {
+        if !self.wanted.is_empty() {
+            let bytes = self.tree.fetch(&self.wanted).map_err(HostError::from)?;
+            for (index, range) in self.wanted.iter().zip(bytes.ranges) {
                 sink.take(&batch.chunks[*index as usize], &bytes.buffer[range])?;
             }
         }
-        bytes_read += batch.bytes_read;
+        self.bytes_read += batch.bytes_read;
         for finding in batch.findings {
             monitor.finding(finding);
         }
@@ -46,7 +110,6 @@ pub fn pump(
             files: batch.files,
             bytes: batch.bytes_logical,
         });
+        Ok(Some(batch.captured))
     }
-    let outcome = tree.finish().map_err(HostError::from)?;
-    Ok((outcome, bytes_read))
 }

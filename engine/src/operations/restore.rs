@@ -403,6 +403,7 @@ fn restore_item(
         bytes: outcome.bytes_written,
         bytes_new: outcome.bytes_written,
         warnings: 0,
+        frozen: None,
     });
     Ok(())
 }

@@ -105,7 +105,7 @@ pub(super) struct Purpose<'a> {
 }
 
 impl Purpose<'_> {
-    fn error(self, cause: impl fmt::Display) -> PodmanError {
+    pub(super) fn error(self, cause: impl fmt::Display) -> PodmanError {
         PodmanError::new(self.action, self.object, cause)
     }
 }
@@ -187,6 +187,27 @@ impl Podman {
             user: Some(account.clone()),
             environment,
         }))
+    }
+
+    /// Another program of the same `PATH`, run as whoever runs podkeep.
+    pub(super) fn beside(&self, name: &str) -> Option<Self> {
+        Some(Self {
+            program: in_path(self.variable("PATH")?, name)?,
+            prefix: Vec::new(),
+            user: None,
+            environment: self.environment.clone(),
+        })
+    }
+
+    /// What a call begins with.
+    pub(super) fn words(&self) -> impl Iterator<Item = &OsStr> {
+        let program = self.program.as_os_str();
+        self.prefix.iter().map(OsString::as_os_str).chain([program])
+    }
+
+    /// All that its children see.
+    pub(super) fn environment(&self) -> &[(OsString, OsString)] {
+        &self.environment
     }
 
     /// A variable that its children see.
@@ -471,6 +492,7 @@ fn end_child(child: &mut Child) {
     let _ = child.wait();
 }
 
+/// The first program of that name in a list of folders.
 fn in_path(path: &OsStr, name: &str) -> Option<PathBuf> {
     path.as_encoded_bytes()
         .split(|byte| *byte == b':')

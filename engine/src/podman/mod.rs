@@ -19,6 +19,7 @@ mod namespace;
 mod networks;
 mod prime;
 mod push;
+mod quiesce;
 mod repair;
 mod secrets;
 mod state;
@@ -57,6 +58,9 @@ pub use namespace::Inside;
 pub use networks::list_networks;
 pub use prime::{Primer, SEED_NAME, remove_seed};
 pub use push::push as push_image;
+pub use quiesce::{
+    Deadline, LiveContainer, Resumption, Units, exec, live_containers, pause, start, stop, unpause,
+};
 pub use repair::{
     LayerMender, Mended, RepairError, clear as clear_repair, left_behind as repairs_left_behind,
 };

@@ -1,0 +1,642 @@
+//! Freezing containers of the host that this process runs on.
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use podkeep_format::snapshot::Consistency;
+
+use super::hooks::Wishes;
+use super::record::{Frozen, Record, Resume, folder};
+use super::{Freeze, FreezeRequest, Freezing, Thawed, served};
+use crate::fs::{FsError, FsErrorKind};
+use crate::host::HostError;
+use crate::host::lock::make_private;
+use crate::host::reading::sync_for_copies;
+use crate::monitor::{Finding, FindingKind};
+use crate::podman::{
+    Deadline, LiveContainer, Podman, PodmanError, Units, exec, live_containers, pause, start, stop,
+    unpause,
+};
+
+/// The thaw that is armed comes so much later than the one that this process does itself.
+const DEADLINE_AFTER: Duration = Duration::from_secs(2);
+/// Tries to set things going, and how long between them: Podman's database may be locked.
+const THAW_TRIES: u32 = 5;
+const THAW_PAUSE: Duration = Duration::from_millis(300);
+
+/// What is done to one container.
+struct Step {
+    container: LiveContainer,
+    wishes: Wishes,
+    how: How,
+}
+
+enum How {
+    /// It is at rest already, or wants to be left alone.
+    Nothing,
+    Pause,
+    Stop,
+    StopUnit(String),
+}
+
+/// Freezes what is asked for. `Err`: nothing is frozen, and nothing of it is to be saved.
+///
+/// `volumes`: where the volumes lie.
+pub(in crate::host) fn freeze(
+    podman: &Podman,
+    state: &Path,
+    volumes: Option<&Path>,
+    request: &FreezeRequest,
+) -> Result<Freezing, HostError> {
+    let mut findings = Vec::new();
+    let units = Units::find(podman);
+    let mut steps = Vec::new();
+    for container in live_containers(podman, &request.containers)? {
+        if let Some(why) = served::reason(&container, &request.needs) {
+            findings.push(warning(&container, format!("{why}: it is not frozen")));
+            return Ok(Freezing {
+                guard: None,
+                findings,
+            });
+        }
+        let wishes = Wishes::of(&container.labels).map_err(|cause| HostError::Podman {
+            action: "freeze",
+            object: format!("container {}", container.name),
+            cause,
+        })?;
+        let how = how(
+            units.as_ref(),
+            &container,
+            &wishes,
+            request.how,
+            &mut findings,
+        )?;
+        steps.push(Step {
+            container,
+            wishes,
+            how,
+        });
+    }
+    let mut going = Going {
+        podman: podman.clone(),
+        units,
+        hooked: Vec::new(),
+    };
+    if let Err(error) = going.run_pre_hooks(&steps, &mut findings) {
+        going.run_post_hooks(&mut findings);
+        return Err(error);
+    }
+    let dependents = match dependents(going.units.as_ref(), &steps) {
+        Ok(dependents) => dependents,
+        Err(error) => {
+            going.run_post_hooks(&mut findings);
+            return Err(error.into());
+        }
+    };
+    match at_rest(going, state, volumes, request, &steps, dependents) {
+        Ok(guard) => Ok(Freezing {
+            guard: Some(Box::new(guard)),
+            findings,
+        }),
+        Err((error, thawed)) => {
+            findings.extend(thawed);
+            findings.push(Finding {
+                object: containers(&steps),
+                kind: FindingKind::Consistency,
+                snapshots: Vec::new(),
+                paths: Vec::new(),
+                message: format!("{error}; what uses the same volumes is read live"),
+            });
+            Ok(Freezing {
+                guard: None,
+                findings,
+            })
+        }
+    }
+}
+
+/// What runs that were cut off left at rest goes again.
+pub(in crate::host) fn thaw_leftovers(podman: &Podman, state: &Path) -> Vec<Finding> {
+    let units = Units::find(podman);
+    let mut findings = Vec::new();
+    for record in Record::left(state) {
+        let objects: Vec<&str> = record.frozen.iter().map(|f| f.object.as_str()).collect();
+        let objects = objects.join(", ");
+        let failures = set_going(podman, units.as_ref(), &record.frozen);
+        let (kind, message) = match failures.is_empty() {
+            true => (
+                FindingKind::Note,
+                "was left frozen by a run that was cut off, and is going again".to_owned(),
+            ),
+            false => (
+                FindingKind::Consistency,
+                format!(
+                    "is left frozen by a run that was cut off: {}",
+                    failures.join("; ")
+                ),
+            ),
+        };
+        findings.push(Finding {
+            object: objects,
+            kind,
+            snapshots: Vec::new(),
+            paths: Vec::new(),
+            message,
+        });
+        if failures.is_empty() {
+            if let Some(name) = record.path.file_stem().and_then(|name| name.to_str()) {
+                Deadline::forget(podman, name);
+            }
+            record.remove();
+        }
+    }
+    findings
+}
+
+/// What is done to a container, by what is asked for and what it can bear.
+fn how(
+    units: Option<&Units>,
+    container: &LiveContainer,
+    wishes: &Wishes,
+    wanted: Consistency,
+    findings: &mut Vec<Finding>,
+) -> Result<How, HostError> {
+    if !container.is_running() || container.is_infra {
+        return Ok(How::Nothing);
+    }
+    match wishes.consistency.unwrap_or(wanted) {
+        Consistency::Live => Ok(How::Nothing),
+        Consistency::Pause => Ok(How::Pause),
+        // It would go with its writable layer, and so do the containers of generated units.
+        // Neither may one be stopped whose unit cannot be told: it would start it again.
+        Consistency::Stop
+            if container.auto_remove || (units.is_none() && container.is_of_a_unit()) =>
+        {
+            findings.push(Finding {
+                kind: FindingKind::Note,
+                ..warning(
+                    container,
+                    "it is paused, not stopped: it would be removed (--rm, or a unit that makes it \
+                     anew), or its unit cannot be asked"
+                        .into(),
+                )
+            });
+            Ok(How::Pause)
+        }
+        Consistency::Stop => {
+            let owner = units.map(|units| units.owner(container)).transpose()?;
+            Ok(match owner.flatten() {
+                Some(unit) => How::StopUnit(unit),
+                None => How::Stop,
+            })
+        }
+    }
+}
+
+/// Active units that stop with those that are stopped.
+fn dependents(units: Option<&Units>, steps: &[Step]) -> Result<Vec<String>, PodmanError> {
+    let mut found: Vec<String> = Vec::new();
+    for step in steps {
+        if let (How::StopUnit(unit), Some(units)) = (&step.how, units) {
+            found.extend(units.dependents(unit)?);
+        }
+    }
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+/// Records, arms, and freezes. On failure what was frozen goes again; the findings tell of what does
+/// not.
+fn at_rest(
+    going: Going,
+    state: &Path,
+    volumes: Option<&Path>,
+    request: &FreezeRequest,
+    steps: &[Step],
+    dependents: Vec<String>,
+) -> Result<Guard, (HostError, Vec<Finding>)> {
+    let frozen = frozen(steps, dependents);
+    let name = match name() {
+        Ok(name) => name,
+        Err(cause) => return Err((local("name", state, cause), Vec::new())),
+    };
+    let podman = going.podman.clone();
+    let units = going.units.clone();
+    let mut held = Held {
+        going,
+        record: None,
+        deadline: None,
+        since: Instant::now(),
+        how: recorded(steps),
+        _turn: None,
+    };
+    let failed = |mut held: Held, error: HostError| {
+        let thawed = held.thaw();
+        (error, thawed.findings)
+    };
+    if !frozen.is_empty() {
+        match turn(state, request.max) {
+            Ok(turn) => held._turn = Some(turn),
+            Err(error) => return Err(failed(held, error)),
+        }
+        let made = Record::write(state, &name, frozen);
+        let record = match made {
+            Ok(record) => record,
+            Err(error) => return Err(failed(held, local("write to", state, error))),
+        };
+        let what: Vec<_> = record.frozen.iter().map(Frozen::resumption).collect();
+        let time = request.max + DEADLINE_AFTER;
+        let armed = Deadline::arm(&podman, &record.path, &name, &what, time);
+        held.record = Some(record);
+        match armed {
+            Ok(deadline) => held.deadline = Some(deadline),
+            Err(error) => return Err(failed(held, error.into())),
+        }
+        // Once more, and as late as can be: what is dirty now is written out while they rest.
+        if let Some(volumes) = volumes {
+            sync_for_copies(volumes);
+        }
+        held.since = Instant::now();
+        if let Err(error) = put_to_rest(&podman, units.as_ref(), steps) {
+            return Err(failed(held, error));
+        }
+    }
+    Ok(Guard::new(held, request.max))
+}
+
+/// What may be said of all of them: the least that was done to one.
+fn recorded(steps: &[Step]) -> Consistency {
+    let done = steps.iter().filter_map(|step| match step.how {
+        How::Pause => Some(Consistency::Pause),
+        How::Stop | How::StopUnit(_) => Some(Consistency::Stop),
+        How::Nothing if step.container.status == "paused" => Some(Consistency::Pause),
+        // Not running, or its label says that it does not matter.
+        How::Nothing => None,
+    });
+    done.min_by_key(|how| *how as u8)
+        .unwrap_or(Consistency::Live)
+}
+
+/// Runs freeze one after the other: none may thaw what another has just frozen.
+fn turn(state: &Path, max: Duration) -> Result<File, HostError> {
+    let folder = folder(state);
+    make_private(&folder).map_err(|error| local("make", &folder, error))?;
+    let path = folder.join("lock");
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| local("open", &path, error))?;
+    let since = Instant::now();
+    loop {
+        match crate::fs::lock::lock_exclusive(&file) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if since.elapsed() < max => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(HostError::Busy {
+                    object: "frozen containers".into(),
+                    holder: format!("for more than {} s", max.as_secs()),
+                });
+            }
+            Err(errno) => return Err(local("lock", &path, errno.into())),
+        }
+    }
+}
+
+/// What is set going again afterwards, in this order: what was stopped last comes first, and units
+/// that need others after those.
+fn frozen(steps: &[Step], dependents: Vec<String>) -> Vec<Frozen> {
+    let mut frozen = Vec::new();
+    for step in steps {
+        let object = format!("container {}", step.container.name);
+        let id = step.container.id.clone();
+        let resume = match &step.how {
+            How::Nothing => continue,
+            How::Pause => Resume::Unpause(id),
+            How::Stop => Resume::Start(id),
+            How::StopUnit(unit) => Resume::StartUnit(unit.clone()),
+        };
+        let one = Frozen { object, resume };
+        if !frozen.contains(&one) {
+            frozen.push(one);
+        }
+    }
+    frozen.extend(dependents.into_iter().map(|unit| Frozen {
+        object: format!("unit {unit}"),
+        resume: Resume::StartUnit(unit),
+    }));
+    frozen
+}
+
+/// Pauses first, which is quick, then stops. A container that ended by itself is at rest.
+fn put_to_rest(podman: &Podman, units: Option<&Units>, steps: &[Step]) -> Result<(), HostError> {
+    let ids = |wanted: fn(&How) -> bool| -> Vec<String> {
+        let steps = steps.iter().filter(|step| wanted(&step.how));
+        steps.map(|step| step.container.id.clone()).collect()
+    };
+    let stopped = ids(|how| matches!(how, How::Stop));
+    let mut outcome = stop(podman, &stopped);
+    for step in steps {
+        if let (How::StopUnit(unit), Some(units), Ok(())) = (&step.how, units, &outcome) {
+            outcome = units.stop(unit);
+        }
+    }
+    // Last: they wait for those that stop.
+    let paused = ids(|how| matches!(how, How::Pause));
+    let outcome = outcome.and_then(|()| pause(podman, &paused));
+    let Err(error) = outcome else {
+        return Ok(());
+    };
+    let frozen = ids(|how| !matches!(how, How::Nothing));
+    let now = live_containers(podman, &frozen)?;
+    match now.iter().any(LiveContainer::is_running) {
+        true => Err(error.into()),
+        false => Ok(()),
+    }
+}
+
+/// Sets things going again, several times if need be; what is not going then, and why.
+fn set_going(podman: &Podman, units: Option<&Units>, frozen: &[Frozen]) -> Vec<String> {
+    let mut left: Vec<&Frozen> = frozen.iter().collect();
+    let mut failures = Vec::new();
+    for attempt in 0..THAW_TRIES {
+        if attempt > 0 {
+            std::thread::sleep(THAW_PAUSE);
+        }
+        failures.clear();
+        // All at once: each call costs a tenth of a second, during which they rest.
+        let paused: Vec<String> = left.iter().filter_map(|one| paused_id(one)).collect();
+        let all_at_once = paused.is_empty() || unpause(podman, &paused).is_ok();
+        left.retain(|one| {
+            if all_at_once && paused_id(one).is_some() {
+                return false;
+            }
+            match set_one_going(podman, units, one) {
+                Ok(()) => false,
+                Err(error) => {
+                    failures.push(format!("{}: {error}", one.object));
+                    true
+                }
+            }
+        });
+        if left.is_empty() {
+            break;
+        }
+    }
+    failures
+}
+
+fn paused_id(one: &Frozen) -> Option<String> {
+    match &one.resume {
+        Resume::Unpause(id) => Some(id.clone()),
+        _ => None,
+    }
+}
+
+/// What is gone, or goes already, is as it should be.
+fn set_one_going(podman: &Podman, units: Option<&Units>, one: &Frozen) -> Result<(), PodmanError> {
+    let (id, outcome) = match &one.resume {
+        Resume::StartUnit(unit) => {
+            let started = units.map(|units| match units.is_active(unit) {
+                Ok(true) => Ok(()),
+                _ => units.start(unit),
+            });
+            return started.unwrap_or(Ok(()));
+        }
+        Resume::Unpause(id) => (id, unpause(podman, std::slice::from_ref(id))),
+        Resume::Start(id) => (id, start(podman, std::slice::from_ref(id))),
+    };
+    let Err(error) = outcome else {
+        return Ok(());
+    };
+    let now = live_containers(podman, std::slice::from_ref(id))?;
+    let rests = |container: &LiveContainer| match &one.resume {
+        Resume::Unpause(_) => container.status == "paused",
+        _ => !container.is_running(),
+    };
+    match now.iter().any(rests) {
+        true => Err(error),
+        false => Ok(()),
+    }
+}
+
+/// What it takes to set things going.
+struct Going {
+    podman: Podman,
+    units: Option<Units>,
+    /// Containers whose first command ran, with their second.
+    hooked: Vec<(LiveContainer, Vec<String>, Duration)>,
+}
+
+impl Going {
+    fn run_pre_hooks(
+        &mut self,
+        steps: &[Step],
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), HostError> {
+        for Step {
+            container, wishes, ..
+        } in steps
+        {
+            if !container.is_running() {
+                continue;
+            }
+            // The second command may have to take back what half of the first one did.
+            if let Some(post) = &wishes.post {
+                let hooked = (container.clone(), post.clone(), wishes.timeout);
+                self.hooked.push(hooked);
+            }
+            let Some(pre) = &wishes.pre else {
+                continue;
+            };
+            match exec(&self.podman, container, pre, wishes.timeout) {
+                Ok(()) => {}
+                Err(error) if wishes.goes_on => {
+                    findings.push(warning(
+                        container,
+                        format!("{error}; it is saved all the same"),
+                    ));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn run_post_hooks(&mut self, findings: &mut Vec<Finding>) {
+        for (container, post, time) in self.hooked.drain(..) {
+            if let Err(error) = exec(&self.podman, &container, &post, time) {
+                findings.push(warning(&container, error.to_string()));
+            }
+        }
+    }
+}
+
+/// What is at rest, and all that must be done when it is set going.
+struct Held {
+    going: Going,
+    record: Option<Record>,
+    deadline: Option<Deadline>,
+    since: Instant,
+    how: Consistency,
+    _turn: Option<File>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.record.is_some() {
+            self.thaw();
+        }
+    }
+}
+
+impl Held {
+    fn thaw(&mut self) -> Thawed {
+        let mut findings = Vec::new();
+        let mut seconds = 0.0;
+        if let Some(record) = self.record.take() {
+            let going = &self.going;
+            let failures = set_going(&going.podman, going.units.as_ref(), &record.frozen);
+            seconds = self.since.elapsed().as_secs_f64();
+            if failures.is_empty() {
+                record.remove();
+                if let Some(deadline) = self.deadline.take() {
+                    deadline.disarm();
+                }
+            }
+            // What is left is tried again by what is armed, and by the next run.
+            for failure in failures {
+                findings.push(Finding {
+                    object: "this host".into(),
+                    kind: FindingKind::Consistency,
+                    snapshots: Vec::new(),
+                    paths: Vec::new(),
+                    message: format!("it cannot be set going again: {failure}"),
+                });
+            }
+        }
+        self.going.run_post_hooks(&mut findings);
+        Thawed {
+            how: self.how,
+            seconds,
+            findings,
+        }
+    }
+}
+
+/// Thaws when it is dropped, and by itself when its time is over.
+struct Guard {
+    shared: Arc<Mutex<Shared>>,
+    /// Ends the thread that waits.
+    end: Option<Sender<()>>,
+    waits: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    held: Option<Held>,
+    /// The time was over.
+    late: Option<Thawed>,
+}
+
+impl Guard {
+    fn new(held: Held, max: Duration) -> Self {
+        let left = max.saturating_sub(held.since.elapsed());
+        let shared = Arc::new(Mutex::new(Shared {
+            held: Some(held),
+            late: None,
+        }));
+        let (end, ended) = bounded(0);
+        let waiting = Arc::clone(&shared);
+        let waits = std::thread::Builder::new()
+            .name("thaw".into())
+            .spawn(move || {
+                if ended.recv_timeout(left) != Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+                    return;
+                }
+                let mut shared = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(mut held) = shared.held.take() {
+                    shared.late = Some(held.thaw());
+                }
+            });
+        // Without the thread, what is armed outside thaws a little later.
+        Self {
+            shared,
+            end: Some(end),
+            waits: waits.ok(),
+        }
+    }
+
+    fn end(&mut self) -> Option<Thawed> {
+        let thawed = {
+            let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            match shared.held.take() {
+                Some(mut held) => Some(held.thaw()),
+                None => shared.late.take(),
+            }
+        };
+        self.end = None;
+        if let Some(waits) = self.waits.take() {
+            let _ = waits.join();
+        }
+        thawed
+    }
+}
+
+impl Freeze for Guard {
+    fn holds(&self) -> bool {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.held.is_some()
+    }
+
+    fn thaw(mut self: Box<Self>) -> Thawed {
+        self.end().unwrap_or(Thawed {
+            how: Consistency::Live,
+            seconds: 0.0,
+            findings: Vec::new(),
+        })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Names a freeze on this host.
+fn name() -> Result<String, std::io::Error> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn containers(steps: &[Step]) -> String {
+    let names: Vec<&str> = steps.iter().map(|s| s.container.name.as_str()).collect();
+    match names.as_slice() {
+        [one] => format!("container {one}"),
+        several => format!("containers {}", several.join(", ")),
+    }
+}
+
+fn warning(container: &LiveContainer, message: String) -> Finding {
+    Finding {
+        object: format!("container {}", container.name),
+        kind: FindingKind::Consistency,
+        snapshots: Vec::new(),
+        paths: Vec::new(),
+        message,
+    }
+}
+
+fn local(action: &'static str, path: &Path, error: std::io::Error) -> HostError {
+    let path = path.as_os_str().as_encoded_bytes();
+    HostError::Fs(FsError::new(action, path, FsErrorKind::Other, error))
+}
