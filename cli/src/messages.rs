@@ -1,5 +1,6 @@
 //! The lines of `--json`, as docs/json.md describes them. A test holds the two together.
 
+use podkeep_engine::host::replay::{FieldDifference, Proof, Reason};
 use podkeep_engine::monitor::Finding;
 use podkeep_engine::operations::{
     BackupItem, Change, DiffRow, FieldChange, ImageEntry, ListedEntry, ManifestRow, SnapshotRow,
@@ -42,6 +43,7 @@ pub enum Message {
     Conflict {
         message: String,
     },
+    Proof(ProofLine),
     Finding(FindingLine),
     Progress(ProgressLine),
     Summary {
@@ -78,6 +80,43 @@ pub struct SnapshotLine {
     pub bytes_logical: u64,
     pub bytes_added: u64,
     pub items: Vec<ItemName>,
+}
+
+/// Whether a definition came out as it was stored.
+#[derive(Serialize, Debug)]
+pub struct ProofLine {
+    pub item: String,
+    /// What it is called here.
+    pub name: String,
+    /// How many fields were compared.
+    pub fields: u64,
+    pub differences: Vec<FieldLine>,
+}
+
+#[derive(Serialize, Debug)]
+pub struct FieldLine {
+    pub field: String,
+    pub stored: String,
+    pub made: String,
+    /// From a closed list; null: unexplained, which is a finding as well.
+    pub reason: Option<&'static str>,
+}
+
+impl ProofLine {
+    pub fn new(proof: &Proof) -> Self {
+        let line = |difference: &FieldDifference| FieldLine {
+            field: difference.field.clone(),
+            stored: difference.stored.clone(),
+            made: difference.made.clone(),
+            reason: difference.reason.map(Reason::word),
+        };
+        Self {
+            item: proof.item.to_string(),
+            name: proof.name.clone(),
+            fields: proof.fields,
+            differences: proof.differences.iter().map(line).collect(),
+        }
+    }
 }
 
 #[derive(Serialize, Debug)]

@@ -72,7 +72,8 @@ pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
 
 /// What the run itself reads and writes.
 fn needs(context: &Context<'_>, repository: &Repository) -> Result<Vec<PathBuf>, Failure> {
-    let mut needs = vec![context.repository_path()?, context.surroundings().state()?];
+    let mut needs = vec![context.surroundings().state()?];
+    needs.extend(context.repository_place()?.local().map(Path::to_path_buf));
     needs.extend(repository.cache_folder().map(Path::to_path_buf));
     Ok(needs)
 }

@@ -1,6 +1,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use podkeep_engine::host::Existing;
+use podkeep_engine::host::replay::{Proof, Reason, ReplayOptions};
 use podkeep_engine::operations::{
     ItemPath, RepairLayersOptions, RestoreOptions, RestoreReport, SnapSpec, SpaceNeed, restore,
 };
@@ -10,7 +11,7 @@ use podkeep_format::item::Escaped;
 use crate::arguments::Restore;
 use crate::context::{Context, Done, exit_after};
 use crate::failure::{Exit, Failure};
-use crate::messages::{Message, Summary};
+use crate::messages::{Message, ProofLine, Summary};
 use crate::progress::Reporter;
 use crate::selectors;
 use crate::units;
@@ -42,6 +43,17 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
         },
         retag: arguments.retag,
         squash: arguments.squash_unmapped,
+        replay: ReplayOptions {
+            rename_suffix: arguments.fit.rename_suffix.clone(),
+            replace: arguments.replace,
+            replace_running: arguments.fit.replace_running,
+            remap_subnet: arguments.fit.remap_subnet,
+            drop_static: arguments.fit.drop_static,
+            drop_missing: arguments.fit.drop_missing,
+            pin_ports: arguments.fit.pin_ports,
+            new_hostname: arguments.fit.new_hostname,
+        },
+        start: arguments.start,
         dry_run: arguments.dry_run,
         threads: 0,
         wait: arguments.patience.wait,
@@ -73,7 +85,37 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
             || format!("  conflict: {conflict}"),
         );
     }
+    for proof in &report.proofs {
+        show_proof(context, proof);
+    }
     Ok(finished(&report, &reporter, arguments.dry_run))
+}
+
+/// A row for each definition that was made, and under it what is otherwise than it was. That a new
+/// object has an ID of its own goes without saying, but with --json.
+fn show_proof(context: &Context<'_>, proof: &Proof) {
+    context.output.row(
+        || Message::Proof(ProofLine::new(proof)),
+        || {
+            let equal = proof.fields - proof.differences.len() as u64;
+            let shown = proof
+                .differences
+                .iter()
+                .filter(|difference| difference.reason != Some(Reason::NewObject));
+            let lines: Vec<String> = shown
+                .map(|difference| {
+                    let why = difference.reason.map_or("unexplained", Reason::words);
+                    format!("\n    {}: {why}", Escaped(difference.field.as_bytes()))
+                })
+                .collect();
+            let name = Escaped(proof.name.as_bytes());
+            let kind = proof.item.kind.word();
+            format!(
+                "  proof {kind} {name}: {equal} fields equal{}",
+                lines.concat()
+            )
+        },
+    );
 }
 
 fn show_actions(context: &Context<'_>, actions: &[String]) {

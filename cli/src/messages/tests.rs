@@ -193,6 +193,15 @@ fn samples() -> Vec<(&'static str, serde_json::Value)> {
             },
         ),
         ("conflict", Message::Conflict { message: message() }),
+        (
+            "proof",
+            Message::Proof(ProofLine {
+                item: message(),
+                name: message(),
+                fields: 0,
+                differences: Vec::new(),
+            }),
+        ),
         ("finding", Message::Finding(FindingLine::from(&finding))),
         ("progress", Message::Progress(ProgressLine::default())),
         (

@@ -14,6 +14,7 @@ use super::freeze::{self, FreezeRequest, Freezing};
 use super::image::Images;
 use super::lock::ItemLock;
 use super::reading::ItemScan;
+use super::replay::{LocalReplay, Replay, ReplayPlan, ReplayRequest, write_layer};
 use super::user::{OtherUser, UserFolders};
 use super::volume::{Volumes, not_here};
 use super::{
@@ -534,6 +535,22 @@ fn full_path(destination: &Destination) -> PathBuf {
 }
 
 impl Target for LocalHost {
+    fn replay(&self, request: ReplayRequest) -> Result<(ReplayPlan, Box<dyn Replay>), HostError> {
+        let podman = self.podman_for(&"containers")?;
+        podman.require_one_driver()?;
+        if podman.podman.is_rootless() {
+            return Err(HostError::Refused {
+                object: "containers and what belongs to them".into(),
+                cause: "they are not made in the Podman of a user yet".into(),
+                hint: "restore volumes, images and paths by name".into(),
+            });
+        }
+        let info = podman.info()?.clone();
+        let planned = LocalReplay::plan(podman.podman.clone(), info, &self.state, request)?;
+        let (replay, plan) = planned;
+        Ok((plan, Box::new(replay)))
+    }
+
     fn inventory(&self) -> Result<Inventory, HostError> {
         Source::inventory(self)
     }
@@ -599,6 +616,12 @@ impl Target for LocalHost {
                 self.require_own_store()?;
                 let (artifacts, lock) = (&podman.artifacts, self.lock(item)?);
                 return artifacts.write(request, item, definition.as_deref(), &graph_root, lock);
+            }
+            Place::Item { item, .. } if item.kind == ItemKind::Container => {
+                let podman = self.podman(item)?;
+                let tree = write_layer(&podman.podman, podman.info()?, request, item)?;
+                let _lock = Some(self.lock(item)?);
+                return Ok(Box::new(LockedWriter { tree, _lock }));
             }
             Place::Item { item, .. } => Some(self.lock(item)?),
             Place::Directory(_) => None,

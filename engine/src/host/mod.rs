@@ -15,6 +15,7 @@ pub mod local;
 mod lock;
 mod made_tree;
 mod reading;
+pub mod replay;
 pub mod select;
 mod user;
 mod volume;
@@ -276,6 +277,18 @@ pub trait Target: Send + Sync {
 
     /// Prepares the place and its staging; refuses what [`plan`](Self::plan) calls a conflict.
     fn open(&self, request: &WriteRequest) -> Result<Box<dyn TreeWriter>, HostError>;
+
+    /// Looks at all definitions of a restore at once; changes nothing until something is made.
+    fn replay(
+        &self,
+        _request: replay::ReplayRequest,
+    ) -> Result<(replay::ReplayPlan, Box<dyn replay::Replay>), HostError> {
+        Err(HostError::Refused {
+            object: "containers and what belongs to them".into(),
+            cause: "this target takes files only".into(),
+            hint: "restore files with --to-dir DIR".into(),
+        })
+    }
 }
 
 /// Brings images to registries, with the credentials and settings of a host's Podman.

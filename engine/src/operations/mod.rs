@@ -35,6 +35,7 @@ use podkeep_format::item::Item;
 use podkeep_format::snapshot::Consistency;
 use podkeep_format::tree::{Entry, Time};
 
+use crate::host::replay::{Proof, ReplayOptions};
 use crate::host::{Existing, HostError};
 use crate::monitor::FrozenFor;
 use crate::store::StoreError;
@@ -330,6 +331,10 @@ pub struct RestoreOptions {
     /// User and group for ids that have no place on the target, as its user namespace counts.
     pub squash: Option<(u32, u32)>,
     pub dry_run: bool,
+    /// How definitions are fitted to the host.
+    pub replay: ReplayOptions,
+    /// What ran is started.
+    pub start: bool,
     /// 0: one for each core.
     pub threads: usize,
     /// As for a backup.
@@ -393,6 +398,8 @@ pub struct RestoreReport {
     pub seconds: f64,
     /// The snapshot that was used says that it is incomplete.
     pub incomplete: bool,
+    /// Of each definition that was made.
+    pub proofs: Vec<Proof>,
 }
 
 /// What an item is exported as.

@@ -7,6 +7,7 @@
 //! stands under a final name.
 
 mod applier;
+mod definitions;
 mod layer_tar;
 mod owners;
 mod parts;
@@ -19,12 +20,12 @@ use std::time::{Duration, Instant};
 
 use podkeep_format::id::{ChunkKind, TreeId};
 use podkeep_format::item::{Item, ItemKind};
-use podkeep_format::snapshot::SnapshotHeader;
 use podkeep_format::tree::{Entry, Node};
 
 pub use self::repair::repair_layers;
 
 use self::applier::Applier;
+use self::definitions::Definitions;
 use self::owners::Unplaced;
 use self::room::{Needs, bytes_below};
 use self::walk::Walk;
@@ -32,9 +33,7 @@ use super::counting::Counting;
 use super::patience::patiently;
 use super::select::{self, Chosen};
 use super::walk::entry_at;
-use super::{
-    OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, definition, reading,
-};
+use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, reading};
 use crate::fs::FsErrorKind;
 use crate::fs::owners::Owners;
 use crate::host::{HostError, Place, Target, WriteRequest};
@@ -60,18 +59,29 @@ pub fn restore(
         });
     }
     let _lease = reading::lease(repo, monitor)?;
-    let (run, chosen) = select::resolve(repo, &options.snapshot, wanted, monitor)?;
+    let (run, mut chosen) = select::resolve(repo, &options.snapshot, wanted, monitor)?;
     let reader = reading::reader(repo, monitor)?;
     let counting = Counting::new(monitor);
-    let items = plan_items(&reader, options, chosen, &counting)?;
+    if options.to_dir.is_none() && !options.all {
+        definitions::add_needed(&reader, &run, &mut chosen)?;
+    }
+    let mut items = plan_items(&reader, options, chosen, &counting)?;
     let mut report = RestoreReport {
         incomplete: !run.is_complete() && items.iter().any(|item| !item.whole),
         ..RestoreReport::default()
     };
+    let mut definitions =
+        Definitions::plan(&reader, target, options, &mut items, &mut report, &counting)?;
     let mut requests = Vec::new();
+    let mut later = Vec::new();
+    let mut last = Vec::new();
     let mut needs = Needs::default();
     for mut item in items {
         let request = item.request(repo, options)?;
+        if definitions.as_ref().is_some_and(|all| all.brings(&item)) {
+            later.push((item, request));
+            continue;
+        }
         let plan = target.plan(&request)?;
         if let (Some(room), Some(bytes)) = (plan.room, request.bytes_expected) {
             needs.add(room, bytes, options.existing);
@@ -83,7 +93,10 @@ pub fn restore(
         if options.squash.is_none() {
             report.conflicts.extend(item.unplaced.conflicts(&item));
         }
-        requests.push((item, request));
+        match item.is_unit_file {
+            true => last.push((item, request)),
+            false => requests.push((item, request)),
+        }
     }
     report.needs = needs.into_list();
     if options.dry_run {
@@ -100,39 +113,93 @@ pub fn restore(
             needs: report.needs,
         });
     }
-    let mut failed = None;
-    for (item, request) in requests {
-        let restored = restore_item(
-            &reader,
-            target,
-            &item,
-            &request,
-            options.wait,
-            &counting,
+    let mut making = Making {
+        reader: &reader,
+        target,
+        wait: options.wait,
+        monitor: &counting,
+        failed: None,
+    };
+    // What containers stand on comes first, and nothing that could start on half of it.
+    if let Some(all) = &mut definitions {
+        all.make(
+            &[ItemKind::Network, ItemKind::Secret],
             &mut report,
-        );
-        match restored {
-            Err(OperationError::Host(error)) if concerns_one_item(&error) => {
-                counting.finding(Finding {
-                    object: item.item.to_string(),
-                    kind: FindingKind::NotRestored,
-                    snapshots: vec![item.run.clone()],
-                    paths: Vec::new(),
-                    message: error.to_string(),
-                });
-                failed = Some(error);
-            }
-            other => other?,
-        }
+            &counting,
+        )?;
     }
-    if let Some(error) = failed
+    making.trees(requests, &mut report)?;
+    let made = [ItemKind::Pod, ItemKind::Container];
+    match (&mut definitions, &making.failed) {
+        (Some(all), None) => all.make(&made, &mut report, &counting)?,
+        (Some(all), Some(error)) => {
+            let why = format!("not made, since something was not restored: {error}");
+            all.give_up(&made, &why, &counting);
+        }
+        (None, _) => {}
+    }
+    if making.failed.is_none() {
+        making.trees(later, &mut report)?;
+        for layer in definitions.iter_mut().flat_map(Definitions::layers) {
+            let request = layer.request(repo, options)?;
+            making.trees(vec![(layer, request)], &mut report)?;
+        }
+        making.trees(last, &mut report)?;
+    }
+    if let Some(error) = making.failed
         && report.items == 0
     {
         return Err(error.into());
     }
+    if let Some(all) = &mut definitions {
+        all.finish(options.start, &mut report, &counting)?;
+    }
     report.warnings = counting.warnings();
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Trees that are being written.
+struct Making<'a> {
+    reader: &'a Reader,
+    target: &'a dyn Target,
+    wait: Duration,
+    monitor: &'a dyn Monitor,
+    /// What was not restored, the last of it.
+    failed: Option<HostError>,
+}
+
+impl Making<'_> {
+    /// One after the other; one that fails alone is a finding.
+    fn trees(
+        &mut self,
+        requests: Vec<(PlannedItem, WriteRequest)>,
+        report: &mut RestoreReport,
+    ) -> OperationResult<()> {
+        let Self {
+            reader,
+            target,
+            wait,
+            monitor,
+            ..
+        } = *self;
+        for (item, request) in requests {
+            match restore_item(reader, target, &item, &request, wait, monitor, report) {
+                Err(OperationError::Host(error)) if concerns_one_item(&error) => {
+                    monitor.finding(Finding {
+                        object: item.item.to_string(),
+                        kind: FindingKind::NotRestored,
+                        snapshots: vec![item.run.clone()],
+                        paths: Vec::new(),
+                        message: error.to_string(),
+                    });
+                    self.failed = Some(error);
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One item, or a part of one, that is to be written.
@@ -155,6 +222,10 @@ struct PlannedItem {
     /// Of the user namespace whose ids it holds.
     owners: Arc<Owners>,
     unplaced: Unplaced,
+    /// The whole item's tree.
+    root: Option<TreeId>,
+    /// A file that systemd reads: written last.
+    is_unit_file: bool,
 }
 
 /// Whether the others can still be restored: not when there is no room, nor when somebody else
@@ -165,25 +236,6 @@ fn concerns_one_item(error: &HostError) -> bool {
         HostError::Busy { .. } => false,
         HostError::Podman { .. } | HostError::Refused { .. } => true,
     }
-}
-
-/// An item that is kept and cannot be put back yet: its files can, into a directory.
-fn not_written(header: &SnapshotHeader, all: bool, monitor: &dyn Monitor) -> OperationResult<()> {
-    let item = &header.item;
-    if !all {
-        return Err(OperationError::Refused {
-            message: format!("{item} is not put back into Podman yet"),
-            hint: "`podkeep dump` shows its definition, --to-dir DIR takes its files".into(),
-        });
-    }
-    monitor.finding(Finding {
-        object: item.to_string(),
-        kind: FindingKind::Note,
-        snapshots: vec![header.run.to_hex()],
-        paths: Vec::new(),
-        message: "it is not put back into Podman yet; `podkeep dump` shows its definition".into(),
-    });
-    Ok(())
 }
 
 fn plan_items(
@@ -203,10 +255,6 @@ fn plan_items(
     let mut items = Vec::new();
     for (snapshot, path) in chosen {
         let StoredSnapshot { header, body, .. } = snapshot;
-        if definition::is_defined(header.item.kind) && options.to_dir.is_none() {
-            not_written(&header, options.all, monitor)?;
-            continue;
-        }
         let Some(body) = body else { continue };
         let owners = owners::of_snapshot(&body, &header.item.to_string())?;
         let mut definition = None;
@@ -249,6 +297,8 @@ fn plan_items(
             present: Vec::new(),
             owners,
             unplaced: Unplaced::default(),
+            root: body.root,
+            is_unit_file: false,
         });
     }
     Ok(items)

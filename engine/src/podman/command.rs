@@ -302,6 +302,28 @@ impl Podman {
         }
     }
 
+    /// A service of Podman's API on the socket `path`, which ends when nobody asked for
+    /// `idle_seconds`.
+    pub(super) fn service(
+        &self,
+        purpose: Purpose<'_>,
+        path: &Path,
+        idle_seconds: u32,
+    ) -> Result<Child, PodmanError> {
+        let mut address = OsString::from("unix://");
+        address.push(path);
+        let time = format!("--time={idle_seconds}");
+        let arguments = ["system", "service", time.as_str()].map(OsString::from);
+        let mut command = self.command(&[&arguments[..], &[address]].concat());
+        // What it says of a request comes with the answer to it.
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let spawned = command.spawn();
+        spawned.map_err(|error| purpose.error(format!("{}: {error}", self.program.display())))
+    }
+
     fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
         let mut words = self.prefix.iter().map(OsString::as_os_str);
         let program = words.next().unwrap_or(self.program.as_os_str());

@@ -77,6 +77,17 @@ struct Version {
 }
 
 impl Podman {
+    /// The OCI runtime that containers get unless another is asked for.
+    pub fn default_runtime(&self) -> Result<String, PodmanError> {
+        let purpose = Purpose {
+            action: "ask",
+            object: "Podman for its OCI runtime",
+        };
+        let format = "{{.Host.OCIRuntime.Name}}";
+        let name = self.run(purpose, &["info", "--format", format], b"")?;
+        Ok(String::from_utf8_lossy(&name).trim().to_owned())
+    }
+
     pub fn info(&self) -> Result<StoreInfo, PodmanError> {
         let purpose = Purpose {
             action: "ask",

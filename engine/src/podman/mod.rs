@@ -21,6 +21,7 @@ mod prime;
 mod push;
 mod quiesce;
 mod repair;
+pub mod replay;
 mod secrets;
 mod state;
 mod storage;
@@ -77,4 +78,4 @@ pub use volume::{
     Difference, Users, Volume, VolumeContent, VolumeDefinition, inspect_volume, list_volumes,
     users_of_volumes,
 };
-pub use writable::{Changes, WritableLayer, mounted_over, writable_layer};
+pub use writable::{Changes, WritableLayer, mounted_over, upper_directory, writable_layer};

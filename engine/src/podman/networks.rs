@@ -84,7 +84,7 @@ fn network(folder: &Path, mut shown: Map<String, Value>) -> Option<NetworkDefini
 }
 
 /// The folder of netavark's files.
-fn folder(podman: &Podman) -> PathBuf {
+pub(super) fn folder(podman: &Podman) -> PathBuf {
     #[derive(serde::Deserialize)]
     struct Config {
         network: Option<Network>,

@@ -89,6 +89,20 @@ pub fn writable_layer(places: &StoragePlaces, id: &str) -> Result<Option<Writabl
     Ok(Some(WritableLayer::Compared { root, changes }))
 }
 
+/// The directory that holds what a container has otherwise than its image, for who writes there while
+/// nothing has the container mounted. `None`: there is no such container. On drivers other than
+/// overlay it is a whole root, which nobody can write so.
+pub fn upper_directory(places: &StoragePlaces, id: &str) -> Result<Option<PathBuf>, String> {
+    if places.driver != StorageDriver::Overlay {
+        return Err(format!(
+            "on the driver {} it is no layer of its own",
+            places.driver.word()
+        ));
+    }
+    let layer = layer_of(places, id)?;
+    Ok(layer.map(|layer| places.graph_root.join("overlay").join(layer).join("diff")))
+}
+
 /// The layer of a container, by containers.json or by its list of those that do not last.
 fn layer_of(places: &StoragePlaces, id: &str) -> Result<Option<String>, String> {
     #[derive(Deserialize)]

@@ -169,6 +169,8 @@ impl Bench {
                 existing: Existing::Replace,
                 retag: false,
                 squash: None,
+                replay: podkeep_engine::host::replay::ReplayOptions::default(),
+                start: false,
                 dry_run: false,
                 threads: 2,
                 wait: Duration::ZERO,

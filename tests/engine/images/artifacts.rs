@@ -106,6 +106,8 @@ fn bring(repo: &Repository, store: &FakeStore, retag: bool) -> (RestoreReport, V
         rename: None,
         squash: None,
         dry_run: false,
+        replay: podkeep_engine::host::replay::ReplayOptions::default(),
+        start: false,
         threads: 2,
         wait: std::time::Duration::ZERO,
     };

@@ -104,6 +104,8 @@ impl Bench {
             retag: false,
             squash: None,
             dry_run: false,
+            replay: podkeep_engine::host::replay::ReplayOptions::default(),
+            start: false,
             threads: 2,
             wait: Duration::ZERO,
         };

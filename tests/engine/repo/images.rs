@@ -110,6 +110,8 @@ fn restore_to(
         retag: false,
         squash: None,
         dry_run: false,
+        replay: podkeep_engine::host::replay::ReplayOptions::default(),
+        start: false,
         threads: 2,
         wait: Duration::ZERO,
     };

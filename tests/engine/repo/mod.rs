@@ -130,6 +130,8 @@ fn bring_back_watched(
         retag: false,
         squash: None,
         dry_run: false,
+        replay: podkeep_engine::host::replay::ReplayOptions::default(),
+        start: false,
         threads: 2,
         wait: Duration::ZERO,
     };

@@ -62,6 +62,8 @@ fn bring_back_part(
         retag: false,
         squash: None,
         dry_run: false,
+        replay: podkeep_engine::host::replay::ReplayOptions::default(),
+        start: false,
         threads: 2,
         wait: Duration::ZERO,
     };

@@ -32,6 +32,8 @@ fn options(of: &Path, below: &[u8], to: &Path, existing: Existing) -> RestoreOpt
         retag: false,
         squash: None,
         dry_run: false,
+        replay: podkeep_engine::host::replay::ReplayOptions::default(),
+        start: false,
         threads: 2,
         wait: Duration::ZERO,
     }

@@ -1,0 +1,363 @@
+//! What stands in the way of definitions, and the order to make them in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use podkeep_format::item::{Item, ItemKind};
+
+use super::super::fit::{self, Definitions, Names};
+use super::super::{ReplayPlan, ReplayRequest};
+use super::{LocalReplay, note, read};
+use crate::host::HostError;
+use crate::monitor::{Finding, FindingKind};
+use crate::podman::replay::{
+    HostFacts, Obstacle, Version, Wanted, obstacles, same_network, volumes_from_of,
+};
+use crate::podman::{
+    ConfigSource, ContainerDefinition, NetworkDefinition, PodDefinition, Podman, SecretDefinition,
+    StoreInfo, UnitDefinition, list_networks, list_secrets, read_state,
+};
+
+impl LocalReplay {
+    /// Looks at everything, and changes nothing.
+    pub fn plan(
+        podman: Podman,
+        info: StoreInfo,
+        state: &Path,
+        request: ReplayRequest,
+    ) -> Result<(Self, ReplayPlan), HostError> {
+        let mut replay = Self {
+            facts: host_facts(&podman, &info)?,
+            podman,
+            info,
+            folder: state.join("replay"),
+            options: request.options.clone(),
+            definitions: Definitions::default(),
+            stored: Definitions::default(),
+            names: Names::default(),
+            secrets: BTreeMap::new(),
+            units: BTreeMap::new(),
+            anonymous: BTreeSet::new(),
+            by_unit: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            order: Vec::new(),
+            maker: None,
+            renamed: BTreeMap::new(),
+            interfaces: BTreeSet::new(),
+            made: BTreeSet::new(),
+        };
+        replay.take(&request)?;
+        let plan = replay.fit(&request);
+        Ok((replay, plan))
+    }
+
+    fn take(&mut self, request: &ReplayRequest) -> Result<(), HostError> {
+        for (item, bytes) in &request.items {
+            match item.kind {
+                ItemKind::Container => {
+                    let one = read(item, ContainerDefinition::decode(bytes))?;
+                    self.definitions.containers.insert(one.name.clone(), one);
+                }
+                ItemKind::Pod => {
+                    let one = read(item, PodDefinition::decode(bytes))?;
+                    self.definitions.pods.insert(one.name.clone(), one);
+                }
+                ItemKind::Network => {
+                    let one = read(item, NetworkDefinition::decode(bytes))?;
+                    // It is on every host.
+                    if !one.is_default_unchanged {
+                        self.definitions.networks.insert(one.name.clone(), one);
+                    }
+                }
+                ItemKind::Secret => {
+                    let one = read(item, SecretDefinition::decode(bytes))?;
+                    self.secrets.insert(one.name.clone(), one);
+                }
+                ItemKind::Unit => {
+                    let one = read(item, UnitDefinition::decode(bytes))?;
+                    self.units.insert(one.name.clone(), one);
+                }
+                _ => {}
+            }
+        }
+        let units: BTreeSet<&str> = self
+            .units
+            .values()
+            .map(|unit| unit.service.as_str())
+            .collect();
+        let containers = &self.definitions.containers;
+        self.by_unit = containers
+            .values()
+            .filter(|one| one.unit.as_deref().is_some_and(|unit| units.contains(unit)))
+            .map(|one| one.name.clone())
+            .collect();
+        self.stored = Definitions {
+            containers: containers.clone(),
+            pods: self.definitions.pods.clone(),
+            networks: self.definitions.networks.clone(),
+        };
+        let by_unit = &self.by_unit;
+        self.definitions
+            .containers
+            .retain(|name, _| !by_unit.contains(name));
+        Ok(())
+    }
+
+    fn fit(&mut self, request: &ReplayRequest) -> ReplayPlan {
+        let mut plan = ReplayPlan::default();
+        let options = &request.options;
+        if options.remap_subnet {
+            plan.actions
+                .extend(fit::remap_subnets(&mut self.definitions, &self.facts));
+        }
+        if options.drop_missing {
+            plan.actions
+                .extend(fit::drop_missing(&mut self.definitions, &self.facts));
+        }
+        let suffix = options.rename_suffix.as_deref();
+        self.names = Names::choose(&self.definitions, &self.facts, suffix);
+        for names in [&self.names.containers, &self.names.pods] {
+            let renamed = names.iter().filter(|(old, new)| old != new);
+            self.renamed
+                .extend(renamed.map(|(old, new)| (old.clone(), new.clone())));
+        }
+        fit::rename_networks(&mut self.definitions, &self.names);
+        let mut conflicts: Vec<String> = self
+            .obstacles()
+            .into_iter()
+            .map(
+                |Obstacle {
+                     object,
+                     cause,
+                     remedy,
+                 }| format!("{object} {cause}: {remedy}"),
+            )
+            .collect();
+        self.references(request, &mut conflicts, &mut plan.findings);
+        self.arrange(&mut plan, &mut conflicts);
+        for job in &self.facts.jobs {
+            plan.findings
+                .push(note("this host", FindingKind::Note, job.clone()));
+        }
+        for name in &self.by_unit {
+            let unit = self.stored.containers[name]
+                .unit
+                .as_deref()
+                .unwrap_or_default();
+            plan.actions.push(format!(
+                "leave container {name} to the unit {unit}, which makes it"
+            ));
+        }
+        conflicts.sort();
+        conflicts.dedup();
+        plan.conflicts = conflicts;
+        plan
+    }
+
+    /// What is in the way, without what the options resolve.
+    fn obstacles(&self) -> Vec<Obstacle> {
+        let Self {
+            definitions, names, ..
+        } = self;
+        let wanted = Wanted {
+            containers: definitions
+                .containers
+                .iter()
+                .map(|(name, one)| (one, names.containers[name].clone()))
+                .collect(),
+            pods: definitions
+                .pods
+                .iter()
+                .map(|(name, one)| (one, names.pods[name].clone()))
+                .collect(),
+            networks: definitions
+                .networks
+                .iter()
+                .map(|(name, one)| (one, names.networks[name].clone()))
+                .collect(),
+            secrets: self.secrets.keys().cloned().collect(),
+        };
+        let mut found = obstacles(&wanted, &self.facts);
+        found.retain(|obstacle| {
+            let is_name = obstacle.cause.starts_with("is there");
+            let runs = obstacle.cause == "is there and runs";
+            !(is_name && self.options.replace && (!runs || self.options.replace_running))
+        });
+        if self.options.drop_static {
+            found.retain(|obstacle| obstacle.remedy != "--drop-static");
+        }
+        found
+    }
+
+    /// What containers refer to has to be there, or to come along.
+    fn references(
+        &mut self,
+        request: &ReplayRequest,
+        conflicts: &mut Vec<String>,
+        findings: &mut Vec<Finding>,
+    ) {
+        for (name, container) in &self.definitions.containers {
+            let mut lacks = |kind: &str, what: &str| {
+                conflicts.push(format!(
+                    "container {name} needs the {kind} {what}, which is neither here nor restored: \
+                     restore {kind}:{what} with it"
+                ));
+            };
+            let image = &container.image_id;
+            if !image.is_empty() && !request.images.contains(image) {
+                lacks("image", &container.image_name);
+            }
+            for secret in container.secrets() {
+                if !self.secrets.contains_key(&secret) && !self.facts.secrets.contains(&secret) {
+                    lacks("secret", &secret);
+                }
+            }
+            if let Some(pod) = &container.pod
+                && !self.definitions.pods.contains_key(pod)
+                && !self.facts.pods.contains_key(pod)
+            {
+                lacks("pod", pod);
+            }
+            for need in needs_of(container) {
+                let is_here = self.definitions.containers.contains_key(&need)
+                    || self.facts.containers.contains_key(&need);
+                let infra = self
+                    .definitions
+                    .pods
+                    .values()
+                    .any(|pod| container.names.get(&pod.infra_id) == Some(&need));
+                if !is_here && !infra {
+                    lacks("container", &need);
+                }
+            }
+            for volume in container.volumes(&self.info.volume_path) {
+                if !request.volumes.contains_key(&volume) {
+                    findings.push(note(
+                        format!("container:{name}"),
+                        FindingKind::Note,
+                        format!("its volume {volume} is not restored with it"),
+                    ));
+                }
+            }
+        }
+        let anonymous = request.volumes.iter().filter(|(_, anonymous)| **anonymous);
+        self.anonymous = anonymous.map(|(name, _)| name.clone()).collect();
+    }
+
+    fn arrange(&mut self, plan: &mut ReplayPlan, conflicts: &mut Vec<String>) {
+        let needs: BTreeMap<String, BTreeSet<String>> = self
+            .definitions
+            .containers
+            .iter()
+            .map(|(name, container)| (name.clone(), needs_of(container).into_iter().collect()))
+            .collect();
+        match fit::in_order(&needs) {
+            Ok(order) => self.order = order,
+            Err(circle) => conflicts.push(format!(
+                "containers {} need each other in a circle: restore them one by one",
+                circle.join(" -> ")
+            )),
+        }
+        let mut add = |kind: ItemKind, name: &String, new: &String, verb: &str| {
+            let item = Item::new(kind, name.as_bytes());
+            plan.order.push(item.clone());
+            if name != new {
+                plan.names.insert(item, new.clone());
+            }
+            let word = kind.word();
+            plan.actions.push(match name == new {
+                true => format!("{verb} {word} {name}"),
+                false => format!("{verb} {word} {name} as {new}"),
+            });
+        };
+        for (name, network) in &self.definitions.networks {
+            let new = &self.names.networks[name];
+            let there = self.facts.networks.get(new);
+            let verb = match there {
+                Some(there) if same_network(&network.config, there) => "keep",
+                Some(_) => "replace",
+                None => "create",
+            };
+            add(ItemKind::Network, name, new, verb);
+        }
+        let verb = |there: bool| if there { "replace" } else { "create" };
+        for name in self.secrets.keys() {
+            add(
+                ItemKind::Secret,
+                name,
+                name,
+                verb(self.facts.secrets.contains(name)),
+            );
+        }
+        for (name, new) in &self.names.pods {
+            add(
+                ItemKind::Pod,
+                name,
+                new,
+                verb(self.facts.pods.contains_key(new)),
+            );
+        }
+        for name in &self.order {
+            let new = &self.names.containers[name];
+            let there = self.facts.containers.contains_key(new);
+            add(ItemKind::Container, name, new, verb(there));
+        }
+        for container in self.definitions.containers.values() {
+            let volumes = container.volumes(&self.info.volume_path);
+            let own = volumes
+                .into_iter()
+                .filter(|name| self.anonymous.contains(name));
+            plan.with_containers.extend(own);
+        }
+    }
+}
+
+/// Names of the containers that one needs: whose namespaces it joins, which it requires, whose
+/// volumes it has. Its pod's infra container is not among them.
+fn needs_of(container: &ContainerDefinition) -> Vec<String> {
+    let ids = container.needs();
+    let by_id = ids.iter().filter_map(|id| container.names.get(id));
+    let mut names: Vec<String> = by_id.cloned().collect();
+    for (from, _) in volumes_from_of(&container.config) {
+        let name = container.names.get(from).map_or(from, String::as_str);
+        names.push(name.to_owned());
+    }
+    if let Some(pod) = container.config.get("pod").and_then(|v| v.as_str())
+        && !pod.is_empty()
+    {
+        // An infra container has no item of its own.
+        names.retain(|name| !name.ends_with("-infra"));
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// What this host has that definitions may clash with.
+fn host_facts(podman: &Podman, info: &StoreInfo) -> Result<HostFacts, HostError> {
+    let mut facts = HostFacts::read();
+    facts.version = Version::parse(&info.version);
+    facts.runtime = podman.default_runtime()?;
+    let state = read_state(podman, info)?;
+    let runs = |status: &str| matches!(status, "running" | "paused" | "stopping");
+    facts.containers = state
+        .containers
+        .iter()
+        .map(|one| (one.name.clone(), runs(&one.status)))
+        .collect();
+    let is_lossy = state.source == ConfigSource::Inspect;
+    let (_, pods) = state.definitions();
+    facts.pods = pods
+        .into_iter()
+        .map(|pod| (pod.name, pod.running && !is_lossy))
+        .collect();
+    facts.networks = list_networks(podman)?
+        .into_iter()
+        .map(|network| (network.name, network.config))
+        .collect();
+    facts.secrets = list_secrets(&info.graph_root)?
+        .into_iter()
+        .map(|secret| secret.name)
+        .collect();
+    Ok(facts)
+}

@@ -1,0 +1,422 @@
+//! The part of a restore that makes definitions again: containers, pods, networks and secrets, with
+//! the volumes and unit files that come between and after them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podkeep_format::id::ChunkKind;
+use podkeep_format::item::{Item, ItemKind};
+
+use super::PlannedItem;
+use super::owners::Unplaced;
+use crate::host::replay::{Proof, Replay, ReplayPlan, ReplayRequest};
+use crate::host::{HostError, Target};
+use crate::monitor::{Finding, FindingKind, Monitor, Progress};
+use crate::operations::select::{Chosen, Run, choose};
+use crate::operations::walk::{Place, entry_at};
+use crate::operations::{
+    ItemPath, OperationError, OperationResult, RestoreOptions, RestoreReport, Selector,
+};
+use crate::podman::{
+    ContainerDefinition, ImageDefinition, PodDefinition, UnitDefinition, VolumeDefinition,
+};
+use crate::repo::StoredSnapshot;
+use crate::repo::reader::{Reader, is_fatal};
+
+/// Where volumes lie unless the host says otherwise: what mounts one by its path names it.
+const VOLUME_PATH: &str = "/var/lib/containers/storage/volumes";
+/// How long a container may take to become healthy.
+const HEALTH_MAX: Duration = Duration::from_secs(60);
+
+/// Definitions that a restore makes.
+pub(super) struct Definitions {
+    plan: ReplayPlan,
+    replay: Box<dyn Replay>,
+    made: BTreeSet<Item>,
+    /// Volumes that come with their container.
+    pub with_containers: BTreeSet<Vec<u8>>,
+    /// Containers with files of their own.
+    layers: Vec<PlannedItem>,
+}
+
+fn is_definition(kind: ItemKind) -> bool {
+    matches!(
+        kind,
+        ItemKind::Container | ItemKind::Pod | ItemKind::Network | ItemKind::Secret
+    )
+}
+
+/// Adds what the chosen containers and pods need, as far as the snapshot holds it.
+pub(super) fn add_needed(reader: &Reader, run: &Run, chosen: &mut Chosen) -> OperationResult<()> {
+    let mut next = 0;
+    while next < chosen.len() {
+        let (snapshot, path) = &chosen[next];
+        next += 1;
+        if !path.is_empty() {
+            continue;
+        }
+        for item in needed(reader, snapshot)? {
+            let wanted = ItemPath {
+                selector: Selector { item, glob: false },
+                path: Vec::new(),
+            };
+            // What is not in the snapshot may be on the host.
+            for found in choose(run, &[wanted]).unwrap_or_default() {
+                if !chosen.iter().any(|(snapshot, _)| snapshot.id == found.0.id) {
+                    chosen.push(found);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn needed(reader: &Reader, snapshot: &StoredSnapshot) -> OperationResult<Vec<Item>> {
+    let kind = snapshot.header.item.kind;
+    let definition = snapshot.body.as_ref().and_then(|body| body.definition);
+    let (ItemKind::Container | ItemKind::Pod, Some((id, _))) = (kind, definition) else {
+        return Ok(Vec::new());
+    };
+    let bytes = match reader.chunk(ChunkKind::Record, id) {
+        Ok(bytes) => bytes.as_ref().to_vec(),
+        Err(error) if is_fatal(&error) => return Err(error.into()),
+        // Told where the item itself is read.
+        Err(_) => return Ok(Vec::new()),
+    };
+    let mut items = Vec::new();
+    let mut add = |kind: ItemKind, names: Vec<String>| {
+        items.extend(names.into_iter().map(|name| Item::new(kind, name)));
+    };
+    let volumes = Path::new(VOLUME_PATH);
+    match kind {
+        ItemKind::Container => {
+            let Ok(container) = ContainerDefinition::decode(&bytes) else {
+                return Ok(items);
+            };
+            add(ItemKind::Volume, container.volumes(volumes));
+            add(ItemKind::Network, container.networks());
+            add(ItemKind::Secret, container.secrets());
+            add(ItemKind::Image, container.image_mounts());
+            if !container.image_id.is_empty() {
+                add(ItemKind::Image, vec![container.image_id.clone()]);
+            }
+            add(ItemKind::Pod, container.pod.iter().cloned().collect());
+            let needs = container.names.values().cloned().collect();
+            add(ItemKind::Container, needs);
+        }
+        _ => {
+            let Ok(pod) = PodDefinition::decode(&bytes) else {
+                return Ok(items);
+            };
+            add(ItemKind::Volume, pod.volumes(volumes));
+            add(ItemKind::Network, pod.networks());
+            add(ItemKind::Container, pod.containers);
+        }
+    }
+    Ok(items)
+}
+
+impl Definitions {
+    /// Takes the definitions out of `items` and looks at them all; what is left are trees. `None`:
+    /// there are none.
+    pub fn plan(
+        reader: &Reader,
+        target: &dyn Target,
+        options: &RestoreOptions,
+        items: &mut Vec<PlannedItem>,
+        report: &mut RestoreReport,
+        monitor: &dyn Monitor,
+    ) -> OperationResult<Option<Self>> {
+        if options.to_dir.is_some() {
+            return Ok(None);
+        }
+        let mut trees = Vec::new();
+        let mut request = ReplayRequest {
+            options: options.replay.clone(),
+            ..ReplayRequest::default()
+        };
+        let mut layers = Vec::new();
+        for item in std::mem::take(items) {
+            let kind = item.item.kind;
+            let definition = item.definition.clone();
+            match (kind, definition) {
+                (kind, Some(definition)) if is_definition(kind) && item.path.is_empty() => {
+                    request.items.push((item.item.clone(), definition));
+                    if item.entry.is_some() && kind == ItemKind::Container {
+                        layers.push(item);
+                    }
+                }
+                (ItemKind::Unit, Some(definition)) if item.path.is_empty() => {
+                    trees.extend(unit_files(reader, &item, &definition, monitor)?);
+                    request.items.push((item.item, definition));
+                }
+                // Named, or left alone: what it configures is the host's own matter.
+                (ItemKind::Config, _) if options.all => report.actions.push(format!(
+                    "leave {} as it is here (restore it by name, or with --to-dir)",
+                    item.item
+                )),
+                (ItemKind::Config, Some(definition)) if item.path.is_empty() => {
+                    trees.extend(config_files(reader, &item, &definition, monitor)?);
+                }
+                _ => {
+                    describe(&item, &mut request);
+                    trees.push(item);
+                }
+            }
+        }
+        *items = trees;
+        if request.items.is_empty() {
+            return Ok(None);
+        }
+        if options.rename.is_some() {
+            return Err(OperationError::Usage {
+                message: "--as is for volumes, images and paths".into(),
+                hint: "for containers, pods and networks: --rename-suffix SUFFIX".into(),
+            });
+        }
+        let there = target.inventory()?;
+        request
+            .images
+            .extend(there.images.into_iter().map(|image| image.id));
+        for volume in there.volumes {
+            request.volumes.entry(volume.name).or_insert(false);
+        }
+        let (plan, replay) = target.replay(request)?;
+        report.actions.extend(plan.actions.iter().cloned());
+        report.conflicts.extend(plan.conflicts.iter().cloned());
+        for finding in &plan.findings {
+            monitor.finding(finding.clone());
+        }
+        let with_containers = plan.with_containers.iter();
+        Ok(Some(Self {
+            made: BTreeSet::new(),
+            with_containers: with_containers
+                .map(|name| name.clone().into_bytes())
+                .collect(),
+            plan,
+            replay,
+            layers,
+        }))
+    }
+
+    /// Whether a planned tree is a volume that is made by a container.
+    pub fn brings(&self, item: &PlannedItem) -> bool {
+        item.item.kind == ItemKind::Volume && self.with_containers.contains(&item.item.name)
+    }
+
+    /// Makes what is of these kinds.
+    pub fn make(
+        &mut self,
+        kinds: &[ItemKind],
+        report: &mut RestoreReport,
+        monitor: &dyn Monitor,
+    ) -> OperationResult<()> {
+        for item in self
+            .plan
+            .order
+            .iter()
+            .filter(|item| kinds.contains(&item.kind))
+        {
+            if monitor.interrupted() {
+                return Err(OperationError::Interrupted);
+            }
+            let text = item.to_string();
+            monitor.progress(Progress::ItemStart { item: &text });
+            match self.replay.make(item) {
+                Ok(findings) => {
+                    report.items += 1;
+                    for finding in findings {
+                        monitor.finding(finding);
+                    }
+                    monitor.progress(Progress::ItemDone {
+                        item: &text,
+                        files: 0,
+                        bytes: 0,
+                        bytes_new: 0,
+                        warnings: 0,
+                        frozen: None,
+                    });
+                    self.made.insert(item.clone());
+                }
+                Err(error) => not_restored(text, &error.to_string(), monitor),
+            }
+        }
+        Ok(())
+    }
+
+    /// The trees of containers that were made, under the names that these have now.
+    pub fn layers(&mut self) -> Vec<PlannedItem> {
+        let layers = std::mem::take(&mut self.layers).into_iter();
+        let made = layers.filter(|layer| self.made.contains(&layer.item));
+        made.map(|mut layer| {
+            if let Some(name) = self.plan.names.get(&layer.item) {
+                layer.item = Item::new(ItemKind::Container, name.as_bytes());
+            }
+            layer
+        })
+        .collect()
+    }
+
+    /// Says of everything that would be made that it is not.
+    pub fn give_up(&self, kinds: &[ItemKind], why: &str, monitor: &dyn Monitor) {
+        for item in self
+            .plan
+            .order
+            .iter()
+            .filter(|item| kinds.contains(&item.kind))
+        {
+            not_restored(item.to_string(), why, monitor);
+        }
+    }
+
+    /// The last steps: restart policies, units, starting, and the proof.
+    pub fn finish(
+        &mut self,
+        start: bool,
+        report: &mut RestoreReport,
+        monitor: &dyn Monitor,
+    ) -> OperationResult<()> {
+        let mut findings = self.replay.settle()?;
+        if start {
+            monitor.progress(Progress::Phase("starting"));
+            findings.extend(self.replay.start(HEALTH_MAX)?);
+        }
+        for finding in findings {
+            monitor.finding(finding);
+        }
+        monitor.progress(Progress::Phase("comparing"));
+        report.proofs = self.replay.prove()?;
+        for proof in &report.proofs {
+            tell(proof, monitor);
+        }
+        Ok(())
+    }
+}
+
+/// A difference that nothing explains is a warning.
+fn tell(proof: &Proof, monitor: &dyn Monitor) {
+    for difference in proof.differences.iter().filter(|d| d.reason.is_none()) {
+        let shown = |value: &str| match value {
+            "" => "nothing".to_owned(),
+            value => value.to_owned(),
+        };
+        monitor.finding(Finding {
+            object: proof.item.to_string(),
+            kind: FindingKind::Attribute,
+            snapshots: Vec::new(),
+            paths: Vec::new(),
+            message: format!(
+                "{} was {} and is {}",
+                difference.field,
+                shown(&difference.stored),
+                shown(&difference.made)
+            ),
+        });
+    }
+}
+
+fn not_restored(object: String, message: &str, monitor: &dyn Monitor) {
+    monitor.finding(Finding {
+        object,
+        kind: FindingKind::NotRestored,
+        snapshots: Vec::new(),
+        paths: Vec::new(),
+        message: message.to_owned(),
+    });
+}
+
+/// What definitions have to know of a tree that is restored with them.
+fn describe(item: &PlannedItem, request: &mut ReplayRequest) {
+    let Some(definition) = &item.definition else {
+        return;
+    };
+    match item.item.kind {
+        ItemKind::Volume => {
+            if let Ok(volume) = VolumeDefinition::decode(definition) {
+                request.volumes.insert(volume.name, volume.anonymous);
+            }
+        }
+        ItemKind::Image => {
+            if let Ok(image) = ImageDefinition::decode(definition) {
+                request.images.insert(image.id);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn unit_files(
+    reader: &Reader,
+    item: &PlannedItem,
+    definition: &[u8],
+    monitor: &dyn Monitor,
+) -> OperationResult<Vec<PlannedItem>> {
+    let unit = UnitDefinition::decode(definition).map_err(|cause| unread(item, cause))?;
+    let files = unit.files.iter().filter(|file| !file.missing);
+    files_at(reader, item, files.map(|file| file.path.as_str()), monitor)
+}
+
+fn config_files(
+    reader: &Reader,
+    item: &PlannedItem,
+    definition: &[u8],
+    monitor: &dyn Monitor,
+) -> OperationResult<Vec<PlannedItem>> {
+    let config = crate::podman::ConfigDefinition::decode(definition);
+    let config = config.map_err(|cause| unread(item, cause))?;
+    let files = config.files.iter().filter(|file| !file.missing);
+    files_at(reader, item, files.map(|file| file.path.as_str()), monitor)
+}
+
+fn unread(item: &PlannedItem, cause: String) -> OperationError {
+    OperationError::Host(HostError::Podman {
+        action: "read the definition of",
+        object: item.item.to_string(),
+        cause,
+    })
+}
+
+/// The files of an item, each to its own place.
+fn files_at<'p>(
+    reader: &Reader,
+    item: &PlannedItem,
+    paths: impl Iterator<Item = &'p str>,
+    monitor: &dyn Monitor,
+) -> OperationResult<Vec<PlannedItem>> {
+    let mut files = Vec::new();
+    let Some(root) = item.root else {
+        return Ok(files);
+    };
+    for path in paths {
+        let is_plain = path.starts_with('/') && !path.split('/').any(|part| part == "..");
+        let below = path.trim_matches('/').as_bytes().to_vec();
+        if !is_plain || below.is_empty() {
+            return Err(unread(item, format!("it names the file {path}")));
+        }
+        let place = Place {
+            snapshot: item.run.clone(),
+            item: &item.item,
+        };
+        let Some(entry) = entry_at(reader, &place, root, &below, monitor)? else {
+            continue;
+        };
+        files.push(PlannedItem {
+            item: Item::new(ItemKind::Path, path.as_bytes()),
+            run: item.run.clone(),
+            definition: None,
+            entry: Some(entry),
+            path: Vec::new(),
+            whole: item.whole,
+            bytes: None,
+            several: item.several,
+            present: Vec::new(),
+            owners: Arc::clone(&item.owners),
+            unplaced: Unplaced::default(),
+            root: item.root,
+            is_unit_file: true,
+        });
+    }
+    Ok(files)
+}

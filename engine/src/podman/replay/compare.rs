@@ -1,0 +1,482 @@
+//! Whether what was made is what was stored: two configurations of libpod, field by field.
+//!
+//! A field that differs has a reason from a closed list, or none, which is a warning. Reasons go by the
+//! field and by what was asked for, never by the values that came out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::network;
+use super::request::{Choices, SHORT_ID_DIGITS};
+use super::stored::{Object, below, flag, is_nothing, text, texts};
+
+/// Characters of a value that is shown.
+const SHOWN_MAX: usize = 160;
+/// Depth of what is compared; below it, values are compared as a whole.
+const DEPTH_MAX: usize = 12;
+
+/// Why a field is not what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// It names the object itself, its place or its time: every new one has its own.
+    NewObject,
+    /// Podman chooses the port, the range of IDs or the interface at random.
+    ChosenAnew,
+    /// A container without a hostname keeps the one that its ID gave it.
+    PinnedHostname,
+    /// What this Podman does by default.
+    HostDefault,
+    /// The Podman that is there has no such option.
+    VersionLacks,
+    /// The OCI runtime is not there, and the default one stands in.
+    RuntimeReplaced,
+    /// It was asked for: --rename-suffix, --remap-subnet, --drop-static, --drop-missing.
+    AskedFor,
+    /// An anonymous volume came back under its name.
+    AnonymousVolume,
+}
+
+impl Reason {
+    /// A stable word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NewObject => "new-object",
+            Self::ChosenAnew => "chosen-anew",
+            Self::PinnedHostname => "pinned-hostname",
+            Self::HostDefault => "host-default",
+            Self::VersionLacks => "version-lacks",
+            Self::RuntimeReplaced => "runtime-replaced",
+            Self::AskedFor => "asked-for",
+            Self::AnonymousVolume => "anonymous-volume",
+        }
+    }
+
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::NewObject => "a new object has its own",
+            Self::ChosenAnew => "chosen anew",
+            Self::PinnedHostname => "its short ID is kept as its hostname",
+            Self::HostDefault => "this host's default",
+            Self::VersionLacks => "this Podman has no such option",
+            Self::RuntimeReplaced => "this host lacks the OCI runtime",
+            Self::AskedFor => "as asked for",
+            Self::AnonymousVolume => "an anonymous volume under its old name",
+        }
+    }
+}
+
+/// A field that is otherwise than it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldDifference {
+    /// Where it is: "spec.process.env".
+    pub field: String,
+    /// Both as JSON, shortened. Empty: it is not there. Environments are not shown.
+    pub stored: String,
+    pub made: String,
+    /// `None`: nobody knows why.
+    pub reason: Option<Reason>,
+}
+
+/// Two configurations that are to be the same.
+pub struct Comparison<'a> {
+    pub stored: &'a Object,
+    pub made: &'a Object,
+    /// New ID by old one, and new name by old one, of what both refer to.
+    pub renamed: &'a BTreeMap<String, String>,
+    pub choices: &'a Choices,
+    /// Fields that the target's version does not know.
+    pub lacking: &'a BTreeSet<&'static str>,
+    pub runtime_replaced: bool,
+    /// Something was left out, or named otherwise, because it was asked for.
+    pub asked_for: bool,
+}
+
+/// Fields of the object's own identity. What lies below them is theirs, too.
+const OWN: [&str; 19] = [
+    "id",
+    "name",
+    "lockID",
+    "staticDir",
+    "ShmDir",
+    "logPath",
+    "conmonPidFile",
+    "pid_file",
+    "secretsPath",
+    "createdTime",
+    "created",
+    "mounts",
+    "cgroupParent",
+    "pod",
+    "ProcessLabel",
+    "MountLabel",
+    "spec.process.selinuxLabel",
+    "spec.linux.mountLabel",
+    "spec.annotations.io.kubernetes.cri-o.SandboxID",
+];
+/// Fields that are what this Podman, this machine or its containers.conf makes of them.
+const HOST: [&str; 15] = [
+    "spec.ociVersion",
+    "cgroupManager",
+    "spec.linux.maskedPaths",
+    "spec.linux.readonlyPaths",
+    "spec.linux.seccomp",
+    "spec.process.rlimits",
+    "spec.linux.sysctl.net.ipv4.ping_group_range",
+    "spec.linux.devices",
+    "spec.linux.resources.pids",
+    "spec.annotations.io.podman.annotations",
+    "spec.annotations.io.kubernetes.cri-o",
+    "spec.mounts",
+    "shmSizeSystemd",
+    "logDriver",
+    "kubeExitCodePropagation",
+];
+/// Fields that list what has no order.
+const UNORDERED: [&str; 10] = [
+    "spec.process.env",
+    "aliases",
+    "userVolumes",
+    "Dependencies",
+    "maskedPaths",
+    "readonlyPaths",
+    "options",
+    "Options",
+    "exposedPorts",
+    "capabilities",
+];
+
+/// How many fields were compared, and those that differ, sorted.
+pub fn compare(both: &Comparison<'_>) -> (u64, Vec<FieldDifference>) {
+    let mut stored = BTreeMap::new();
+    let mut made = BTreeMap::new();
+    flatten(
+        &Value::Object(both.stored.clone()),
+        String::new(),
+        0,
+        &mut stored,
+    );
+    flatten(
+        &Value::Object(both.made.clone()),
+        String::new(),
+        0,
+        &mut made,
+    );
+    let fields: BTreeSet<&String> = stored.keys().chain(made.keys()).collect();
+    let mut differences = Vec::new();
+    for field in &fields {
+        let before = stored.get(*field).map(|text| renamed(text, both));
+        let after = made.get(*field).cloned();
+        if before == after {
+            continue;
+        }
+        differences.push(FieldDifference {
+            reason: reason(both, field, before.as_deref(), after.as_deref()),
+            stored: shown(field, before),
+            made: shown(field, after),
+            field: (*field).clone(),
+        });
+    }
+    (fields.len() as u64, differences)
+}
+
+/// A text with the new IDs and names where the old ones were.
+fn renamed(text: &str, both: &Comparison<'_>) -> String {
+    let mut text = text.to_owned();
+    for (old, new) in both.renamed {
+        if old.len() > 2 * SHORT_ID_DIGITS {
+            text = text.replace(old.as_str(), new);
+        } else if text == format!("\"{old}\"") {
+            text = format!("\"{new}\"");
+        }
+    }
+    text
+}
+
+/// Leaves by where they are. Lists of objects that have a name are taken apart by it.
+fn flatten(value: &Value, path: String, depth: usize, into: &mut BTreeMap<String, String>) {
+    let join = |key: &str| match path.as_str() {
+        "" => key.to_owned(),
+        path => format!("{path}.{key}"),
+    };
+    match value {
+        _ if is_nothing(value) => {}
+        Value::Object(map) if depth < DEPTH_MAX => {
+            for (key, value) in map {
+                flatten(value, join(key), depth + 1, into);
+            }
+        }
+        Value::Array(list) => {
+            let names: Vec<Option<String>> = list.iter().map(name_of).collect();
+            let distinct: BTreeSet<&Option<String>> = names.iter().collect();
+            if depth < DEPTH_MAX && distinct.len() == list.len() && !distinct.contains(&None) {
+                for (name, value) in names.iter().zip(list) {
+                    let name = name.as_deref().unwrap_or_default();
+                    flatten(value, format!("{path}[{name}]"), depth + 1, into);
+                }
+                return;
+            }
+            let mut texts: Vec<String> = list.iter().map(Value::to_string).collect();
+            if UNORDERED.iter().any(|field| path.contains(field)) {
+                texts.sort_unstable();
+            }
+            into.insert(path, format!("[{}]", texts.join(",")));
+        }
+        value => drop(into.insert(path, value.to_string())),
+    }
+}
+
+/// What tells an entry of a list from the others.
+fn name_of(value: &Value) -> Option<String> {
+    let object = value.as_object()?;
+    if let Some(port) = object.get("container_port") {
+        let (address, protocol) = (text(object, "host_ip"), text(object, "protocol"));
+        return Some(format!("{address}:{port}/{protocol}"));
+    }
+    ["destination", "dest", "type", "path", "name"]
+        .into_iter()
+        .map(|key| text(object, key))
+        .find(|name| !name.is_empty())
+        .map(str::to_owned)
+}
+
+fn shown(field: &str, value: Option<String>) -> String {
+    let Some(value) = value else {
+        return String::new();
+    };
+    // It may hold passwords.
+    if field.contains("env") || field.contains("CreateCommand") {
+        return "(not shown)".into();
+    }
+    match value.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value,
+    }
+}
+
+fn is_below(field: &str, above: &str) -> bool {
+    field
+        .strip_prefix(above)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[', '-', '/']))
+}
+
+fn reason(
+    both: &Comparison<'_>,
+    field: &str,
+    before: Option<&str>,
+    after: Option<&str>,
+) -> Option<Reason> {
+    let stored = both.stored;
+    if OWN.iter().any(|own| is_below(field, own)) {
+        return Some(Reason::NewObject);
+    }
+    if both.lacking.iter().any(|lacking| is_below(field, lacking)) {
+        return Some(Reason::VersionLacks);
+    }
+    if field == "runtime" {
+        return both.runtime_replaced.then_some(Reason::RuntimeReplaced);
+    }
+    let own_hostname = below(stored, &["spec"]).map_or("", |spec| text(spec, "hostname"));
+    let is_pinned = own_hostname.is_empty() && !both.choices.new_hostname;
+    if field == "spec.hostname" && is_pinned && before.is_none() {
+        return Some(Reason::PinnedHostname);
+    }
+    if field == "spec.process.env" && is_pinned {
+        // HOSTNAME is added where a hostname is asked for.
+        let stored = environment(stored);
+        let made = environment(both.made);
+        let more = made.difference(&stored).all(|v| v.starts_with("HOSTNAME="));
+        return (stored.is_subset(&made) && more).then_some(Reason::PinnedHostname);
+    }
+    if field.starts_with("newNetworks.") {
+        return network_reason(both, field);
+    }
+    if field.starts_with("newPortMappings[") && field.ends_with("host_port") {
+        let is_open = network::has_random_port(stored) && !both.choices.pin_ports;
+        return is_open.then_some(Reason::ChosenAnew);
+    }
+    if field.starts_with("namedVolumes[") && field.ends_with("setAnonymous") {
+        return (before.is_none() && after == Some("true")).then_some(Reason::AnonymousVolume);
+    }
+    for secrets in ["secrets[", "secret_env."] {
+        let made_anew = [
+            "id",
+            "createdAt",
+            "updatedAt",
+            "driverOptions.path",
+            "metadata",
+        ];
+        if field.starts_with(secrets) && made_anew.iter().any(|end| field.ends_with(end)) {
+            return Some(Reason::NewObject);
+        }
+    }
+    let is_auto = below(stored, &["idMappingsOptions"]).is_some_and(|map| flag(map, "AutoUserNs"));
+    if is_auto && (is_below(field, "idMappingsOptions") || field.contains("idMappings")) {
+        return Some(Reason::ChosenAnew);
+    }
+    if field.starts_with("spec.mounts[/run/podman-init]") {
+        return Some(Reason::HostDefault);
+    }
+    if field.starts_with("spec.mounts[") {
+        // What was asked for has to be as it was; what Podman adds is its own.
+        let place = field["spec.mounts[".len()..]
+            .split(']')
+            .next()
+            .unwrap_or_default();
+        let asked = texts(stored, "userVolumes").contains(&place);
+        return match (asked, both.asked_for) {
+            (false, _) => Some(Reason::HostDefault),
+            (true, true) => Some(Reason::AskedFor),
+            (true, false) => None,
+        };
+    }
+    if field.starts_with("spec.linux.devices") {
+        let named = texts(stored, "cdiDevices").is_empty()
+            && stored.get("device_host_src").is_none_or(is_nothing);
+        return (named || both.asked_for).then_some(Reason::HostDefault);
+    }
+    if field == "restart_policy" && after == Some("\"no\"") && before.is_none() {
+        return Some(Reason::HostDefault);
+    }
+    if HOST
+        .iter()
+        .any(|host| is_below(field, host) || field.starts_with(host))
+    {
+        return Some(Reason::HostDefault);
+    }
+    both.asked_for.then_some(Reason::AskedFor)
+}
+
+fn environment(config: &Object) -> BTreeSet<&str> {
+    let process = below(config, &["spec", "process"]);
+    let entries = process.map(|process| texts(process, "env"));
+    entries.unwrap_or_default().into_iter().collect()
+}
+
+fn network_reason(both: &Comparison<'_>, field: &str) -> Option<Reason> {
+    if field.ends_with(".aliases") {
+        // The short ID of the new container, and a pinned hostname.
+        let names = |config: &Object| -> BTreeSet<String> {
+            let id: String = text(config, "id").chars().take(SHORT_ID_DIGITS).collect();
+            below(config, &["newNetworks"])
+                .into_iter()
+                .flatten()
+                .filter(|(name, _)| field == format!("newNetworks.{name}.aliases"))
+                .filter_map(|(_, options)| options.as_object())
+                .flat_map(|options| texts(options, "aliases"))
+                .filter(|alias| *alias != id)
+                .map(str::to_owned)
+                .collect()
+        };
+        let (mut before, after) = (names(both.stored), names(both.made));
+        let old: String = text(both.stored, "id")
+            .chars()
+            .take(SHORT_ID_DIGITS)
+            .collect();
+        let is_new = before == after;
+        before.insert(old);
+        return (is_new || before == after).then_some(Reason::NewObject);
+    }
+    if field.ends_with(".interface_name") {
+        return Some(Reason::ChosenAnew);
+    }
+    both.asked_for.then_some(Reason::AskedFor)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Object {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    fn differences(stored: Value, made: Value) -> Vec<(String, Option<Reason>)> {
+        let (stored, made) = (object(stored), object(made));
+        let (_, found) = compare(&Comparison {
+            stored: &stored,
+            made: &made,
+            renamed: &BTreeMap::from([("ab".repeat(32), "cd".repeat(32))]),
+            choices: &Choices::default(),
+            lacking: &BTreeSet::new(),
+            runtime_replaced: false,
+            asked_for: false,
+        });
+        found
+            .into_iter()
+            .map(|one| (one.field, one.reason))
+            .collect()
+    }
+
+    #[test]
+    fn what_says_nothing_or_has_no_order_is_no_difference() {
+        let stored = json!({
+            "labels": null, "spec": {"process": {"env": ["B=2", "A=1"]}},
+            "netNsCtr": "ab".repeat(32),
+            "namedVolumes": [{"dest": "/a", "volumeName": "a"}, {"dest": "/b", "volumeName": "b"}],
+        });
+        let made = json!({
+            "spec": {"process": {"env": ["A=1", "B=2"]}}, "stdin": false,
+            "netNsCtr": "cd".repeat(32),
+            "namedVolumes": [{"dest": "/b", "volumeName": "b"}, {"dest": "/a", "volumeName": "a"}],
+        });
+        assert_eq!(differences(stored, made), []);
+    }
+
+    #[test]
+    fn only_the_listed_reasons_excuse_a_difference() {
+        let stored = json!({
+            "id": "ab".repeat(32), "umask": "0022",
+            "spec": {"process": {"env": ["A=1"], "args": ["a", "b"]}},
+            "newNetworks": {"n": {"aliases": ["web", "abababababab"], "static_mac": "x"}},
+            "userVolumes": ["/d"],
+        });
+        let made = json!({
+            "id": "cd".repeat(32), "umask": "0077",
+            "spec": {
+                "hostname": "abababababab", "process": {"env": ["A=1", "HOSTNAME=abababababab"], "args": ["a"]},
+                "mounts": [{"destination": "/dev/shm", "type": "tmpfs"}],
+            },
+            "newNetworks": {"n": {"aliases": ["web", "cdcdcdcdcdcd", "abababababab"]}},
+            "userVolumes": ["/d"],
+        });
+        let expected = [
+            ("id", Some(Reason::NewObject)),
+            ("newNetworks.n.aliases", Some(Reason::NewObject)),
+            ("newNetworks.n.static_mac", None),
+            ("spec.hostname", Some(Reason::PinnedHostname)),
+            (
+                "spec.mounts[/dev/shm].destination",
+                Some(Reason::HostDefault),
+            ),
+            ("spec.mounts[/dev/shm].type", Some(Reason::HostDefault)),
+            ("spec.process.args", None),
+            ("spec.process.env", Some(Reason::PinnedHostname)),
+            ("umask", None),
+        ];
+        let expected: Vec<(String, Option<Reason>)> = expected
+            .iter()
+            .map(|(field, reason)| ((*field).to_owned(), *reason))
+            .collect();
+        assert_eq!(differences(stored, made), expected);
+    }
+
+    #[test]
+    fn values_that_may_be_passwords_are_not_shown() {
+        let stored = object(json!({"spec": {"process": {"env": ["PW=hunter2"]}}}));
+        let made = object(json!({"CreateCommand": ["podman", "-e", "PW=hunter2"]}));
+        let (_, found) = compare(&Comparison {
+            stored: &stored,
+            made: &made,
+            renamed: &BTreeMap::new(),
+            choices: &Choices::default(),
+            lacking: &BTreeSet::new(),
+            runtime_replaced: false,
+            asked_for: false,
+        });
+        assert_eq!(found.len(), 2);
+        assert!(!format!("{found:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,206 @@
+//! Containers, pods, networks and secrets of real Podman hosts: backed up, destroyed, restored and
+//! started. What they are is told by Podman, not by podkeep.
+
+use crate::lab::{Driver, Image, Suite};
+use crate::shell::Shell;
+
+const WORDS: &str = r#"
+export PODKEEP_REPO=/var/tmp/repository PODKEEP_PASSWORD=secret
+I=localhost/lab:1
+data() { podman volume inspect "$1" --format '{{.Mountpoint}}'; }
+status() { podman container inspect --format '{{.Name}} {{.State.Status}}' "$@"; }
+# Everything of Podman is gone but its images.
+destroy() {
+    podman pod rm -f -a -t 0 >/dev/null
+    # 4.3 does not know an order for it.
+    for i in 1 2 3 4; do podman rm -f -a -v -t 0 >/dev/null 2>&1 && break; done
+    podman volume rm -a -f >/dev/null
+    podman network ls -q | grep -v '^podman$' | xargs -r podman network rm >/dev/null
+    podman secret ls -q | xargs -r podman secret rm >/dev/null
+}
+# What there is, and what it is.
+objects() {
+    podman ps -a --no-trunc --format '{{.Names}} {{.ID}} {{.State}}' | sort
+    podman pod ls --no-trunc --format '{{.Name}} {{.Id}} {{.Status}}' | sort
+    podman network ls --no-trunc --format '{{.Name}} {{.ID}}' | sort
+    podman volume ls -q | sort; podman secret ls --noheading | sort
+    find /etc/containers/networks /var/lib/containers/storage/secrets /etc/containers/systemd -type f \
+        ! -name '*.lock' -exec sha256sum {} + 2>/dev/null | sort
+}
+"#;
+
+fn lab(suite: Suite) -> Shell {
+    let lab = Shell::up(suite, Driver::Overlay, WORDS);
+    lab.host.image(Image::Busybox);
+    lab.ok("podkeep init >/dev/null");
+    lab
+}
+
+/// A stack with everything that has an order: names in reverse of it, states of all kinds.
+const STACK: &str = r#"
+podman network create --subnet 10.71.1.0/24 front >/dev/null; podman network create back >/dev/null
+printf 'x\n' | podman secret create line - >/dev/null
+head -c 500000 /dev/urandom > /root/big; podman secret create big /root/big >/dev/null
+podman run -d --name z-base --network front:ip=10.71.1.9 -v named:/n -v /anon --restart always \
+    -e FOO -e "A=$(printf 'l1\nl2')" --secret line --secret big,type=mount $I /bin/sleep infinity >/dev/null
+podman run -d --name y-joins --network container:z-base $I /bin/sleep infinity >/dev/null
+podman run -d --name x-needs --requires y-joins --volumes-from z-base --network back $I /bin/sleep infinity >/dev/null
+podman run -d --name w-paused --restart on-failure:5 $I /bin/sleep infinity >/dev/null
+podman create --name v-created --restart unless-stopped $I >/dev/null
+podman run --name u-exited $I /bin/sh -c 'exit 3' >/dev/null || true
+podman pod create --name web -p 18090:80 --label tier=1 >/dev/null
+podman run -d --pod web --name web-1 $I /bin/sleep infinity >/dev/null
+echo named > "$(data named)/file"
+A=$(podman container inspect z-base --format '{{range .Mounts}}{{if eq .Destination "/anon"}}{{.Name}}{{end}}{{end}}')
+echo anonymous > "$(data "$A")/file"; echo "$A" > /root/anonymous
+podman network inspect front --format '{{.ID}}' > /root/network
+podman pause w-paused >/dev/null
+"#;
+
+/// The same stack comes back, in the states that it was in.
+fn stack(suite: Suite) {
+    let lab = lab(suite);
+    lab.ok(&format!("export FOO=bar\n{STACK}"));
+    lab.ok("podkeep backup --all >/dev/null; destroy");
+    let said = lab.ok("podkeep restore latest --all --start");
+    assert!(said.contains("proof container z-base"), "{said}");
+    let states = lab.ok("status z-base y-joins x-needs w-paused v-created u-exited web-1");
+    assert_eq!(
+        states,
+        "z-base running\ny-joins running\nx-needs running\nw-paused paused\nv-created created\n\
+         u-exited created\nweb-1 running"
+    );
+    // The environment is the stored one, though FOO is not set here; secrets have all their bytes.
+    lab.ok(r#"
+        [ "$(podman exec z-base /bin/sh -c 'echo "$FOO,$A"')" = "$(printf 'bar,l1\nl2')" ]
+        [ "$(podman exec z-base /bin/sh -c 'cat /run/secrets/line; echo .')" = "$(printf 'x\n.')" ]
+        podman exec z-base /bin/cat /run/secrets/big | cmp - /root/big
+        [ "$(podman container inspect z-base --format '{{.HostConfig.RestartPolicy.Name}}')" = always ]
+        [ "$(podman container inspect w-paused --format '{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}')" = on-failure:5 ]
+        [ "$(podman network inspect front --format '{{.ID}}')" = "$(cat /root/network)" ]
+        podman exec z-base /bin/ip addr | grep -q 10.71.1.9
+        podman unpause w-paused >/dev/null"#);
+    // Volumes hold their files; the anonymous one is anonymous again, under its name.
+    lab.ok(r#"
+        A=$(cat /root/anonymous)
+        [ "$(podman exec x-needs /bin/cat /n/file /anon/file)" = "$(printf 'named\nanonymous')" ]
+        [ "$(podman volume inspect "$A" --format '{{.Anonymous}}')" = true ]
+        for name in x-needs y-joins; do podman rm -f -t 0 $name >/dev/null; done
+        podman rm -f -v -t 0 z-base >/dev/null
+        ! podman volume exists "$A"; podman volume exists named"#);
+    assert_eq!(
+        lab.ok("podman pod inspect web --format '{{.Labels}}'"),
+        "map[tier:1]"
+    );
+}
+
+#[test]
+fn c_13_a_stack_comes_back_in_its_states_on_4_3() {
+    stack(Suite::Bookworm);
+}
+
+#[test]
+fn c_13_a_stack_comes_back_in_its_states_on_5_4() {
+    stack(Suite::Trixie);
+}
+
+#[test]
+fn c_13_a_stack_comes_back_in_its_states_on_5_8() {
+    stack(Suite::Sid);
+}
+
+/// Everything that is in the way is told at once, before anything is changed, and the flags that the
+/// lines name resolve it.
+#[test]
+fn c_20_all_conflicts_are_listed_and_nothing_is_changed() {
+    let lab = lab(Suite::Trixie);
+    lab.ok(r#"
+        mkdir -p /srv/cfg; mknod /dev/thing c 1 3
+        podman network create --subnet 10.72.1.0/24 wide >/dev/null
+        podman network create --subnet 10.72.9.0/24 apart >/dev/null
+        podman network create --subnet 10.72.5.0/24 fixed >/dev/null
+        ip link add par0 type bridge
+        podman network create -d macvlan -o parent=par0 --subnet 10.72.7.0/24 mac >/dev/null
+        printf s | podman secret create token - >/dev/null
+        podman create --name same --secret token $I >/dev/null
+        podman create --name runs $I >/dev/null
+        podman create --name device --device /dev/thing $I >/dev/null
+        podman create --name bind -v /srv/cfg:/cfg:ro $I >/dev/null
+        podman create --name port -p 18095:80 $I >/dev/null
+        podman create --name addr --network fixed:ip=10.72.5.9 $I >/dev/null
+        podman pod create --name group >/dev/null
+        podman create --name wideuser --network wide:ip=10.72.1.7 $I >/dev/null
+        podkeep backup --all >/dev/null; destroy
+        rm -r /srv/cfg /dev/thing; ip link del par0
+        ip link add host0 type bridge; ip addr add 10.72.1.1/16 dev host0; ip link set host0 up
+        podman network create --subnet 10.73.5.0/24 fixed >/dev/null
+        printf other | podman secret create token - >/dev/null
+        podman create --name same $I >/dev/null; podman run -d --name runs $I >/dev/null
+        podman pod create --name group >/dev/null
+        python3 -m http.server 18095 >/dev/null 2>&1 & echo $! > /root/server.pid
+        for i in $(seq 50); do grep -q ':46AF ' /proc/net/tcp /proc/net/tcp6 && break; sleep 0.1; done"#);
+    let before = lab.ok("objects");
+    let said = lab.exits("podkeep restore latest --all --dry-run", 1);
+    for part in [
+        "container same is there: --rename-suffix",
+        "container runs is there and runs: --rename-suffix SUFFIX, or --replace with --replace-running",
+        "pod group is there",
+        "secret token is there: --replace",
+        "network fixed is there, with other settings",
+        "network wide its subnet 10.72.1.0/24 overlaps 10.72.0.0/16",
+        "container device its device /dev/thing is not on this host: --drop-missing",
+        "container bind what it mounts, /srv/cfg is not on this host: --drop-missing",
+        "network mac its parent, the interface par0, is not on this host",
+        "container port needs the port 18095/tcp, which is in use",
+    ] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    lab.exits("podkeep restore latest --all", 1);
+    assert_eq!(lab.ok("objects"), before);
+    // With the flags that the lines name.
+    lab.ok("kill $(cat /root/server.pid); ip link add par0 type bridge");
+    let said = lab.ok(
+        "podkeep restore latest --all --replace --replace-running --remap-subnet --drop-missing --start",
+    );
+    assert!(said.contains("give network wide the subnet"), "{said}");
+    lab.ok(r#"
+        [ "$(podman secret inspect token --showsecret --format '{{.SecretData}}')" = s ]
+        SUBNET=$(podman network inspect wide --format '{{(index .Subnets 0).Subnet}}')
+        podman start wideuser >/dev/null
+        ADDRESS=$(podman container inspect wideuser --format '{{(index .NetworkSettings.Networks "wide").IPAddress}}')
+        [ "$ADDRESS" = "${SUBNET%.0/24}.7" ]"#);
+}
+
+/// A container brings what it needs, and one that is there already stays when a suffix says so.
+#[test]
+fn c_17_one_container_with_what_it_needs_beside_the_one_that_is_there() {
+    let lab = lab(Suite::Sid);
+    lab.ok(r#"
+        printf tok | podman secret create t1 - >/dev/null; podman network create n1 >/dev/null
+        podman create --name db --network n1 -v dbdata:/d --secret t1 --hostname keep $I >/dev/null
+        podman create --name other -v unrelated:/u $I >/dev/null
+        # Made by the API: nobody's command is stored.
+        podman system service --time=5 unix:///run/t.sock & sleep 1
+        python3 - <<'PYTHON'
+import json, socket
+s = socket.socket(socket.AF_UNIX); s.connect("/run/t.sock")
+b = json.dumps({"name": "api", "image": "localhost/lab:1", "command": ["/bin/sleep", "5 6"]}).encode()
+s.sendall(b"POST /v5.0.0/libpod/containers/create HTTP/1.0\r\nHost: d\r\nContent-Length: %d\r\n\r\n" % len(b) + b)
+assert b" 201 " in s.recv(65536)
+PYTHON
+        podkeep backup --all >/dev/null; destroy
+        podkeep restore latest container:db
+        podman container exists db; podman network exists n1; podman volume exists dbdata
+        ! podman container exists other; ! podman volume exists unrelated"#);
+    lab.says(
+        "podkeep restore latest container:api container:db --merge --rename-suffix -2",
+        1,
+        &["secret t1 is there: --replace"],
+    );
+    lab.ok(r#"
+        podman secret rm t1 >/dev/null
+        podkeep restore latest container:api container:db --merge --rename-suffix -2
+        podman container exists db; podman container exists db-2
+        [ "$(podman container inspect api --format '{{json .Config.Cmd}}')" = '["/bin/sleep","5 6"]' ]
+        [ "$(podman container inspect db-2 --format '{{.Config.Hostname}}')" = keep ]"#);
+}
