@@ -103,7 +103,9 @@ fn v_08_owners_find_their_place_under_every_map() {
         lab.ok(&format!("podkeep backup --host local:{user} volume:data"));
         lab.ok(&format!("session {user}"));
         assert_eq!(lab.ok(&format!("facts {user} data")), before, "{user}");
-        lab.ok(&format!("systemctl stop user@$(id -u {user})"));
+        lab.ok(&format!(
+            "id=$(id -u {user}); systemctl stop user@$id user-runtime-dir@$id"
+        ));
     }
     assert_eq!(
         lab.ok("stat -c %u:%g $(data bob data) $(data eve data)"),
@@ -198,7 +200,7 @@ fn v_11_a_user_s_own_backup_holds_the_files_of_subordinate_ids() {
     lab.ok("as u podman volume rm data > /dev/null; as u podkeep restore latest volume:data");
     assert_eq!(lab.ok("facts u data"), before);
     // Secrets, exit codes and the working folder are the caller's.
-    lab.ok("echo secret | as u env -u PODKEEP_PASSWORD podkeep backup volume:data --password-file /dev/stdin");
+    lab.ok("as u bash -c 'echo secret | env -u PODKEEP_PASSWORD podkeep backup volume:data --password-file /dev/stdin'");
     lab.exits(
         "as u env PODKEEP_PASSWORD=wrong podkeep backup volume:data",
         12,
@@ -246,7 +248,7 @@ fn v_11_a_user_s_own_backup_holds_the_files_of_subordinate_ids() {
 #[test]
 fn t_13_a_user_without_a_session_is_reached_from_a_closed_folder() {
     let lab = lab(Suite::Sid, Driver::Overlay);
-    lab.ok("session bob; fill bob data; systemctl stop user@1001; stat -c %a /root | grep -q 700");
+    lab.ok("session bob; fill bob data; systemctl stop user@1001 user-runtime-dir@1001; stat -c %a /root | grep -q 700");
     lab.ok("cd /root; podkeep backup --host local:bob volume:data");
     lab.ok("cd /root; podkeep restore latest volume:data --as again --host local:bob");
     lab.ok("! systemctl -q is-active user@1001; ! test -e /var/lib/systemd/linger/bob");
@@ -293,7 +295,7 @@ fn i_22_a_rootless_store_of_another_driver_stops_a_restore() {
     lab.ok("! as bob podman volume exists data 2> /dev/null");
     lab.ok("! ls -d /home/bob/.local/share/containers/storage/vfs* 2> /dev/null");
     // Podman 4.3, the user without a session.
-    lab.ok("rm /home/bob/.config/containers/storage.conf; systemctl stop user@1001");
+    lab.ok("rm /home/bob/.config/containers/storage.conf; systemctl stop user@1001 user-runtime-dir@1001");
     lab.ok(&format!(
         "podkeep restore latest@u@{} volume:data --host local:bob",
         lab.name

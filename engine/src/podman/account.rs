@@ -146,13 +146,14 @@ pub(super) fn in_the_name_of<T: Send>(
 /// A user's systemd instance that was started here; dropping it stops the instance.
 #[derive(Debug)]
 pub struct UserSession {
-    unit: Option<String>,
+    /// What is stopped again, in this order.
+    units: Vec<String>,
 }
 
 impl UserSession {
     /// Starts the instance where there is none. On a host without systemd there is nothing to start.
     pub fn start(account: &Account) -> Result<Self, PodmanError> {
-        let none = Self { unit: None };
+        let none = Self { units: Vec::new() };
         if !Path::new(SYSTEMD_BOOTED).exists() || account.runtime().join("bus").exists() {
             return Ok(none);
         }
@@ -167,14 +168,20 @@ impl UserSession {
         if run_program("systemctl", purpose, &asked, START_TIME_MAX).is_ok() {
             return Ok(none);
         }
+        let had_folder = account.runtime().exists();
         run_program("systemctl", purpose, &["start", &unit], START_TIME_MAX)?;
-        Ok(Self { unit: Some(unit) })
+        let mut units = vec![unit];
+        if !had_folder {
+            // It came with the instance, and does not everywhere go with it.
+            units.push(format!("user-runtime-dir@{}.service", account.uid));
+        }
+        Ok(Self { units })
     }
 }
 
 impl Drop for UserSession {
     fn drop(&mut self) {
-        if let Some(unit) = &self.unit {
+        for unit in &self.units {
             let purpose = Purpose {
                 action: "stop",
                 object: unit,
