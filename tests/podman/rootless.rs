@@ -209,6 +209,15 @@ fn v_11_a_user_s_own_backup_holds_the_files_of_subordinate_ids() {
         "mkdir -m 777 /srv/x; as u env -C /srv/x podkeep restore latest volume:data --to-dir out",
     );
     assert_eq!(lab.ok("stat -c %u:%g /srv/x/out"), "100998:100997");
+    // An owner without an id inside is never kept as nobody's: the kernel shows it as 65534.
+    lab.ok("podman volume ls > /dev/null; as u podman volume create odd > /dev/null; touch $(data u odd)/of-root");
+    lab.says(
+        "as u podkeep backup volume:odd",
+        3,
+        &["of-root", "no id in this user namespace"],
+    );
+    let odd = lab.ok("as u podkeep ls --json latest volume:odd || true");
+    assert!(!odd.contains("65534"), "{odd}");
     // What root reads for the user is the same tree.
     lab.ok("podkeep backup --host local:u volume:data");
     let root = |who: &str| {

@@ -208,7 +208,7 @@ impl Worker<'_> {
         entry.inode_flags = flags;
         entry.project = project;
         entry.xattrs = self.keep_xattrs(xattrs);
-        self.judge_owner(&mut entry, &Reached { fd, name: b"" });
+        self.judge_owner(&mut entry, &Reached { fd, name: b"." });
         Ok(entry)
     }
 

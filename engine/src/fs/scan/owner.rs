@@ -27,7 +27,7 @@ const UNKNOWN: HostUid = HostUid(u32::MAX - 1);
 /// What an entry is reached by.
 pub(crate) struct Reached<'a> {
     pub fd: &'a OwnedFd,
-    /// Empty: `fd` is the entry itself.
+    /// `.`: `fd` is the entry itself, a directory.
     pub name: &'a [u8],
 }
 
@@ -37,7 +37,7 @@ impl Reached<'_> {
     /// does not say, nor of a link.
     fn is_foreign(&self, entry: &Entry) -> bool {
         let says = entry.mode & 0o002 == 0 && !matches!(entry.node, Node::Symlink { .. });
-        let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+        let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;
         says && rustix::fs::accessat(self.fd, self.name, Access::WRITE_OK, flags)
             == Err(Errno::ACCESS)
     }
