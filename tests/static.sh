@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds podkeep as one static program: it runs on every Linux of this architecture, in an empty
 # container too, and is what podkeep puts on hosts that have none. Only the last step, linking, differs
-# from a plain build (docs/decisions/0022-static-build.md).
+# from a plain build (docs/decisions/0018-static-build.md).
 #
 #   tests/static.sh             target/static/podkeep, optimised, as it is released
 #   tests/static.sh --debug     the same from the debug build, for the tests

@@ -6,7 +6,7 @@
 //! is started on a socket that only we can reach; it ends by itself when it is no longer asked.
 //!
 //! The client speaks HTTP/1.0: the server then sends no chunks and closes after its answer, and what
-//! is left of the protocol fits on a page (decisions/0011-replay.md).
+//! is left of the protocol fits on a page (decisions/0015-replay.md).
 
 use std::fmt;
 use std::io::{Read, Write};
