@@ -51,7 +51,7 @@ fn i_11_i_13_i_19_what_cannot_be_saved_as_it_was_comes_back_with_the_same_files(
         let seen = |lab: &Shell, name: &str| lab.ok(&format!("files localhost/odd/{name}:1"));
         let ids = |lab: &Shell| {
             let id = |name| lab.ok(&format!("id localhost/odd/{name}:1"));
-            images.map(|name| id(name))
+            images.map(id)
         };
         let before = images.map(|name| seen(source, name));
         // Podman itself would remove what is broken: it does not run between here and the backup.

@@ -290,7 +290,7 @@ impl<'a> Run<'a> {
         let findings = std::mem::take(&mut opened.findings);
         let read = opened
             .take(writer, |tree, writer| {
-                tree.to_the_end(writer, &reading.monitor)
+                tree.take_all(writer, &reading.monitor)
             })
             .and_then(|()| opened.finish(writer));
         // What is opened again has findings of its own.

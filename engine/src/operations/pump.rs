@@ -28,7 +28,7 @@ pub fn pump(
     monitor: &dyn Monitor,
 ) -> OperationResult<(ScanOutcome, u64)> {
     let mut pump = Pump::new(tree);
-    pump.to_the_end(sink, monitor)?;
+    pump.take_all(sink, monitor)?;
     pump.finish()
 }
 
@@ -42,11 +42,7 @@ impl Pump {
     }
 
     /// Takes all that the scan has.
-    pub fn to_the_end(
-        &mut self,
-        sink: &mut impl Sink,
-        monitor: &dyn Monitor,
-    ) -> OperationResult<()> {
+    pub fn take_all(&mut self, sink: &mut impl Sink, monitor: &dyn Monitor) -> OperationResult<()> {
         while self.batch(sink, monitor)?.is_some() {}
         Ok(())
     }

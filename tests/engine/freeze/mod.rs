@@ -135,7 +135,7 @@ impl Bench {
         let mut options = BackupOptions {
             selection: Selection {
                 all: false,
-                selectors: VOLUMES.map(|name| selector(name)).to_vec(),
+                selectors: VOLUMES.map(selector).to_vec(),
             },
             threads: 2,
             states: Some(self.scratch.join("states")),

@@ -8,6 +8,7 @@ use podkeep_engine::host::{Existing, Source};
 use podkeep_engine::monitor::{Collect, Finding, FindingKind};
 use podkeep_engine::operations::{
     BackupOptions, RestoreOptions, RestoreReport, Selection, SnapSpec, SnapWhich, backup, restore,
+    snapshots,
 };
 use podkeep_engine::podman::StorageDriver;
 use podkeep_engine::repo::{Credential, InitOptions, OpenOptions, Repository};
@@ -93,9 +94,12 @@ fn save(repo: &Repository, store: &FakeStore) -> (Vec<String>, Vec<Finding>) {
 }
 
 fn bring(repo: &Repository, store: &FakeStore, retag: bool) -> (RestoreReport, Vec<Finding>) {
+    let monitor = Collect::default();
+    // By its id: `latest` passes over a run that lacks something.
+    let runs = snapshots::snapshots(repo, None, &monitor).unwrap();
     let options = RestoreOptions {
         snapshot: SnapSpec {
-            which: SnapWhich::Latest(0),
+            which: SnapWhich::Prefix(runs.last().unwrap().run.to_hex()),
             host: None,
         },
         all: true,
@@ -111,7 +115,6 @@ fn bring(repo: &Repository, store: &FakeStore, retag: bool) -> (RestoreReport, V
         threads: 2,
         wait: std::time::Duration::ZERO,
     };
-    let monitor = Collect::default();
     let report = restore::restore(repo, &store.host(), &options, &monitor).unwrap();
     (report, monitor.findings.into_inner().unwrap())
 }

@@ -264,7 +264,7 @@ impl LocalReplay {
         let architecture = self.maker()?.architecture_of(&image)?;
         if !architecture.is_empty() && architecture != self.facts.architecture {
             self.foreign.insert(name.to_owned());
-            let here = self.facts.architecture;
+            let here = &self.facts.architecture;
             findings.push(note(
                 format!("container:{name}"),
                 FindingKind::Skipped,

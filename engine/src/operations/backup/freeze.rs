@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
             }
             let read = opened
                 .take(&mut session.writer, |tree, writer| {
-                    tree.to_the_end(writer, &member.reading.monitor)
+                    tree.take_all(writer, &member.reading.monitor)
                 })
                 .and_then(|()| opened.finish(&mut session.writer));
             match read {
@@ -251,7 +251,7 @@ impl<'a> Run<'a> {
                 .open(&mut session.writer, &reading)
                 .and_then(|mut opened| {
                     opened.take(&mut session.writer, |tree, writer| {
-                        tree.to_the_end(writer, &Ahead(self.monitor))
+                        tree.take_all(writer, &Ahead(self.monitor))
                     })?;
                     Ok(opened)
                 });

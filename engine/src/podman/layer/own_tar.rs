@@ -42,6 +42,9 @@ const OVERLAY_ATTRIBUTES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 /// A label belongs to the host that the files are on.
 const LABEL: &[u8] = b"security.selinux";
 
+/// Names and values of extended attributes.
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What the tar of a layer will have. Cheap to read from again.
 pub struct OwnTar {
     layer: LayerId,
@@ -187,11 +190,7 @@ impl Planner {
         names(root, path).map_err(|errno| self.failed(path, errno))
     }
 
-    fn attributes(
-        &self,
-        root: &OwnedFd,
-        path: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LayerError> {
+    fn attributes(&self, root: &OwnedFd, path: &[u8]) -> Result<Attributes, LayerError> {
         attributes(root, path).map_err(|errno| self.failed(path, errno))
     }
 
@@ -465,7 +464,7 @@ fn names(root: &OwnedFd, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Stat>, Errno> 
 }
 
 /// Extended attributes, ascending; not those that say where the files are.
-fn attributes(root: &OwnedFd, path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn attributes(root: &OwnedFd, path: &[u8]) -> Result<Attributes, Errno> {
     let (folder, name) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (&path[..0], path),

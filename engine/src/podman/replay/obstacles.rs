@@ -40,7 +40,7 @@ pub struct HostFacts {
     /// The default OCI runtime.
     pub runtime: String,
     /// As image configurations call it: "amd64".
-    pub architecture: &'static str,
+    pub architecture: String,
     /// Timers and jobs that remove or replace what is restored, in words.
     pub jobs: Vec<String>,
 }
@@ -107,7 +107,7 @@ impl HostFacts {
         let is_there = |folder: &&str| Path::new(folder).join(name).exists();
         name == self.runtime
             || (name.starts_with('/') && Path::new(name).exists())
-            || RUNTIME_FOLDERS.iter().any(|folder| is_there(&folder))
+            || RUNTIME_FOLDERS.iter().any(is_there)
     }
 
     /// A subnet of the size of `wanted` that overlaps nothing here and none of `taken`.
@@ -485,7 +485,8 @@ pub fn missing_options(config: &Object, target: Version) -> BTreeSet<&'static st
         .filter(|(_, since, _)| !target.is_at_least(*since))
         .filter_map(|(field, _, default)| {
             let value = config.get(field).filter(|value| !is_nothing(value))?;
-            (value.to_string() != default).then_some(field)
+            let written = value.to_string();
+            (written != default).then_some(field)
         })
         .collect();
     let sub_path = |volume: &Object| !text(volume, "SubPath").is_empty();
@@ -633,14 +634,17 @@ fn listeners(protocol: &str, lines: &[String]) -> Vec<(IpAddr, u16)> {
 }
 
 /// This machine's, as image configurations call it.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
+fn architecture() -> String {
+    let machine = rustix::system::uname();
+    let machine = machine.machine().to_string_lossy();
+    let word = match &*machine {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
+        "i386" | "i486" | "i586" | "i686" => "386",
+        "armv6l" | "armv7l" => "arm",
         other => other,
-    }
+    };
+    word.to_owned()
 }
 
 #[cfg(test)]
