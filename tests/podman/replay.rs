@@ -23,7 +23,7 @@ objects() {
     podman ps -a --no-trunc --format '{{.Names}} {{.ID}} {{.State}}' | sort
     podman pod ls --no-trunc --format '{{.Name}} {{.Id}} {{.Status}}' | sort
     podman network ls --no-trunc --format '{{.Name}} {{.ID}}' | sort
-    podman volume ls -q | sort; podman secret ls --noheading | sort
+    podman volume ls -q | sort; podman secret ls --format '{{.ID}} {{.Name}} {{.Driver}}' | sort
     find /etc/containers/networks /var/lib/containers/storage/secrets /etc/containers/systemd -type f \
         ! -name '*.lock' -exec sha256sum {} + 2>/dev/null | sort
 }

@@ -256,7 +256,7 @@ fn v_11_a_user_s_own_backup_holds_the_files_of_subordinate_ids() {
 /// Bob has never logged in. Root calls from a folder that bob may not enter.
 #[test]
 fn t_13_a_user_without_a_session_is_reached_from_a_closed_folder() {
-    let lab = lab(Suite::Sid, Driver::Overlay);
+    let lab = lab(Suite::Trixie, Driver::Overlay);
     lab.ok("session bob; fill bob data; systemctl stop user@1001 user-runtime-dir@1001; stat -c %a /root | grep -q 700");
     lab.ok("cd /root; podkeep backup --host local:bob volume:data");
     lab.ok("cd /root; podkeep restore latest volume:data --as again --host local:bob");

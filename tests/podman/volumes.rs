@@ -134,10 +134,11 @@ fn v_04_merge_and_replace_are_explicit() {
 #[test]
 fn v_05_nothing_is_saved_in_silence() {
     let lab = lab(Suite::Trixie, Driver::Overlay);
+    // A host that has nothing else still has its configuration, and says that it is all.
     lab.says(
         "podman rmi -a -f > /dev/null; podkeep backup --all",
-        1,
-        &["this host's Podman has no volume and no image"],
+        0,
+        &["config     containers", "saved: complete"],
     );
     // A mount that is idle is named, and its definition is saved.
     lab.ok(
