@@ -168,8 +168,24 @@ impl Ssh<'_> {
 
     /// Runs one command, gives it `input`, and waits at most `time`.
     pub fn run(&self, command: &str, input: &[u8], time: Duration) -> Result<Ran, LinkError> {
+        let ran = self.run_with(command, input, time, self.control)?;
+        let code = ran.status.and_then(|status| status.code());
+        // As in `begin`: without a shared connection, it may work.
+        match code == Some(SSH_FAILED) && self.control.shares() {
+            true => self.run_with(command, input, time, &Control::None),
+            false => Ok(ran),
+        }
+    }
+
+    fn run_with(
+        &self,
+        command: &str,
+        input: &[u8],
+        time: Duration,
+        control: &Control,
+    ) -> Result<Ran, LinkError> {
         const STDOUT_BYTES_MAX: u64 = 64 << 10;
-        let mut child = self.spawn(command, self.control)?;
+        let mut child = self.spawn(command, control)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let process = Process::watch(child);
         let deadline = Instant::now() + time;
@@ -226,6 +242,9 @@ impl Ssh<'_> {
         self.error(format!("{}; {}", found.cause, error.cause), found.hint)
     }
 }
+
+/// The exit code that means ssh itself, not the far command (ssh(1), EXIT STATUS).
+const SSH_FAILED: i32 = 255;
 
 /// How one command ended.
 pub(super) struct Ran {
@@ -545,7 +564,7 @@ fn judge(status: ExitStatus, said: &str) -> Option<Ending> {
             said,
         ),
     };
-    ending.carrier_failed = code == 255;
+    ending.carrier_failed = code == SSH_FAILED;
     ending.no_program = matches!(code, 1 | 126 | 127);
     Some(ending)
 }
