@@ -76,7 +76,9 @@ if [ "$mode" = systemd ]; then
         dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount; do
         ln -sf /dev/null "/etc/systemd/system/$unit"
     done
+    # As on a server; what is wanted by default.target (Podman's restart service) starts with it.
+    ln -sf /usr/lib/systemd/system/multi-user.target /etc/systemd/system/default.target
     exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /usr/lib/systemd/systemd \
-        --unit=multi-user.target --log-target=console --show-status=false
+        --log-target=console --show-status=false
 fi
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin /usr/bin/catatonit -P

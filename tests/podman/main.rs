@@ -17,4 +17,5 @@ mod remote;
 mod replay;
 mod rootless;
 mod shell;
+mod stack;
 mod volumes;
