@@ -87,7 +87,7 @@ fn stack(suite: Suite) {
         [ "$(podman volume inspect "$A" --format '{{.Anonymous}}')" = true ]
         for name in x-needs y-joins; do podman rm -f -t 0 $name >/dev/null; done
         podman rm -f -v -t 0 z-base >/dev/null
-        ! podman volume exists "$A"; podman volume exists named"#);
+        not podman volume exists "$A"; podman volume exists named"#);
     assert_eq!(
         lab.ok("podman pod inspect web --format '{{.Labels}}'"),
         "map[tier:1]"
@@ -191,7 +191,7 @@ PYTHON
         podkeep backup --all >/dev/null; destroy
         podkeep restore latest container:db
         podman container exists db; podman network exists n1; podman volume exists dbdata
-        ! podman container exists other; ! podman volume exists unrelated"#);
+        not podman container exists other; not podman volume exists unrelated"#);
     lab.says(
         "podkeep restore latest container:api container:db --merge --rename-suffix -2",
         1,

@@ -96,7 +96,7 @@ fn v_08_owners_find_their_place_under_every_map() {
         ));
         assert_eq!(
             lab.ok(&format!(
-                "! systemctl -q is-active user@$(id -u {user}); ls /run/user"
+                "not systemctl -q is-active user@$(id -u {user}); ls /run/user"
             )),
             "1000"
         );
@@ -260,7 +260,7 @@ fn t_13_a_user_without_a_session_is_reached_from_a_closed_folder() {
     lab.ok("session bob; fill bob data; systemctl stop user@1001 user-runtime-dir@1001; stat -c %a /root | grep -q 700");
     lab.ok("cd /root; podkeep backup --host local:bob volume:data");
     lab.ok("cd /root; podkeep restore latest volume:data --as again --host local:bob");
-    lab.ok("! systemctl -q is-active user@1001; ! test -e /var/lib/systemd/linger/bob");
+    lab.ok("not systemctl -q is-active user@1001; not test -e /var/lib/systemd/linger/bob");
     let saved = lab.ok("session bob; facts bob data");
     assert_eq!(lab.ok("facts bob again"), saved);
     assert!(saved.contains("./sub/closed/key f 600 999:998"), "{saved}");

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use crate::lab::{Driver, Host, Outcome, Suite};
 
+/// bash does not end at a `! command` that fails.
+const NOT: &str = r#"not() { ! "$@"; }"#;
+
 pub struct Shell {
     pub host: Host,
     /// What the host calls itself, and so what its snapshots are known by.
@@ -45,7 +48,7 @@ impl Shell {
 
     /// Runs a script, however it ends.
     pub fn run(&self, script: &str) -> Outcome {
-        let script = format!("{}\n{script}", self.words);
+        let script = format!("{NOT}\n{}\n{script}", self.words);
         self.host.run(&["bash", "-euo", "pipefail", "-c", &script])
     }
 
