@@ -3,7 +3,9 @@
 //! It is a shell script in the state folder that a systemd timer runs, outside the cgroup of whoever
 //! runs podkeep; where there is no systemd, a process that sleeps. It does nothing when the record
 //! of what was frozen is gone. `podman` gets the same variables as from podkeep: the timer's
-//! service has an `INVOCATION_ID` of its own, with which what it starts would end when it ends.
+//! service has an `INVOCATION_ID` of its own, with which what it starts would end when it ends. Of a
+//! user who is not root it is the user's own systemd, whose timers run outside Podman's user
+//! namespace while podkeep is inside.
 
 use std::fs::File;
 use std::io::Write;
@@ -22,6 +24,10 @@ use super::units::is_booted;
 
 /// Tries of the script, a second apart: Podman's database may be locked, say.
 const TRIES: u32 = 300;
+
+/// How variables begin that say that a process is in a rootless Podman's user namespace. The script
+/// passes them on where it has them: in a process of podkeep's, not in a timer's.
+const NAMESPACE_VARIABLES: &[u8] = b"_CONTAINERS_";
 
 /// What sets one thing going again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +48,7 @@ pub struct Deadline {
 enum Armed {
     /// The timer's name, without what tells that it is one.
     Timer {
-        units: Podman,
+        units: Manager,
         name: String,
     },
     Process(std::process::Child),
@@ -81,7 +87,7 @@ impl Deadline {
             return None;
         }
         let run = podman.beside("systemd-run")?;
-        let units = podman.beside("systemctl")?;
+        let units = Manager::of(podman)?;
         let name = timer_name(name);
         let purpose = Purpose {
             action: "arm",
@@ -90,7 +96,8 @@ impl Deadline {
         let after = format!("--on-active={}ms", time.as_millis());
         let unit = format!("--unit={name}");
         let shell = "/bin/sh".as_ref();
-        let arguments: [&std::ffi::OsStr; 9] = [
+        let arguments: [&std::ffi::OsStr; 10] = [
+            units.scope.as_ref(),
             "--quiet".as_ref(),
             "--collect".as_ref(),
             after.as_ref(),
@@ -109,7 +116,7 @@ impl Deadline {
     /// wakes up to find nothing.
     pub fn forget(podman: &Podman, name: &str) {
         if is_booted()
-            && let Some(units) = podman.beside("systemctl")
+            && let Some(units) = Manager::of(podman)
         {
             stop_timer(&units, &timer_name(name));
         }
@@ -136,14 +143,33 @@ fn timer_name(name: &str) -> String {
     format!("podkeep-thaw-{name}")
 }
 
-fn stop_timer(systemctl: &Podman, name: &str) {
+/// The systemd that runs the timers of whoever runs podkeep.
+struct Manager {
+    systemctl: Podman,
+    /// What chooses it.
+    scope: &'static str,
+}
+
+impl Manager {
+    fn of(podman: &Podman) -> Option<Self> {
+        // Root's timers run what they run as the user that root works for.
+        let is_own = podman.is_rootless() && podman.user().is_none();
+        Some(Self {
+            systemctl: podman.beside("systemctl")?,
+            scope: if is_own { "--user" } else { "--system" },
+        })
+    }
+}
+
+fn stop_timer(units: &Manager, name: &str) {
     let purpose = Purpose {
         action: "stop",
         object: name,
     };
     let timer = format!("{name}.timer");
+    let arguments = [units.scope, "stop", "--", &timer];
     // One that stays finds nothing to do.
-    let _ = systemctl.run(purpose, &["stop", "--", &timer], b"");
+    let _ = units.systemctl.run(purpose, &arguments, b"");
 }
 
 fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
@@ -196,6 +222,11 @@ podman() { env -i"
         .to_vec();
     for (name, value) in podman.environment() {
         text.push(b' ');
+        if name.as_bytes().starts_with(NAMESPACE_VARIABLES) {
+            let name = name.display();
+            text.extend_from_slice(format!("${{{name}+{name}=\"${name}\"}}").as_bytes());
+            continue;
+        }
         quote(
             &[name.as_bytes(), b"=", value.as_bytes()].concat(),
             &mut text,
