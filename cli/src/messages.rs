@@ -129,6 +129,7 @@ pub struct ItemLine {
     pub bytes_logical: u64,
     pub consistency: &'static str,
     pub freeze_seconds: Option<f64>,
+    pub freeze_expected: Option<f64>,
     pub failure: Option<String>,
 }
 
@@ -388,6 +389,7 @@ impl From<&BackupItem> for ItemLine {
             bytes_logical: item.bytes_logical,
             consistency: item.consistency.word(),
             freeze_seconds: item.frozen.map(|frozen| frozen.seconds),
+            freeze_expected: item.frozen.map(|frozen| frozen.expected),
             failure: item.failure.clone(),
         }
     }

@@ -291,7 +291,7 @@ fn item_text(progress: &Progress<'_>, stores: bool) -> String {
         (_, 0) => text.push_str("  unchanged"),
         (_, new) => text.push_str(&format!("  {:>8} new", units::size(new))),
     }
-    if let Some(FrozenFor { how, seconds }) = frozen {
+    if let Some(FrozenFor { how, seconds, .. }) = frozen {
         let word = match how {
             Consistency::Stop => "stopped",
             _ => "paused",
@@ -363,7 +363,11 @@ mod tests {
     #[test]
     fn an_item_says_for_how_long_its_containers_were_at_rest() {
         let text = |how| {
-            let frozen = Some(FrozenFor { how, seconds: 0.31 });
+            let frozen = Some(FrozenFor {
+                how,
+                seconds: 0.31,
+                expected: 0.2,
+            });
             let done = Progress::ItemDone {
                 item: "volume:pgdata",
                 files: 1,

@@ -119,6 +119,8 @@ pub struct FrozenFor {
     /// Pause or stop.
     pub how: Consistency,
     pub seconds: f64,
+    /// What was expected before they were put at rest.
+    pub expected: f64,
 }
 
 /// Receives what the engine has to say. Called from many threads; must not block for long.

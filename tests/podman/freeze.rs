@@ -37,8 +37,34 @@ start_postgres() {
 }
 # Longest time between two rounds of the writer, in milliseconds.
 gap() { podman logs writer | tail -n 1; }
+# A oneshot unit is over, says a `systemctl`: systemd has killed what was in its cgroup, and removed that.
+is_over() {
+    until_true 30 eval "! $1 is-active --quiet $2"
+    [ "$($1 show -P Result $2)" = success ]
+    [ -z "$(find /sys/fs/cgroup -name "$2.service")" ]
+}
+# A container with all its processes, which its cgroups have, is in none of a unit's.
+outlives() {
+    local pid
+    for pid in $($1 inspect --format '{{.State.ConmonPid}} {{.State.Pid}}' $2); do
+        [ -d /proc/$pid ]
+        not grep nightly /proc/$pid/cgroup
+    done
+    $1 exec $2 true
+    $1 cp /etc/hostname $2:/tmp/copied
+    [ "$($1 exec $2 cat /tmp/copied)" = "$(hostname)" ]
+}
 records() { ls /var/lib/podkeep/freeze | grep -v '^lock$' || true; }
-paused() { [ -n "$(podman ps -q --filter status=paused)" ]; }
+is() { [ "$(podman inspect --format '{{.State.Status}}' "$1")" = "$2" ]; }
+paused() { is app paused; }
+# Others that use the application's volumes, in all the states in which nothing is to be done.
+start_others() {
+    run held -v app-files:/files localhost/postgres:1 sleep infinity
+    podman pause held > /dev/null
+    podman create --name made --network=none -v app-files:/files localhost/postgres:1 > /dev/null
+    podman run --name ended --network=none -v app-files:/files localhost/postgres:1 false || true
+    run plain --stop-timeout 0 -v plain:/p localhost/postgres:1 sleep infinity
+}
 # Starts a backup that stands still while the application is paused; its pid is in $pid. The pause is
 # so short that this may need several tries.
 stand_still() {
@@ -142,22 +168,28 @@ fn one_moment(lab: &Shell) {
 
 /// Each way in which a backup ends while containers are paused.
 fn they_go_on(lab: &Shell) {
+    lab.ok("start_others");
     let before = lab.ok("states");
+    for state in ["app running", "held paused", "made created", "ended exited"] {
+        assert!(before.contains(state), "{before}");
+    }
+    lab.ok("podkeep backup volume:app-db volume:app-files");
+    assert_eq!(lab.ok("states"), before);
     // Killed, with all that it started: what is armed outside sets them going.
-    let seconds = lab.ok("stand_still --max-freeze 2s; since=$SECONDS; kill -9 $pid
+    let seconds = lab.ok("stand_still --max-freeze 4s; since=$SECONDS; kill -9 $pid
         [ -n \"$(records)\" ]; paused
         gone() { ! paused && [ -z \"$(records)\" ]; }; until_true 30 gone
         echo $((SECONDS - since))");
-    assert!(number(&seconds) <= 8, "{seconds} s");
+    assert!(number(&seconds) <= 12, "{seconds} s");
     assert_eq!(lab.ok("states"), before);
     // Killed, and started again before that.
     let said = lab.ok("stand_still --max-freeze 1h; kill -9 $pid; paused
-        podkeep backup volume:app-db 2>&1; ! paused; [ -z \"$(records)\" ]");
+        podkeep backup volume:app-db 2>&1; not paused; [ -z \"$(records)\" ]");
     assert!(said.contains("container app: was left frozen"), "{said}");
     assert_eq!(lab.ok("states"), before);
     // Told to end.
     lab.ok("stand_still; kill -TERM $pid; kill -CONT $pid
-        code=0; wait $pid || code=$?; [ $code = 143 ]; ! paused; [ -z \"$(records)\" ]");
+        code=0; wait $pid || code=$?; [ $code = 143 ]; not paused; [ -z \"$(records)\" ]");
     assert_eq!(lab.ok("states"), before);
     // No room for what it reads.
     lab.ok(
@@ -165,10 +197,23 @@ fn they_go_on(lab: &Shell) {
         export PODKEEP_REPO=/mnt/small/repository; podkeep init > /dev/null
         podman exec app dd if=/dev/urandom of=/files/huge bs=1M count=250 2> /dev/null
         code=0; podkeep backup volume:app-files > /dev/null 2>&1 || code=$?
-        [ $code = 1 ]; ! paused; [ -z \"$(records)\" ]; umount /mnt/small
+        [ $code = 1 ]; not paused; [ -z \"$(records)\" ]; umount /mnt/small
         podman exec app rm /files/huge",
     );
     assert_eq!(lab.ok("states"), before);
+    // Killed while a container is stopped: it is started.
+    lab.ok(
+        "cgroup=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$(podman inspect --format '{{.State.Pid}}' plain)/cgroup)
+        podkeep backup volume:plain --consistency stop --max-freeze 4s > /tmp/backup.log 2>&1 & pid=$!
+        while [ -d /proc/$pid ] && [ -e $cgroup ]; do :; done
+        kill -9 $pid; [ -n \"$(records)\" ]
+        started() { is plain running && [ -z \"$(records)\" ]; }; until_true 30 started",
+    );
+    let others = |states: &str| -> Vec<String> {
+        let lines = states.lines().filter(|line| !line.starts_with("plain "));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(others(&lab.ok("states")), others(&before));
 }
 
 #[test]
@@ -240,17 +285,11 @@ fn containers_that_a_oneshot_unit_stopped_run_on_after_it() {
         "{log}"
     );
     assert!(log.contains("saved: complete"), "{log}");
-    // systemd has ended what was left of the unit by then, and the unit is gone.
-    lab.ok("sleep 3; ! systemctl is-active --quiet nightly");
     let states = lab.ok("podman ps --format '{{.Names}} {{.State}}' | sort");
     assert_eq!(states, "by-hand running\nmade running\nowned running");
-    lab.ok("systemctl is-active --quiet owned needs-owned made
-        for name in by-hand made owned; do
-            podman exec $name true; podman cp /etc/hostname $name:/tmp/copied
-            podman exec $name cat /tmp/copied > /dev/null
-            pid=$(podman inspect --format '{{.State.ConmonPid}}' $name)
-            ! grep nightly /proc/$pid/cgroup
-        done
+    lab.ok("is_over systemctl nightly
+        systemctl is-active --quiet owned needs-owned made
+        for name in by-hand made owned; do outlives podman $name; done
         podman exec made test -e /own-layer");
     let after = lab.ok(started);
     let of = |text: &str, name: &str| {
@@ -266,4 +305,76 @@ fn containers_that_a_oneshot_unit_stopped_run_on_after_it() {
     assert_ne!(of(&after, "by-hand"), of(&before, "by-hand"));
     assert_ne!(of(&after, "owned"), of(&before, "owned"));
     assert_eq!(lab.ok("records"), "");
+}
+
+/// The same for a user who is not root, by a unit of the user's own systemd, whose containers and
+/// timers are the user's, too.
+const USER: &str = r#"
+as() {
+    setpriv --reuid=1000 --regid=1000 --init-groups env -i -C / PATH="$PATH" HOME=/home/u USER=u \
+        XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
+        PODKEEP_REPO=/home/u/repository PODKEEP_PASSWORD=secret "$@"
+}
+"#;
+
+const USER_UNITS: &str = r#"
+podman save -q localhost/lab:1 -o /tmp/lab.tar; chmod 644 /tmp/lab.tar
+as podman load -q -i /tmp/lab.tar > /dev/null
+as podkeep init > /dev/null
+as podman run -d --name by-hand --network=none --stop-timeout 0 -v shared:/s localhost/lab:1 /bin/sleep infinity > /dev/null
+as podman run -d --name removed --rm --network=none -v shared:/s localhost/lab:1 /bin/sleep infinity > /dev/null
+mkdir -p /home/u/.config/systemd/user
+cat > /home/u/.config/systemd/user/nightly.service <<'UNIT'
+[Service]
+Type=oneshot
+Environment=PODKEEP_REPO=/home/u/repository PODKEEP_PASSWORD=secret
+ExecStart=podkeep backup volume:shared --consistency stop
+UNIT
+chown -R u:u /home/u/.config
+as systemctl --user daemon-reload
+"#;
+
+#[test]
+fn containers_of_a_user_run_on_after_the_user_s_oneshot_unit() {
+    let lab = Shell::up(Suite::Trixie, Driver::Overlay, WORDS);
+    lab.host.image(Image::Busybox);
+    lab.ok(&format!("{USER}{USER_UNITS}"));
+    let over = |script: &str| lab.ok(&format!("{USER}{script}"));
+    let started = "as podman inspect --format '{{.Name}} {{.State.StartedAt}}' removed by-hand";
+    let before = over(started);
+    over("as systemctl --user start nightly");
+    over(
+        "is_over 'as systemctl --user' nightly
+        for name in by-hand removed; do outlives 'as podman' $name; done",
+    );
+    let after = over(started);
+    let same: Vec<bool> = before
+        .lines()
+        .zip(after.lines())
+        .map(|(a, b)| a == b)
+        .collect();
+    assert_eq!(same, [true, false], "{before} {after}");
+
+    // Killed with its whole unit while a container is paused: the user's systemd sets it going.
+    over(
+        r#"
+        events=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$(as podman inspect --format '{{.State.Pid}}' removed)/cgroup)/cgroup.events
+        status() { as podman inspect --format '{{.State.Status}}' removed; }
+        for try in $(seq 10); do
+            as systemd-run --user --quiet --collect --unit=killed$try --setenv=PODKEEP_REPO --setenv=PODKEEP_PASSWORD \
+                podkeep backup volume:shared --max-freeze 4s
+            pid=$(as systemctl --user show -P MainPID killed$try)
+            while [ -d /proc/$pid ] && ! grep -q 'frozen 1' $events; do :; done
+            kill -STOP $pid || continue
+            sleep 0.2
+            [ "$(status)" != paused ] || break
+            kill -CONT $pid
+            until_true 30 test ! -d /proc/$pid
+        done
+        as systemctl --user kill -s KILL killed$try
+        until_true 30 test ! -d /proc/$pid
+        [ "$(status)" = paused ]
+        runs() { [ "$(status)" = running ]; }; until_true 30 runs"#,
+    );
+    assert_eq!(over(started), after);
 }

@@ -150,6 +150,13 @@ pub fn bytes_outside_holes(node: &Node) -> u64 {
     size.saturating_sub(holes)
 }
 
+/// What those who write into a tree do while it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writers {
+    GoOn,
+    Rest,
+}
+
 /// A tree that is being read. Dropping it ends the reading.
 pub trait TreeScan: Send {
     /// The next batch, or `None` at the end. A batch's chunks together have at most a few MiB.
@@ -160,12 +167,15 @@ pub trait TreeScan: Send {
     fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError>;
 
     /// Once `next` gave `None`, and before those who write into the tree are put at rest: does ahead
-    /// what [`again`](Self::again) would do otherwise.
-    fn before_again(&mut self) {}
+    /// what [`again`](Self::again) would do otherwise. Returns how many bytes of files that will read
+    /// whatever happens until then.
+    fn before_again(&mut self) -> u64 {
+        0
+    }
 
-    /// Once `next` gave `None`: reads the tree a second time, now that those who write into it are at
-    /// rest, and takes over what did not change since it was read. Only the second reading counts.
-    fn again(&mut self) -> Result<(), FsError> {
+    /// Once `next` gave `None`: reads the tree once more, and takes over what did not change since it was
+    /// read. Only the last reading counts, and it begins when those who write into the tree are at rest.
+    fn again(&mut self, _: Writers) -> Result<(), FsError> {
         let cause = "it can be read only once";
         Err(FsError::new(
             "read",

@@ -13,8 +13,8 @@ use super::ScanRequest;
 use super::lock::ItemLock;
 use crate::fs::mapped::{MappedFiles, shared_writable};
 use crate::fs::owners::Owners;
-use crate::fs::scan::{ScanRoot, ScanSpec, ScanStates, View, scan, scan_at_rest};
-use crate::fs::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan};
+use crate::fs::scan::{ScanRoot, ScanSpec, ScanStates, View, scan, scan_again};
+use crate::fs::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan, Writers};
 
 /// A file system without such copies, on which most volumes are.
 const EXT4_MAGIC: rustix::fs::FsWord = 0xef53;
@@ -122,19 +122,19 @@ impl TreeScan for ItemScan {
         self.tree()?.fetch(wanted)
     }
 
-    fn again(&mut self) -> Result<(), FsError> {
+    fn again(&mut self, writers: Writers) -> Result<(), FsError> {
         self.tree = None;
         // Those that map a file now may have written into it since it was read.
         let spec = self.spec(shared_writable())?;
-        self.tree = Some(scan_at_rest(spec)?);
+        self.tree = Some(scan_again(spec, writers)?);
         Ok(())
     }
 
-    fn before_again(&mut self) {
-        let ScanRoot::Directory(fd) = &self.root else {
-            return;
-        };
-        sync_of(fd);
+    fn before_again(&mut self) -> u64 {
+        if let ScanRoot::Directory(fd) = &self.root {
+            sync_of(fd);
+        }
+        self.tree.as_mut().map_or(0, |tree| tree.before_again())
     }
 
     fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {

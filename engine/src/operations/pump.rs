@@ -1,7 +1,7 @@
 //! Taking the chunks of a tree while it is scanned, batch by batch.
 
 use super::{OperationError, OperationResult};
-use crate::fs::{FoundChunk, ScanOutcome, TreeScan};
+use crate::fs::{FoundChunk, ScanOutcome, TreeScan, Writers};
 use crate::host::HostError;
 use crate::monitor::{Monitor, Progress};
 
@@ -18,6 +18,7 @@ pub trait Sink {
 pub struct Pump {
     tree: Box<dyn TreeScan>,
     wanted: Vec<u32>,
+    files: u64,
     bytes_read: u64,
 }
 
@@ -37,6 +38,7 @@ impl Pump {
         Self {
             tree,
             wanted: Vec::new(),
+            files: 0,
             bytes_read: 0,
         }
     }
@@ -59,13 +61,18 @@ impl Pump {
     }
 
     /// As [`TreeScan::before_again`].
-    pub fn before_again(&mut self) {
-        self.tree.before_again();
+    pub fn before_again(&mut self) -> u64 {
+        self.tree.before_again()
     }
 
     /// Begins anew ([`TreeScan::again`]); what was read stays read.
-    pub fn again(&mut self) -> OperationResult<()> {
-        Ok(self.tree.again().map_err(HostError::from)?)
+    pub fn again(&mut self, writers: Writers) -> OperationResult<()> {
+        Ok(self.tree.again(writers).map_err(HostError::from)?)
+    }
+
+    /// What was read so far, in all readings: entries that are no directories, and bytes of files.
+    pub fn taken(&self) -> (u64, u64) {
+        (self.files, self.bytes_read)
     }
 
     /// Once all was taken.
@@ -98,6 +105,7 @@ impl Pump {
                 sink.take(&batch.chunks[*index as usize], &bytes.buffer[range])?;
             }
         }
+        self.files += batch.files;
         self.bytes_read += batch.bytes_read;
         for finding in batch.findings {
             monitor.finding(finding);

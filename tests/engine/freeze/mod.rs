@@ -245,7 +245,8 @@ fn one_moment(mounted: &Mounted) {
     assert_eq!(bench.calls(), ["pause aaa bbb", "unpause aaa bbb"]);
     for item in &report.items {
         assert_eq!(item.consistency, Consistency::Pause);
-        assert!(item.frozen.unwrap().seconds > 0.0);
+        let frozen = item.frozen.unwrap();
+        assert!(frozen.seconds > 0.0 && frozen.expected > 0.0);
     }
     bench.assert_saved_as(&bench.scratch.join("expected"));
     bench.assert_going();
@@ -345,8 +346,9 @@ fn containers_go_on_when_the_repository_is_full() {
 #[test]
 fn containers_go_on_when_they_were_at_rest_for_too_long() {
     let bench = Bench::new(mktree::Scratch::new());
+    bench.put("at-pause", "sleep 3");
     let (report, findings) =
-        bench.back_up(|options| options.max_freeze = Some(Duration::from_millis(1)));
+        bench.back_up(|options| options.max_freeze = Some(Duration::from_secs(3)));
     let report = report.unwrap();
     assert!(report.complete);
     assert!(
@@ -367,6 +369,29 @@ fn containers_go_on_when_they_were_at_rest_for_too_long() {
     }
     assert_eq!(bench.calls(), ["pause aaa bbb", "unpause aaa bbb"]);
     bench.assert_going();
+}
+
+#[test]
+fn containers_that_would_be_at_rest_for_too_long_are_left_alone() {
+    let bench = Bench::new(mktree::Scratch::new());
+    let (report, findings) =
+        bench.back_up(|options| options.max_freeze = Some(Duration::from_millis(1)));
+    let report = report.unwrap();
+    assert!(report.complete);
+    for item in &report.items {
+        assert_eq!((item.consistency, item.frozen), (Consistency::Live, None));
+    }
+    let [finding] = warnings(&findings)[..] else {
+        panic!("{findings:?}");
+    };
+    assert_eq!(finding.object, "containers db, web");
+    assert!(
+        finding.message.contains("longer than --max-freeze"),
+        "{}",
+        finding.message
+    );
+    assert!(bench.calls().is_empty());
+    bench.assert_saved_as(&bench.scratch.join("volumes"));
 }
 
 #[test]

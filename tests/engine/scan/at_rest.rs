@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use podkeep_engine::fs::Writers;
 use podkeep_engine::fs::mapped::MappedFiles;
-use podkeep_engine::fs::scan::{ScanSpec, ScanStates, scan, scan_at_rest};
+use podkeep_engine::fs::scan::{ScanSpec, ScanStates, scan, scan_again};
 
 use super::support::{drain, noise, read, spec};
 use crate::mount::Mounted;
@@ -38,7 +39,7 @@ fn read_once(mounted: &Mounted) -> std::path::PathBuf {
 
 /// Bytes that are read before all is captured, and after.
 fn read_again(tree: &Path, when_captured: impl FnOnce()) -> (u64, u64) {
-    let mut scan = scan_at_rest(spec_of(tree)).expect("it starts");
+    let mut scan = scan_again(spec_of(tree), Writers::Rest).expect("it starts");
     let mut when_captured = Some(when_captured);
     let (mut before, mut after) = (0, 0);
     while let Some(batch) = scan.next().expect("a batch") {
@@ -53,6 +54,43 @@ fn read_again(tree: &Path, when_captured: impl FnOnce()) -> (u64, u64) {
     let outcome = scan.finish().expect("it ends");
     assert!(!outcome.incomplete);
     (before, after)
+}
+
+/// What a reading at rest will read of a tree, and what it does read, once it was read `live` times.
+fn expected_and_read(tree: &Path, live: usize) -> (u64, u64) {
+    let mut expected = 0;
+    for reading in 0..live {
+        let mut scan = match reading {
+            0 => scan(spec_of(tree)),
+            _ => scan_again(spec_of(tree), Writers::GoOn),
+        }
+        .expect("it starts");
+        while scan.next().expect("a batch").is_some() {}
+        expected = scan.before_again();
+    }
+    let (before, _) = read_again(tree, || ());
+    (expected, before)
+}
+
+#[test]
+fn it_is_known_before_what_will_be_read_at_rest() {
+    for (kind, mib, options) in [
+        ("xfs", 400, &["-m", "reflink=1"][..]),
+        ("btrfs", 300, &[]),
+        ("ext4", 64, &[]),
+    ] {
+        let mounted = Mounted::image(kind, mib, options);
+        let tree = read_once(&mounted);
+        let large = if kind == "ext4" { 2 * (2 << 20) } else { 0 };
+        for live in [1, 2, 3] {
+            let found = expected_and_read(&tree, live);
+            assert_eq!(found, (20 * 3000 + large, 20 * 3000 + large), "{kind}");
+        }
+    }
+    // What is old is read once.
+    let image = super::states::Image::filled();
+    let expected = expected_and_read(&image.tree, 1);
+    assert_eq!(expected, (0, 0));
 }
 
 #[test]
@@ -81,7 +119,7 @@ fn elsewhere_they_are_read_at_once() {
     assert_eq!((before, after), (20 * 3000 + 2 * (2 << 20), 0));
     let again = spec_of(&tree);
     let chunking = again.chunking.clone();
-    let scan = scan_at_rest(again).expect("it starts");
+    let scan = scan_again(again, Writers::Rest).expect("it starts");
     assert_eq!(drain(scan, &chunking).expect("it ends").outcome, expected);
 }
 

@@ -10,8 +10,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use podkeep_engine::fs::Writers;
 use podkeep_engine::fs::mapped::{MappedFiles, shared_writable};
-use podkeep_engine::fs::scan::{ScanSpec, ScanStates, scan, scan_at_rest};
+use podkeep_engine::fs::scan::{ScanSpec, ScanStates, scan, scan_again};
 use podkeep_engine::fs::states::published;
 use podkeep_engine::monitor::FindingKind;
 use podkeep_format::id::SnapshotId;
@@ -172,7 +173,7 @@ impl Image {
     pub fn scan_at_rest(&self, trusted: Option<u8>) -> Tree {
         let spec = spec_with(self, trusted);
         let chunking = spec.chunking.clone();
-        let scan = scan_at_rest(spec).expect("the scan starts");
+        let scan = scan_again(spec, Writers::Rest).expect("the scan starts");
         drain(scan, &chunking).expect("the scan ends")
     }
 

@@ -120,6 +120,12 @@ impl Worker<'_> {
     }
 }
 
+/// Whether the file system of a directory has such copies.
+pub(crate) fn has_copies(dir: &OwnedFd) -> bool {
+    let cloned = nameless(dir).and_then(|from| ioctl_ficlone(nameless(dir)?, from));
+    cloned.is_ok()
+}
+
 /// A file without a name, on the file system of a directory.
 fn nameless(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;

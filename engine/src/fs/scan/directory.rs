@@ -186,6 +186,10 @@ impl OpenDirectories {
         }
     }
 
+    pub fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
     /// A directory that was opened before. ENOENT when another one stands in its place now.
     pub fn get(&self, directory: &Arc<Directory>) -> io::Result<Arc<OwnedFd>> {
         let mut below = Vec::new();

@@ -48,7 +48,7 @@ use super::batch::Outbox;
 use super::mapped::MappedFiles;
 use super::owners::Owners;
 use super::states::{States, root_key};
-use super::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan};
+use super::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan, Writers};
 use crate::chunk::Chunking;
 
 /// Threads of one scan.
@@ -96,17 +96,18 @@ pub struct ScanStates {
 
 /// Starts to read a tree.
 pub fn scan(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
-    start(spec, false)
+    Ok(Box::new(start(spec, None)?))
 }
 
-/// Starts to read a tree that was read just now, with the same `spec`, and that is at rest since: what
-/// that scan recorded of it is trusted, and large files that changed are read from copies that
-/// share their blocks, where the file system has such ([`ScanBatch::captured`]).
-pub fn scan_at_rest(spec: ScanSpec) -> Result<Box<dyn TreeScan>, FsError> {
-    start(spec, true)
+/// Starts to read a tree that was read just now, with the same `spec`: what that scan recorded of it is
+/// trusted. While those who write into it are at rest large files that changed are read from copies
+/// that share their blocks, where the file system has such ([`ScanBatch::captured`]).
+pub fn scan_again(spec: ScanSpec, writers: Writers) -> Result<Box<dyn TreeScan>, FsError> {
+    Ok(Box::new(start(spec, Some(writers))?))
 }
 
-fn start(spec: ScanSpec, at_rest: bool) -> Result<Box<dyn TreeScan>, FsError> {
+/// `again`: it was read just now.
+fn start(spec: ScanSpec, again: Option<Writers>) -> Result<Scan, FsError> {
     let exclude = Globs::new(&spec.exclude).map_err(|(pattern, why)| {
         FsError::new("exclude", pattern.as_bytes(), FsErrorKind::Refused, why)
     })?;
@@ -160,9 +161,9 @@ fn start(spec: ScanSpec, at_rest: bool) -> Result<Box<dyn TreeScan>, FsError> {
     let states = spec.states.and_then(|states| {
         always_read.extend(states.always_read.iter().map(|(_, inode)| *inode));
         let ids = &spec.chunking.ids;
-        let open = match at_rest {
-            false => States::open,
-            true => States::go_on,
+        let open = match again {
+            None => States::open,
+            Some(_) => States::go_on,
         };
         open(&states.directory, &spec.item, states.trusted, ids).ok()
     });
@@ -180,7 +181,7 @@ fn start(spec: ScanSpec, at_rest: bool) -> Result<Box<dyn TreeScan>, FsError> {
         beyond: Mutex::default(),
         states,
         always_read,
-        copies: at_rest.then(Copies::default),
+        copies: (again == Some(Writers::Rest)).then(Copies::default),
         queue: Queue::new(first),
         open: OpenDirectories::new(root_fd),
         links: Links::default(),
@@ -210,7 +211,7 @@ fn start(spec: ScanSpec, at_rest: bool) -> Result<Box<dyn TreeScan>, FsError> {
             Err(error) => return Err(scan.readers.failed(error)),
         }
     }
-    Ok(Box::new(scan))
+    Ok(scan)
 }
 
 /// The directory that holds the last component, and that component. The root is its own parent.
@@ -267,6 +268,16 @@ impl TreeScan for Scan {
 
     fn fetch(&mut self, wanted: &[u32]) -> Result<ChunkBytes, FsError> {
         self.readers.fetch(wanted)
+    }
+
+    fn before_again(&mut self) -> u64 {
+        let report = &self.shared.report;
+        let small = report.bytes_unsettled_small.load(Ordering::Relaxed);
+        let large = report.bytes_unsettled_large.load(Ordering::Relaxed);
+        match copy::has_copies(self.shared.open.root()) {
+            true => small,
+            false => small + large,
+        }
     }
 
     fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {

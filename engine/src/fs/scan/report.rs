@@ -18,6 +18,10 @@ pub(crate) struct Report {
     pub bytes_logical: AtomicU64,
     pub bytes_allocated: AtomicU64,
     pub incomplete: AtomicBool,
+    /// Of files that a reading soon after this one reads whatever their times say; the large ones are
+    /// those of which it may make copies.
+    pub bytes_unsettled_small: AtomicU64,
+    pub bytes_unsettled_large: AtomicU64,
     tallies: Mutex<Vec<Tally>>,
 }
 

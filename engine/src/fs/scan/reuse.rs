@@ -8,6 +8,7 @@ use podkeep_format::codec::{Decoder, Encoder};
 use podkeep_format::tree::Entry;
 use rustix::fs::FileType;
 
+use super::content::SMALL_FILE_BYTES_MAX;
 use super::directory::{Body, Contents, Directory, PushBody};
 use super::entry::EntryRead;
 use super::links::Claim;
@@ -151,10 +152,21 @@ impl Worker<'_> {
     /// was read anew.
     pub fn fingerprint(&self, directory: &Directory, read: &EntryRead) -> Vec<u8> {
         directory.changed.store(true, Ordering::Relaxed);
-        match directory.opened.get() {
+        let fingerprint = match directory.opened.get() {
             Some(opened) => self.fingerprint_of(&read.stat, opened.traits, read.unstable),
             None => Vec::new(),
+        };
+        let stat = &read.stat;
+        let always = fingerprint.is_empty() || self.shared.always_read.contains(&stat.ino);
+        if always && stat.kind == FileType::RegularFile {
+            let report = &self.shared.report;
+            let bytes = match stat.size >= SMALL_FILE_BYTES_MAX {
+                true => &report.bytes_unsettled_large,
+                false => &report.bytes_unsettled_small,
+            };
+            bytes.fetch_add(stat.size, Ordering::Relaxed);
         }
+        fingerprint
     }
 
     fn fingerprint_of(&self, stat: &Stat, traits: FsTraits, unstable: bool) -> Vec<u8> {

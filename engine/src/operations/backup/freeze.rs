@@ -3,18 +3,35 @@
 //! Items belong together when a running container writes into both, or when the containers that write
 //! into them are in one pod: an application's database and its files are of one moment. Each
 //! item of such a group is read while the containers run; then they are put at rest, and what
-//! changed since is read again, or copied so that it can be read later. Only the second reading
+//! changed since is read again, or copied so that it can be read later. Only the last reading
 //! counts.
+//!
+//! How long they will rest is told by the readings before: so long took that part of them which has to
+//! be read again. Where that is long they are read once more while the containers run, so that
+//! little is left to be stored, and the expectation is of a reading that stores little.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::snapshot::Consistency;
 
-use super::{Counting, Job, Opened, Pending, Reading, Run, Session};
-use crate::host::{Freeze, FreezeRequest, Inventory};
+use super::{Counting, Job, Opened, Pending, Pump, Reading, Run, Session};
+use crate::fs::Writers;
+use crate::host::{Freeze, FreezeRequest, Freezing, Inventory};
 use crate::monitor::{Finding, FindingKind, FrozenFor, Monitor, Progress};
 use crate::operations::{MAX_FREEZE, OperationError, OperationResult};
+
+/// Another reading ahead is no gain below this,
+const EXPECTED_FROM: Duration = Duration::from_secs(1);
+/// nor when the one before it stored less than this, unless it is about whether they rest at all;
+const STORED_FROM: u64 = 32 << 20;
+/// and there are no more than this: what changes faster than it can be read goes on changing.
+const READINGS_AHEAD_MAX: u32 = 3;
+/// What looking at an entry costs, in bytes that are read in that time.
+const BYTES_PER_ENTRY: u64 = 4096;
+/// The calls that put containers at rest and set them going, while they rest.
+const CALLS: Duration = Duration::from_millis(250);
 
 /// Containers that are at rest together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +149,8 @@ struct Member<'a> {
     reading: Reading<'a>,
     /// `None`: it is opened and read only while the containers are at rest.
     opened: Option<Opened>,
+    /// What reading it at rest will take.
+    expected: Duration,
     /// All of it was fixed while the containers were at rest.
     held: bool,
 }
@@ -150,12 +169,19 @@ impl<'a> Run<'a> {
         if members.is_empty() {
             return Ok(());
         }
-        let frozen = self.source.freeze(&FreezeRequest {
-            containers: group.containers.clone(),
-            how: group.how,
-            max: self.options.max_freeze.unwrap_or(MAX_FREEZE),
-            needs: self.options.needs.clone(),
-        });
+        let (max, expected) = (self.max_freeze(), expected(&members));
+        let frozen = match expected <= max {
+            true => self.source.freeze(&FreezeRequest {
+                containers: group.containers.clone(),
+                how: group.how,
+                max,
+                needs: self.options.needs.clone(),
+            }),
+            false => Ok(Freezing {
+                guard: None,
+                findings: vec![too_long(&group, expected, max)],
+            }),
+        };
         let freezing = match frozen {
             Ok(freezing) => freezing,
             Err(error) => {
@@ -194,6 +220,7 @@ impl<'a> Run<'a> {
             FrozenFor {
                 how: thawed.how,
                 seconds: thawed.seconds,
+                expected: expected.as_secs_f64(),
             }
         });
         let frozen = frozen.filter(|frozen| frozen.how != Consistency::Live);
@@ -226,14 +253,20 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The first reading of each item, while containers go on: what it finds does not count, but what
-    /// it stores is there.
+    fn max_freeze(&self) -> Duration {
+        self.options.max_freeze.unwrap_or(MAX_FREEZE)
+    }
+
+    /// Reads each item while containers go on: what is found does not count, but what is stored is
+    /// there.
     fn read_ahead(
         &mut self,
         session: &mut Session,
         jobs: Vec<Job>,
     ) -> OperationResult<Vec<Member<'a>>> {
         let mut members = Vec::new();
+        let max = self.max_freeze();
+        let mut before = session.writer.counts().bytes_new;
         for job in jobs {
             let reading = self.begin(session, job)?;
             let text = reading.job.item.to_string();
@@ -243,6 +276,7 @@ impl<'a> Run<'a> {
                 members.push(Member {
                     reading,
                     opened: None,
+                    expected: Duration::ZERO,
                     held: false,
                 });
                 continue;
@@ -250,25 +284,63 @@ impl<'a> Run<'a> {
             let ahead = self
                 .open(&mut session.writer, &reading)
                 .and_then(|mut opened| {
-                    opened.take(&mut session.writer, |tree, writer| {
-                        tree.take_all(writer, &Ahead(self.monitor))
-                    })?;
-                    Ok(opened)
+                    let expected = self.take_ahead(session, &mut opened)?;
+                    Ok((opened, expected))
                 });
             match ahead {
-                Ok(opened) => members.push(Member {
+                Ok((opened, expected)) => members.push(Member {
                     reading,
                     opened: Some(opened),
+                    expected,
                     held: false,
                 }),
                 Err(error) => self.failed(reading.job.item, error)?,
             }
         }
-        let opened = members.iter_mut().filter_map(|m| m.opened.as_mut());
-        for tree in opened.filter_map(|opened| opened.tree.as_mut()) {
-            tree.before_again();
+        for _ in 1..READINGS_AHEAD_MAX {
+            let stored = session.writer.counts().bytes_new - before;
+            let expected = expected(&members);
+            let is_enough = stored < STORED_FROM && expected <= max;
+            if expected < EXPECTED_FROM || is_enough {
+                break;
+            }
+            before = session.writer.counts().bytes_new;
+            for mut member in std::mem::take(&mut members) {
+                if let Some(opened) = member.opened.as_mut().filter(|o| o.tree.is_some()) {
+                    let again = opened
+                        .take(&mut session.writer, |tree, _| tree.again(Writers::GoOn))
+                        .and_then(|()| self.take_ahead(session, opened));
+                    match again {
+                        Ok(expected) => member.expected = expected,
+                        Err(error) => {
+                            self.failed(member.reading.job.item, error)?;
+                            continue;
+                        }
+                    }
+                }
+                members.push(member);
+            }
         }
         Ok(members)
+    }
+
+    /// One reading ahead. Returns what one at rest would take after it.
+    fn take_ahead(&self, session: &mut Session, opened: &mut Opened) -> OperationResult<Duration> {
+        let taken = |opened: &Opened| {
+            let (entries, bytes) = opened.tree.as_ref().map_or((0, 0), Pump::taken);
+            (entries * BYTES_PER_ENTRY, bytes)
+        };
+        let (since, before) = (Instant::now(), taken(opened));
+        opened.take(&mut session.writer, |tree, writer| {
+            tree.take_all(writer, &Ahead(self.monitor))
+        })?;
+        let (took, after) = (since.elapsed(), taken(opened));
+        // Last: it writes out what is dirty.
+        let again = opened.tree.as_mut().map_or(0, Pump::before_again);
+        let entries = after.0 - before.0;
+        let work = entries + after.1 - before.1;
+        let share = (entries + again) as f64 / work.max(1) as f64;
+        Ok(took.mul_f64(share.min(1.0)))
     }
 
     /// Fixes what an item is, so that nothing that is written later is in it.
@@ -282,6 +354,7 @@ impl<'a> Run<'a> {
             reading,
             opened,
             held,
+            ..
         } = member;
         let (opened, ahead) = match opened {
             Some(opened) => (opened, true),
@@ -292,7 +365,7 @@ impl<'a> Run<'a> {
         };
         opened.take(&mut session.writer, |tree, writer| {
             if ahead {
-                tree.again()?;
+                tree.again(Writers::Rest)?;
             }
             tree.until_captured(writer, &reading.monitor)
         })?;
@@ -301,11 +374,40 @@ impl<'a> Run<'a> {
     }
 }
 
+impl Group {
+    fn names(&self) -> String {
+        match self.containers.as_slice() {
+            [one] => format!("container {one}"),
+            several => format!("containers {}", several.join(", ")),
+        }
+    }
+}
+
+fn expected(members: &[Member<'_>]) -> Duration {
+    members
+        .iter()
+        .map(|member| member.expected)
+        .sum::<Duration>()
+        + CALLS
+}
+
+fn too_long(group: &Group, expected: Duration, max: Duration) -> Finding {
+    Finding {
+        object: group.names(),
+        kind: FindingKind::Consistency,
+        snapshots: Vec::new(),
+        paths: Vec::new(),
+        message: format!(
+            "would be at rest for about {} s, which is longer than --max-freeze ({} s): what uses the same \
+             volumes is read live",
+            expected.as_secs_f64().ceil(),
+            max.as_secs_f64()
+        ),
+    }
+}
+
 fn too_late(member: &Member<'_>, group: &Group) -> Finding {
-    let containers = match group.containers.as_slice() {
-        [one] => format!("container {one}"),
-        several => format!("containers {}", several.join(", ")),
-    };
+    let containers = group.names();
     Finding {
         object: member.reading.job.item.to_string(),
         kind: FindingKind::Consistency,
