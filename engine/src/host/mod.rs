@@ -63,6 +63,30 @@ pub enum HostError {
     Busy { object: String, holder: String },
 }
 
+impl HostError {
+    /// In words for where `object` is named already: it is not named again, and what resolves a refusal
+    /// is said, too.
+    pub fn about(&self, object: &str) -> String {
+        match self {
+            Self::Refused {
+                object: refused,
+                cause,
+                hint,
+            } => {
+                let cause = match refused == object {
+                    true => cause.clone(),
+                    false => self.to_string(),
+                };
+                match hint.as_str() {
+                    "" => cause,
+                    hint => format!("{cause} ({hint})"),
+                }
+            }
+            Self::Fs(_) | Self::Podman { .. } | Self::Busy { .. } => self.to_string(),
+        }
+    }
+}
+
 /// What is on a host, without content. Bounded by what Podman itself lists.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
@@ -388,4 +412,35 @@ pub trait StoreCare: Send + Sync {
 
     /// Begins to repair a layer. Refuses one that is in use, naming who uses it.
     fn repair(&self, layer: &LayerName) -> Result<Box<dyn LayerRepair>, HostError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Findings name their object in front of the message: "container:x: container:x: ..." was shown.
+    #[test]
+    fn a_refusal_names_its_object_once_and_says_what_resolves_it() {
+        let refused = |object: &str, hint: &str| HostError::Refused {
+            object: object.into(),
+            cause: "it is in use".into(),
+            hint: hint.into(),
+        };
+        let about = |error: HostError| error.about("container:x");
+        assert_eq!(about(refused("container:x", "")), "it is in use");
+        assert_eq!(
+            about(refused("container:x", "stop it")),
+            "it is in use (stop it)"
+        );
+        assert_eq!(
+            about(refused("volume:v", "stop it")),
+            "volume:v: it is in use (stop it)"
+        );
+        let failed = HostError::Podman {
+            action: "create",
+            object: "container x".into(),
+            cause: "no".into(),
+        };
+        assert_eq!(about(failed), "cannot create container x: no");
+    }
 }

@@ -502,12 +502,14 @@ impl<'a> Run<'a> {
     }
 
     fn fail_item(&mut self, item: Item, error: &HostError) {
+        let object = item.to_string();
+        let why = error.about(&object);
         self.monitor.finding(Finding {
-            object: item.to_string(),
+            object,
             kind: FindingKind::Unreadable,
             snapshots: Vec::new(),
             paths: Vec::new(),
-            message: format!("{error}; there is no snapshot of it in this run"),
+            message: format!("{why}; there is no snapshot of it in this run"),
         });
         self.done.push(BackupItem {
             item,
@@ -519,7 +521,7 @@ impl<'a> Run<'a> {
             complete: false,
             consistency: Consistency::Live,
             frozen: None,
-            failure: Some(error.to_string()),
+            failure: Some(why),
         });
     }
 

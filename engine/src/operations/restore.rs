@@ -186,12 +186,13 @@ impl Making<'_> {
         for (item, request) in requests {
             match restore_item(reader, target, &item, &request, wait, monitor, report) {
                 Err(OperationError::Host(error)) if concerns_one_item(&error) => {
+                    let object = item.item.to_string();
                     monitor.finding(Finding {
-                        object: item.item.to_string(),
+                        message: error.about(&object),
+                        object,
                         kind: FindingKind::NotRestored,
                         snapshots: vec![item.run.clone()],
                         paths: Vec::new(),
-                        message: error.to_string(),
                     });
                     self.failed = Some(error);
                 }

@@ -240,7 +240,10 @@ impl Definitions {
                     });
                     self.made.insert(item.clone());
                 }
-                Err(error) => not_restored(text, &error.to_string(), monitor),
+                Err(error) => {
+                    let why = error.about(&text);
+                    not_restored(text, &why, monitor);
+                }
             }
         }
         Ok(())

@@ -327,6 +327,12 @@ fn reason(
             (true, false) => None,
         };
     }
+    if field == "spec.linux.resources.devices" {
+        let both_deny = [before, after].iter().all(|rules| only_deny_all(*rules));
+        if both_deny {
+            return Some(Reason::HostDefault);
+        }
+    }
     if field.starts_with("spec.linux.devices") {
         let named = texts(stored, "cdiDevices").is_empty()
             && stored.get("device_host_src").is_none_or(is_nothing);
@@ -342,6 +348,14 @@ fn reason(
         return Some(Reason::HostDefault);
     }
     both.asked_for.then_some(Reason::AskedFor)
+}
+
+/// Whether rules for devices are the one that every container begins with, however often: Podman 5.8
+/// writes it twice.
+fn only_deny_all(rules: Option<&str>) -> bool {
+    let rules = rules.and_then(|text| serde_json::from_str::<Vec<Value>>(text).ok());
+    let deny = serde_json::json!({"access": "rwm", "allow": false});
+    rules.is_some_and(|rules| !rules.is_empty() && rules.iter().all(|rule| *rule == deny))
 }
 
 fn environment(config: &Object) -> BTreeSet<&str> {
@@ -458,6 +472,25 @@ mod tests {
             .map(|(field, reason)| ((*field).to_owned(), *reason))
             .collect();
         assert_eq!(differences(stored, made), expected);
+    }
+
+    #[test]
+    fn only_the_rule_against_all_devices_may_be_there_twice() {
+        let field = "spec.linux.resources.devices";
+        let rules = |rules: Value| json!({"spec": {"linux": {"resources": {"devices": rules}}}});
+        let deny = json!({"access": "rwm", "allow": false});
+        let allow = json!({"access": "r", "allow": true, "major": 1, "minor": 3, "type": "c"});
+        let twice = differences(rules(json!([deny])), rules(json!([deny, deny])));
+        assert_eq!(twice, [(field.to_owned(), Some(Reason::HostDefault))]);
+        for (stored, made) in [
+            (json!([deny, allow]), json!([deny, deny, allow])),
+            (json!([deny]), json!([deny, allow])),
+            (json!([deny, allow]), json!([deny])),
+            (json!([deny]), json!(null)),
+        ] {
+            let found = differences(rules(stored), rules(made));
+            assert_eq!(found, [(field.to_owned(), None)]);
+        }
     }
 
     #[test]
