@@ -105,15 +105,27 @@ impl Ssh<'_> {
     }
 
     fn begin(&self, command: &str) -> Result<Asking, NotBegun> {
-        match self.begin_with(command, self.control) {
-            // Sharing connections is a comfort: without it, it may work.
-            Err(failed) if failed.carrier_failed && self.control.shares() => self
-                .begin_with(command, &Control::None)
-                .map_err(|without| match without.carrier_failed {
-                    true => failed,
-                    false => without,
-                }),
-            begun => begun,
+        self.with_or_without_sharing(
+            |control| self.begin_with(command, control),
+            |begun| matches!(begun, Err(failed) if failed.carrier_failed),
+        )
+    }
+
+    /// Sharing connections is a comfort: where ssh fails with it, it may work without. What fails
+    /// either way is told of as it failed the way that the user set up.
+    fn with_or_without_sharing<R>(
+        &self,
+        attempt: impl Fn(&Control) -> R,
+        ssh_failed: impl Fn(&R) -> bool,
+    ) -> R {
+        let first = attempt(self.control);
+        if !ssh_failed(&first) || !self.control.shares() {
+            return first;
+        }
+        let second = attempt(&Control::None);
+        match ssh_failed(&second) {
+            true => first,
+            false => second,
         }
     }
 
@@ -168,13 +180,11 @@ impl Ssh<'_> {
 
     /// Runs one command, gives it `input`, and waits at most `time`.
     pub fn run(&self, command: &str, input: &[u8], time: Duration) -> Result<Ran, LinkError> {
-        let ran = self.run_with(command, input, time, self.control)?;
-        let code = ran.status.and_then(|status| status.code());
-        // As in `begin`: without a shared connection, it may work.
-        match code == Some(SSH_FAILED) && self.control.shares() {
-            true => self.run_with(command, input, time, &Control::None),
-            false => Ok(ran),
-        }
+        let code = |ran: &Ran| ran.status.and_then(|status| status.code());
+        self.with_or_without_sharing(
+            |control| self.run_with(command, input, time, control),
+            |ran| matches!(ran, Ok(ran) if code(ran) == Some(SSH_FAILED)),
+        )
     }
 
     fn run_with(
