@@ -14,6 +14,7 @@ mod hosts;
 mod images;
 mod imports;
 mod remote;
+mod layers;
 mod replay;
 mod rootless;
 mod shell;

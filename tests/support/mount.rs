@@ -64,6 +64,32 @@ impl Mounted {
         mounted
     }
 
+    /// An overlay of directories of one file system.
+    pub fn overlay(lower: &Path, upper: &Path, work: &Path) -> Self {
+        let mounted = Self {
+            directory: mount_point(),
+            image: None,
+        };
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        let data = std::ffi::CString::new(options).unwrap();
+        let result = rustix::mount::mount(
+            "podkeep-test",
+            &mounted.directory,
+            "overlay",
+            MountFlags::empty(),
+            data.as_c_str(),
+        );
+        if let Err(errno) = result {
+            panic!("cannot mount an overlay: {errno}");
+        }
+        mounted
+    }
+
     /// A fresh file system in an image of so many MiB, with options for mkfs.
     pub fn image(kind: &str, mib: u64, options: &[&str]) -> Self {
         let directory = mount_point();

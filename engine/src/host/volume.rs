@@ -258,7 +258,7 @@ impl Volumes {
                 }
                 actions.push(match request.existing {
                     Existing::Refuse => format!("fill the empty volume {name}"),
-                    Existing::Merge => format!("merge into volume {name}"),
+                    Existing::Merge | Existing::LaidOver => format!("merge into volume {name}"),
                     Existing::Replace => format!("replace the content of volume {name}"),
                 });
                 let running = self.running_users(name)?;

@@ -78,4 +78,4 @@ pub use volume::{
     Difference, Users, Volume, VolumeContent, VolumeDefinition, inspect_volume, list_volumes,
     users_of_volumes,
 };
-pub use writable::{Changes, WritableLayer, mounted_over, upper_directory, writable_layer};
+pub use writable::{Changes, LayerPlace, WritableLayer, layer_place, mounted_over, writable_layer};

@@ -53,12 +53,7 @@ pub fn writable_layer(places: &StoragePlaces, id: &str) -> Result<Option<Writabl
     let Some(layer) = layer_of(places, id)? else {
         return Ok(None);
     };
-    let below = match places.driver {
-        StorageDriver::Overlay => format!("overlay/{layer}/diff"),
-        StorageDriver::Vfs => format!("vfs/dir/{layer}"),
-        StorageDriver::Btrfs => format!("btrfs/subvolumes/{layer}"),
-        StorageDriver::Zfs => return Err("the driver zfs has it mounted only while it runs".into()),
-    };
+    let below = place_below(places.driver, &layer)?;
     let root = match directory(&places.graph_root.join(below)) {
         Ok(root) => root,
         Err(Errno::NOENT) => return Ok(None),
@@ -75,10 +70,7 @@ pub fn writable_layer(places: &StoragePlaces, id: &str) -> Result<Option<Writabl
         return Ok(Some(WritableLayer::Upper(root)));
     }
     let parent = parent_of(places, &layer)?;
-    let below = match places.driver {
-        StorageDriver::Btrfs => format!("btrfs/subvolumes/{parent}"),
-        _ => format!("vfs/dir/{parent}"),
-    };
+    let below = place_below(places.driver, &parent)?;
     let stores = places.image_store.iter().chain([&places.graph_root]);
     let image = stores
         .chain(&places.additional_stores)
@@ -89,18 +81,34 @@ pub fn writable_layer(places: &StoragePlaces, id: &str) -> Result<Option<Writabl
     Ok(Some(WritableLayer::Compared { root, changes }))
 }
 
-/// The directory that holds what a container has otherwise than its image, for who writes there while
-/// nothing has the container mounted. `None`: there is no such container. On drivers other than
-/// overlay it is a whole root, which nobody can write so.
-pub fn upper_directory(places: &StoragePlaces, id: &str) -> Result<Option<PathBuf>, String> {
-    if places.driver != StorageDriver::Overlay {
-        return Err(format!(
-            "on the driver {} it is no layer of its own",
-            places.driver.word()
-        ));
+/// Where a container's own files go while nothing has it mounted.
+pub enum LayerPlace {
+    /// The upper directory of an overlay mount: it holds what the container has otherwise than its image.
+    Upper(PathBuf),
+    /// A whole root, which already has what its image has.
+    Root(PathBuf),
+}
+
+/// Finds the layer of a container that was made and never started. `None`: there is no such container.
+pub fn layer_place(places: &StoragePlaces, id: &str) -> Result<Option<LayerPlace>, String> {
+    let Some(layer) = layer_of(places, id)? else {
+        return Ok(None);
+    };
+    let path = places.graph_root.join(place_below(places.driver, &layer)?);
+    Ok(Some(match places.driver {
+        StorageDriver::Overlay => LayerPlace::Upper(path),
+        _ => LayerPlace::Root(path),
+    }))
+}
+
+/// The directory of a layer, below the graph root.
+fn place_below(driver: StorageDriver, layer: &str) -> Result<String, String> {
+    match driver {
+        StorageDriver::Overlay => Ok(format!("overlay/{layer}/diff")),
+        StorageDriver::Vfs => Ok(format!("vfs/dir/{layer}")),
+        StorageDriver::Btrfs => Ok(format!("btrfs/subvolumes/{layer}")),
+        StorageDriver::Zfs => Err("the driver zfs has it mounted only while it runs".into()),
     }
-    let layer = layer_of(places, id)?;
-    Ok(layer.map(|layer| places.graph_root.join("overlay").join(layer).join("diff")))
 }
 
 /// The layer of a container, by containers.json or by its list of those that do not last.
@@ -309,8 +317,11 @@ fn same_attributes(a: &Stat, b: &Stat, kind: FileType) -> bool {
     let time = |stat: &Stat| (stat.st_mtime, stat.st_mtime_nsec);
     let sized = matches!(kind, FileType::RegularFile | FileType::Symlink);
     let device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+    // One that has another name now belongs to it: the two are kept as one.
+    let named = kind != FileType::Directory;
     owner(a) == owner(b)
         && time(a) == time(b)
+        && (!named || a.st_nlink == b.st_nlink)
         && (!sized || a.st_size == b.st_size)
         && (!device || a.st_rdev == b.st_rdev)
 }
@@ -416,6 +427,7 @@ mod tests {
         set_time(&own.join("etc/content"));
         std::fs::remove_file(own.join("etc/removed")).unwrap();
         std::fs::remove_dir_all(own.join("gone")).unwrap();
+        std::fs::hard_link(own.join("etc/same"), own.join("etc/also")).unwrap();
         std::fs::create_dir(own.join("new")).unwrap();
         std::fs::write(own.join("new/file"), "").unwrap();
         for (path, _) in [("etc", 0), ("etc/deep", 0), ("", 0)] {
@@ -438,7 +450,15 @@ mod tests {
             .collect();
         assert_eq!(
             changed,
-            ["etc", "etc/content", "etc/mode", "new", "new/file"]
+            [
+                "etc",
+                "etc/also",
+                "etc/content",
+                "etc/mode",
+                "etc/same",
+                "new",
+                "new/file"
+            ]
         );
         let removed = |path: &str| changes.removed[path.as_bytes()].len();
         assert_eq!((removed("etc"), removed("")), (1, 1));

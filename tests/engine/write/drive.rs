@@ -148,6 +148,21 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// An upper directory of an overlay mount, as a scan gives it: without notes of the mount, and
+    /// each whiteout by itself.
+    pub fn read_upper(root: &'a Path) -> Self {
+        let mut source = Self::read(root);
+        for facts in source.record.values_mut() {
+            facts.xattrs.retain(|name, _| {
+                !name.starts_with(b"trusted.overlay.") || name == b"trusted.overlay.opaque"
+            });
+            if facts.kind == "char-device" && facts.rdev == 0 {
+                facts.same_as = None;
+            }
+        }
+        source
+    }
+
     fn entry(&self, path: &[u8]) -> Entry {
         let facts = &self.record[path];
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap().to_vec();

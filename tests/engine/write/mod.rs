@@ -2,6 +2,7 @@
 
 mod drive;
 mod hostile;
+mod laid_over;
 mod place;
 mod support;
 mod systems;

@@ -1,7 +1,8 @@
 //! Writing a file tree: in-root, complete before it is seen, resumable.
 //!
 //! A tree is staged beside its place and swapped in when all of it is there ([`staging`],
-//! [`swap`]); a merge goes straight into what is there, entry by entry ([`tree`]). Nothing is
+//! [`swap`]); a merge goes straight into what is there, entry by entry ([`tree`]), and so does what
+//! is laid over it ([`laid_over`]). Nothing is
 //! reached by a path of more than one name, and no link is followed ([`directory`]). What fails for
 //! one entry or one attribute is a finding, grouped ([`failures`]); only a disk that is full or
 //! cannot be written ends a restore, and then what is staged stays for the next run.
@@ -11,6 +12,7 @@ mod directory;
 mod failures;
 mod file;
 mod inode;
+mod laid_over;
 mod remove;
 mod space;
 mod staging;
@@ -57,6 +59,12 @@ pub enum Existing {
     Merge,
     /// Exactly the tree; what was there is kept until success.
     Replace,
+    /// The tree is the upper directory of an overlay mount, and is laid over what is there as the kernel
+    /// would show it: an entry hides one of any other type, a character device 0:0 removes what has its
+    /// name, a directory with `trusted.overlay.opaque` begins empty.
+    ///
+    /// Source: Linux, Documentation/filesystems/overlayfs.rst.
+    LaidOver,
 }
 
 /// How a complete tree gets to its place.
@@ -183,7 +191,7 @@ pub fn open(spec: WriteSpec) -> Result<Box<dyn TreeWriter>, FsError> {
 
     let layout = there.as_ref().map(|fd| inode::flags(fd) & inode::LAYOUT);
     let writer = match there {
-        Some(fd) if spec.existing == Existing::Merge => {
+        Some(fd) if matches!(spec.existing, Existing::Merge | Existing::LaidOver) => {
             // What was staged for this place is of no use to a merge.
             for staging in [beside, inside].into_iter().flatten() {
                 staging.remove()?;

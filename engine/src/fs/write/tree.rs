@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::attributes::{Full, Rules, Target, file_type};
 use super::directory::{Directories, Directory, is_name, open_directory, open_name};
 use super::failures::Failures;
-use super::{inode, remove};
+use super::{inode, laid_over, remove};
 use crate::fs::{FsError, FsErrorKind};
 use crate::monitor::FindingKind;
 
@@ -59,6 +59,8 @@ impl Locked {
 
 pub(super) struct Tree {
     pub way: Way,
+    /// Into what is there, and over it: [`Existing::LaidOver`](super::Existing::LaidOver).
+    pub laid_over: bool,
     pub directories: Directories,
     pub failures: Failures,
     pub rules: Rules,
@@ -166,17 +168,36 @@ impl Tree {
         }
     }
 
-    /// In a merge: whether a directory stands where the entry shall go (with a finding).
+    /// In a merge: whether a directory stands where the entry shall go (with a finding). What is
+    /// laid over it takes its place.
     pub fn clashes_with_directory(&self, fd: &OwnedFd, name: &[u8], path: Vec<u8>) -> bool {
         if self.way != Way::Direct {
             return false;
         }
         let stat = rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW);
         let is = stat.is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory);
-        if is {
-            self.clash("it is a directory", path);
+        if !is {
+            return false;
         }
-        is
+        if !self.laid_over {
+            self.clash("it is a directory", path);
+            return true;
+        }
+        match remove::remove(fd, name) {
+            Ok(()) => false,
+            Err(remains) => {
+                self.clash(&super::failures::describe(remains.errno), path);
+                true
+            }
+        }
+    }
+
+    /// Takes away what a whiteout names, if it is there.
+    fn hide(&self, fd: &OwnedFd, name: &[u8], path: Vec<u8>) -> Result<(), FsError> {
+        match remove::remove(fd, name) {
+            Ok(()) => Ok(()),
+            Err(remains) => self.fail("remove the entry", remains.errno, path),
+        }
     }
 
     /// Gives what was made under a temporary name its own.
@@ -229,16 +250,17 @@ impl Tree {
         if made == Err(Errno::EXIST) && self.may_hold_others(parent) {
             let stat = rustix::fs::statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW);
             let kind = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
+            let begins_empty = self.laid_over && laid_over::is_opaque(entry);
             match (kind, self.way) {
-                (Ok(FileType::Directory), _) => {
+                (Ok(FileType::Directory), _) if !begins_empty => {
                     fresh = false;
                     made = Ok(());
                 }
-                (Ok(_), Way::Direct) => {
+                (Ok(_), Way::Direct) if !self.laid_over => {
                     self.clash("it is no directory", path());
                     return Ok(Made::Not);
                 }
-                (Ok(_), Way::Staged { .. }) => {
+                (Ok(_), _) => {
                     made = remove::remove(&fd, name)
                         .map_err(|remains| remains.errno)
                         .and_then(|()| rustix::fs::mkdirat(&fd, name, Mode::RWXU));
@@ -381,6 +403,10 @@ impl Tree {
                 return Ok(false);
             }
         };
+        if self.laid_over && laid_over::is_whiteout(entry) {
+            self.hide(&fd, name, path())?;
+            return Ok(true);
+        }
         if self.clashes_with_directory(&fd, name, path()) {
             return Ok(false);
         }

@@ -18,7 +18,7 @@ use super::inode;
 use super::staging::{Phase, Staging, TREE};
 use super::swap::Place;
 use super::tree::{Made, Tree, Way, lock};
-use super::{RootKind, WriteSpec};
+use super::{Existing, RootKind, WriteSpec, laid_over};
 use crate::chunk::Chunking;
 use crate::fs::{
     DirectoryNumber, FileNumber, FilePart, FsError, FsErrorKind, PresentQuery, TreeWriter,
@@ -79,6 +79,7 @@ impl Writer {
         let single = spec.root_kind == RootKind::Single;
         let tree = Tree {
             way,
+            laid_over: way == Way::Direct && spec.existing == Existing::LaidOver,
             directories,
             failures: Failures::new(spec.object),
             rules,
@@ -130,7 +131,7 @@ impl Writer {
         &mut self,
         number: DirectoryNumber,
         parent: DirectoryNumber,
-        entry: Box<Entry>,
+        mut entry: Box<Entry>,
     ) -> Result<(), FsError> {
         if self.is_single() || self.directories.contains_key(&number) {
             return Err(self.misused(format_args!("directory {number} was given twice")));
@@ -150,6 +151,9 @@ impl Writer {
             None => Made::Not,
             Some(parent) => self.tree.make_directory(parent, &entry)?,
         };
+        if self.tree.laid_over {
+            laid_over::without_mark(&mut entry);
+        }
         let slot = match made {
             Made::Done(directory) => {
                 self.directories_made += 1;

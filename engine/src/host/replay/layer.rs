@@ -8,10 +8,10 @@ use crate::fs::TreeWriter;
 use crate::fs::write::{self, Destination, Existing, Labels, RootKind, Swap, WriteSpec};
 use crate::host::{HostError, WriteRequest};
 use crate::podman::replay::container_id;
-use crate::podman::{Podman, StoreInfo, upper_directory};
+use crate::podman::{LayerPlace, Podman, StoreInfo, layer_place};
 
 /// The layer of a container that was made and never started. The stored tree has the form of an overlay's
-/// upper directory, and becomes one.
+/// upper directory: it becomes one, or is laid over the root that other drivers made of the image.
 pub(in crate::host) fn write_layer(
     podman: &Podman,
     info: &StoreInfo,
@@ -28,8 +28,12 @@ pub(in crate::host) fn write_layer(
     let places = info.places.as_ref();
     let places =
         places.ok_or_else(|| refused(format!("the driver {} is not known", info.driver)))?;
-    let layer = upper_directory(places, &id).map_err(refused)?;
-    let layer = layer.ok_or_else(|| refused("the store has no layer of it".into()))?;
+    let place = layer_place(places, &id).map_err(refused)?;
+    let place = place.ok_or_else(|| refused("the store has no layer of it".into()))?;
+    let (layer, existing) = match place {
+        LayerPlace::Upper(path) => (path, Existing::Replace),
+        LayerPlace::Root(path) => (path, Existing::LaidOver),
+    };
     let (Some(parent), Some(name)) = (layer.parent(), layer.file_name()) else {
         return Err(refused("its layer has no place".into()));
     };
@@ -40,7 +44,7 @@ pub(in crate::host) fn write_layer(
             name: name.as_bytes().to_vec(),
         },
         root_kind: RootKind::Directory,
-        existing: Existing::Replace,
+        existing,
         swap: Swap::InPlace,
         chunking: request.chunking.clone(),
         threads: request.threads,

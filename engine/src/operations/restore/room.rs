@@ -54,7 +54,9 @@ impl Needs {
         need.bytes = match existing {
             // Each item that is done frees what stood there before.
             Existing::Replace => need.bytes.max(bytes),
-            Existing::Refuse | Existing::Merge => need.bytes.saturating_add(bytes),
+            Existing::Refuse | Existing::Merge | Existing::LaidOver => {
+                need.bytes.saturating_add(bytes)
+            }
         };
     }
 
