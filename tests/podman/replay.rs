@@ -4,7 +4,7 @@
 use crate::lab::{Driver, Image, Suite};
 use crate::shell::Shell;
 
-const WORDS: &str = r#"
+pub const WORDS: &str = r#"
 export PODKEEP_REPO=/var/tmp/repository PODKEEP_PASSWORD=secret
 I=localhost/lab:1
 data() { podman volume inspect "$1" --format '{{.Mountpoint}}'; }
@@ -15,7 +15,7 @@ destroy() {
     # 4.3 does not know an order for it.
     for i in 1 2 3 4; do podman rm -f -a -v -t 0 >/dev/null 2>&1 && break; done
     podman volume rm -a -f >/dev/null
-    podman network ls -q | grep -v '^podman$' | xargs -r podman network rm >/dev/null
+    podman network ls -q | sed '/^podman$/d' | xargs -r podman network rm >/dev/null
     podman secret ls -q | xargs -r podman secret rm >/dev/null
 }
 # What there is, and what it is.

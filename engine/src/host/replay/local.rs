@@ -15,8 +15,8 @@ use crate::host::HostError;
 use crate::host::lock::make_private;
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::replay::{
-    Choices, ContainerRequest, HostFacts, Maker, PodContext, RESTART_UPDATE_SINCE, Seccomp,
-    Service, container_request, pod_request, restart_policy, same_network, seccomp_of, systemctl,
+    Choices, ContainerRequest, HostFacts, Maker, PodContext, Seccomp, Service, container_request,
+    pod_request, restart_policy, same_network, seccomp_of, systemctl, takes_restart_policy,
     write_profile,
 };
 use crate::podman::{
@@ -103,7 +103,7 @@ impl LocalReplay {
             pin_ports: self.options.pin_ports,
             drop_static: self.options.drop_static,
             new_hostname: self.options.new_hostname,
-            without_restart: self.facts.version.is_at_least(RESTART_UPDATE_SINCE),
+            without_restart: false,
         }
     }
 
@@ -211,7 +211,10 @@ impl LocalReplay {
         if self.facts.containers.contains_key(&new) {
             self.maker()?.remove("container", &new)?;
         }
-        let choices = self.choices();
+        let choices = Choices {
+            without_restart: takes_restart_policy(self.facts.version, &container.config),
+            ..self.choices()
+        };
         let profile = self.profile(Some(&container.config), &new)?;
         let image = self.image_of(&container);
         // Containers are named by their ID, or by the name that somebody gave.
@@ -363,23 +366,23 @@ impl Replay for LocalReplay {
 
     fn settle(&mut self) -> Result<Vec<Finding>, HostError> {
         let mut findings = Vec::new();
-        if self.choices().without_restart {
-            for name in self.order.clone() {
-                let (policy, retries) = restart_policy(&self.definitions.containers[&name].config);
-                let is_made = self
-                    .made
-                    .contains(&Item::new(ItemKind::Container, name.as_bytes()));
-                if policy == "no" || !is_made {
-                    continue;
-                }
-                let new = self.names.containers[&name].clone();
-                if let Err(error) = self.maker()?.restart_policy(&new, &policy, retries) {
-                    findings.push(note(
-                        format!("container:{name}"),
-                        FindingKind::NotRestored,
-                        error.to_string(),
-                    ));
-                }
+        for name in self.order.clone() {
+            let config = &self.definitions.containers[&name].config;
+            let (policy, retries) = restart_policy(config);
+            let is_made = self
+                .made
+                .contains(&Item::new(ItemKind::Container, name.as_bytes()));
+            // Where it cannot be set now, it was asked for when the container was made.
+            if policy == "no" || !is_made || !takes_restart_policy(self.facts.version, config) {
+                continue;
+            }
+            let new = self.names.containers[&name].clone();
+            if let Err(error) = self.maker()?.restart_policy(&new, &policy, retries) {
+                findings.push(note(
+                    format!("container:{name}"),
+                    FindingKind::NotRestored,
+                    error.to_string(),
+                ));
             }
         }
         if !self.units.is_empty()

@@ -9,15 +9,25 @@ use serde_json::{Value, json};
 
 use super::Version;
 use super::service::{Service, made_id, query};
-use super::stored::{Object, text};
+use super::stored::{Object, map, number, text};
 use crate::podman::command::{Podman, PodmanError, Purpose};
 use crate::podman::definition::{NetworkDefinition, SecretDefinition};
 use crate::podman::networks;
 
 /// The first Podman whose `update` takes a restart policy.
-pub const RESTART_UPDATE_SINCE: (u32, u32) = (5, 1);
+const RESTART_UPDATE_SINCE: (u32, u32) = (5, 1);
+/// What a health check's timeout has to be at least, in nanoseconds.
+const HEALTH_TIMEOUT_MIN: i64 = 1_000_000_000;
 /// The first Podman whose secrets have labels.
 const SECRET_LABELS_SINCE: (u32, u32) = (4, 5);
+
+/// Whether a Podman takes a restart policy for a container that is there. It looks at the container's
+/// health check, too, whatever is to be set: one that was switched off has no timeout, and is refused.
+pub fn takes_restart_policy(version: Version, config: &Object) -> bool {
+    let check = map(config, "healthcheck");
+    version.is_at_least(RESTART_UPDATE_SINCE)
+        && check.is_none_or(|check| number(check, "Timeout") >= HEALTH_TIMEOUT_MIN)
+}
 
 /// One Podman in which objects are made.
 pub struct Maker {

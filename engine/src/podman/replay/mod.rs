@@ -15,7 +15,7 @@ mod stored;
 mod systemd;
 
 pub use compare::{Comparison, FieldDifference, Reason, compare};
-pub use make::{Maker, RESTART_UPDATE_SINCE, container_id, write_profile};
+pub use make::{Maker, container_id, takes_restart_policy, write_profile};
 pub use mounts::volumes_from_of;
 pub use network::has_random_port;
 pub use obstacles::{HostFacts, Obstacle, Wanted, missing_options, obstacles, same_network};
