@@ -155,6 +155,8 @@ pub struct FieldDifferenceLine {
     pub field: String,
     pub before: Option<Value>,
     pub after: Option<Value>,
+    /// From the closed list of `proof`; null where nothing is known, or the object is the same.
+    pub reason: Option<&'static str>,
 }
 
 #[derive(Serialize, Debug)]
@@ -415,6 +417,7 @@ impl FieldDifferenceLine {
             field: change.field.clone(),
             before: change.before.clone(),
             after: change.after.clone(),
+            reason: change.reason.map(Reason::word),
         }
     }
 }

@@ -50,7 +50,9 @@ pub fn run(context: &Context<'_>, arguments: &Diff) -> Result<Done, Failure> {
                     || {
                         let [before, after] = [&field.before, &field.after].map(value);
                         let name = Escaped(field.field.as_bytes());
-                        format!("{sign} {} {name}  {before} -> {after}", row.item)
+                        let why = field.reason.map(|reason| format!("  ({})", reason.words()));
+                        let why = why.unwrap_or_default();
+                        format!("{sign} {} {name}  {before} -> {after}{why}", row.item)
                     },
                 ),
                 None => context.output.row(

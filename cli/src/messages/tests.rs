@@ -109,6 +109,7 @@ fn samples() -> Vec<(&'static str, serde_json::Value)> {
             field: "/name".to_owned(),
             before: None,
             after: None,
+            reason: None,
         },
     );
     let manifest = ManifestLine::from(&ManifestRow {

@@ -5,7 +5,8 @@ use podkeep_format::item::ItemKind;
 use serde_json::Value;
 
 use super::{OperationError, OperationResult};
-use crate::podman::SecretDefinition;
+use crate::podman::replay::{Explanation, Reason, Verdict};
+use crate::podman::{ContainerDefinition, PodDefinition, SecretDefinition};
 use crate::repo::reader::Reader;
 use crate::repo::{RepoError, StoredSnapshot};
 
@@ -66,6 +67,8 @@ pub struct FieldChange {
     pub field: String,
     pub before: Option<Value>,
     pub after: Option<Value>,
+    /// Why an object that was made anew has it otherwise. `None`: nobody knows, or it is the same object.
+    pub reason: Option<Reason>,
 }
 
 /// How two definitions of an item differ, field by field. Of a secret's bytes only that they do.
@@ -85,10 +88,40 @@ pub fn differences(
                 field: "/data".into(),
                 before: side(old),
                 after: side(new),
+                reason: None,
             });
         }
     }
+    // What is not understood has no reasons; it is compared all the same.
+    if let Some(explanation) = explanation(kind, before, after).unwrap_or_default() {
+        changes.retain_mut(|change| match explanation.verdict(&change.field) {
+            Verdict::Same => false,
+            Verdict::Because(reason) => {
+                change.reason = Some(reason);
+                true
+            }
+            Verdict::Unexplained => true,
+        });
+    }
     Ok(changes)
+}
+
+fn explanation(kind: ItemKind, before: &[u8], after: &[u8]) -> Result<Option<Explanation>, String> {
+    Ok(match kind {
+        ItemKind::Container => Explanation::of_containers(
+            &ContainerDefinition::decode(before)?,
+            &ContainerDefinition::decode(after)?,
+        ),
+        ItemKind::Pod => Explanation::of_pods(
+            &PodDefinition::decode(before)?,
+            &PodDefinition::decode(after)?,
+        ),
+        ItemKind::Secret => Explanation::of_secrets(
+            &SecretDefinition::decode(before)?,
+            &SecretDefinition::decode(after)?,
+        ),
+        _ => None,
+    })
 }
 
 /// JSON is no deeper than what its parser takes (128 levels).
@@ -126,6 +159,7 @@ fn compare(
             field: field.clone(),
             before: before.cloned(),
             after: after.cloned(),
+            reason: None,
         }),
     }
 }
@@ -161,13 +195,13 @@ mod tests {
         let old = json!({"a": 1, "b": {"x/y": [1, 2]}, "c": [1]});
         let new = json!({"b": {"x/y": [1, 3]}, "c": [1, 2], "d": null});
         let bytes = |value: &Value| serde_json::to_vec(value).unwrap();
-        let changes = differences(ItemKind::Pod, &bytes(&old), &bytes(&new)).unwrap();
+        let changes = differences(ItemKind::Network, &bytes(&old), &bytes(&new)).unwrap();
         let fields: Vec<&str> = changes.iter().map(|change| change.field.as_str()).collect();
         assert_eq!(fields, ["/a", "/b/x~1y/1", "/c", "/d"]);
         assert_eq!(changes[0].before, Some(json!(1)));
         assert_eq!(changes[0].after, None);
         assert_eq!(changes[1].after, Some(json!(3)));
-        let same = differences(ItemKind::Pod, &bytes(&old), &bytes(&old)).unwrap();
+        let same = differences(ItemKind::Network, &bytes(&old), &bytes(&old)).unwrap();
         assert!(same.is_empty());
     }
 

@@ -144,6 +144,7 @@ fn tell_definitions(
             field: String::new(),
             before: whole(before)?,
             after: whole(after)?,
+            reason: None,
         }],
     };
     for change in changes {

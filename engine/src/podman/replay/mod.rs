@@ -2,6 +2,7 @@
 //! the same.
 
 mod compare;
+mod explain;
 pub mod fit;
 mod make;
 mod mounts;
@@ -15,6 +16,7 @@ mod stored;
 mod systemd;
 
 pub use compare::{Comparison, FieldDifference, Reason, compare};
+pub use explain::{Explanation, Verdict};
 pub use make::{Maker, container_id, takes_restart_policy, write_profile};
 pub use mounts::volumes_from_of;
 pub use network::has_random_port;
