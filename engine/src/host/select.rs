@@ -17,10 +17,20 @@ pub struct Named {
     pub aliases: Vec<String>,
 }
 
+/// What Podman builds for the infra containers of pods, where it has no image of them.
+const PAUSE_IMAGE: &str = "localhost/podman-pause:";
+
 /// Every item of a host that `--all` covers, sorted. The default network counts as the host's own
-/// only where it was changed or is used.
+/// only where it was changed or is used, and the image that Podman builds itself for the infra
+/// containers of pods only where another container uses it.
 pub fn everything(inventory: &Inventory) -> Vec<Named> {
-    let mut items = named(inventory, |image| !image.external);
+    let is_built_anew = |image: &ImageFacts| {
+        let mut containers = inventory.containers.iter();
+        !image.names.is_empty()
+            && image.names.iter().all(|name| name.starts_with(PAUSE_IMAGE))
+            && !containers.any(|container| container.image_id == image.id)
+    };
+    let mut items = named(inventory, |image| !image.external && !is_built_anew(image));
     let containers = inventory.containers.iter().flat_map(|c| &c.networks);
     let pods = inventory.pods.iter().flat_map(|pod| &pod.networks);
     let used: BTreeSet<&String> = containers.chain(pods).collect();
@@ -427,5 +437,30 @@ mod tests {
                 "{pattern} {name}"
             );
         }
+    }
+
+    #[test]
+    fn the_image_that_podman_builds_for_pods_is_no_part_of_all() {
+        let mut host = host();
+        host.images.push(ImageFacts {
+            id: "04".into(),
+            names: names(&["localhost/podman-pause:5.4.2-0"]),
+            layers: Vec::new(),
+            external: false,
+        });
+        let item = |name: &str| Item::new(ItemKind::Image, name.as_bytes());
+        let pause = item("localhost/podman-pause:5.4.2-0");
+        let has = |host: &Inventory| everything(host).iter().any(|named| named.item == pause);
+        assert!(!has(&host));
+        assert!(nameable(&host).iter().any(|named| named.item == pause));
+        host.containers[0].image_id = "04".into();
+        assert!(has(&host));
+        host.containers[0].image_id = "02".into();
+        host.images[3].names.push("localhost/mine:1".into());
+        assert!(
+            everything(&host)
+                .iter()
+                .any(|named| named.item == item("localhost/mine:1"))
+        );
     }
 }
