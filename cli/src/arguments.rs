@@ -449,6 +449,16 @@ pub struct Restore {
     #[arg(long, conflicts_with_all = ["to_dir", "repair_layers"])]
     pub start: bool,
 
+    /// Start containers whose image is for another architecture, too
+    #[arg(long, requires = "start")]
+    pub start_foreign: bool,
+
+    /// Stop the containers that run and use a volume that is restored, and start them again afterwards
+    ///
+    /// Where a unit runs the container, the unit is stopped and started.
+    #[arg(long, conflicts_with_all = ["to_dir", "repair_layers"])]
+    pub stop: bool,
+
     #[command(flatten)]
     pub fit: Fit,
 

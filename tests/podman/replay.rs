@@ -204,3 +204,79 @@ PYTHON
         [ "$(podman container inspect api --format '{{json .Config.Cmd}}')" = '["/bin/sleep","5 6"]' ]
         [ "$(podman container inspect db-2 --format '{{.Config.Hostname}}')" = keep ]"#);
 }
+
+/// An image of another architecture, health checks that end well and badly, ports that were drawn and an
+/// address that was asked for: what starting and the flags make of them.
+#[test]
+fn i_07_another_architecture_is_made_and_started_only_when_forced() {
+    let lab = lab(Suite::Trixie);
+    lab.ok(r#"
+        C=$(podman create $I)
+        podman export $C | podman import -q --arch arm64 --change 'CMD ["/bin/sleep","infinity"]' - localhost/arm:1 >/dev/null
+        podman rm $C >/dev/null
+        podman run -d --name arm localhost/arm:1 >/dev/null 2>&1
+        podman run -d --name well --health-cmd /bin/true --health-interval 1s $I >/dev/null
+        podman run -d --name ill --health-cmd /bin/false --health-interval 1s --health-retries 1 $I >/dev/null
+        podman run -d --name never --health-cmd NONE --restart always $I >/dev/null
+        podman create --name drawn -p 80 -p 18097:81 $I >/dev/null
+        podman network create --subnet 10.75.1.0/24 still >/dev/null
+        podman create --name still --network still:ip=10.75.1.77 $I >/dev/null
+        podman inspect drawn --format '{{json .HostConfig.PortBindings}}' > /root/ports
+        podkeep backup --all >/dev/null; destroy; podman rmi localhost/arm:1 >/dev/null"#);
+    let foreign = "container:arm: its image is for arm64, this host is amd64";
+    lab.says(
+        "podkeep restore latest --all --dry-run",
+        3,
+        &[foreign, "--start-foreign"],
+    );
+    assert_eq!(lab.ok("podman ps -aq"), "");
+    lab.says(
+        "podkeep restore latest --all --start",
+        3,
+        &[foreign, "container:ill: it runs and is unhealthy"],
+    );
+    assert_eq!(
+        lab.ok("status arm well ill never still"),
+        "arm created\nwell running\nill running\nnever running\nstill created"
+    );
+    lab.ok(r#"
+        [ "$(podman inspect well --format '{{.State.Health.Status}}')" = healthy ]
+        [ "$(podman inspect never --format '{{.HostConfig.RestartPolicy.Name}}')" = always ]
+        podman inspect drawn --format '{{json .HostConfig.PortBindings}}' | grep -q 18097
+        podman start still >/dev/null; podman exec still /bin/ip addr | grep -q 10.75.1.77
+        destroy
+        podkeep restore latest container:arm container:drawn container:still --start --start-foreign --pin-ports \
+            --drop-static || [ $? = 3 ]
+        [ "$(status arm)" = "arm running" ]
+        podman inspect drawn --format '{{json .HostConfig.PortBindings}}' | cmp - /root/ports
+        podman start still >/dev/null
+        ! podman exec still /bin/ip addr | grep -q 10.75.1.77"#);
+}
+
+/// Mounts have the options that they had, what `U` would re-own is not re-owned by the restore, and an
+/// anonymous volume goes with its container, a named one does not.
+#[test]
+fn v_16_anonymous_volumes_are_anonymous_again_and_v_10_options_stay() {
+    let lab = lab(Suite::Sid);
+    lab.ok(r#"
+        podman create --name c --user 1000 -v own:/own:U,z,noexec -v private:/private:Z,ro -v named:/n -v /data \
+            --mount type=volume,source=named,destination=/sub,subpath=/part,ro $I >/dev/null
+        mkdir "$(data named)/part"
+        A=$(podman inspect c --format '{{range .Mounts}}{{if eq .Destination "/data"}}{{.Name}}{{end}}{{end}}')
+        for volume in own named "$A"; do
+            echo "$volume" > "$(data "$volume")/file"; chown 4711:4712 "$(data "$volume")" "$(data "$volume")/file"
+        done
+        podman inspect c --format '{{json .Mounts}}' | jq -S 'sort_by(.Destination)' > /root/mounts
+        podkeep backup --all >/dev/null; destroy; podkeep restore latest --all
+        podman inspect c --format '{{json .Mounts}}' | jq -S 'sort_by(.Destination)' | diff - /root/mounts
+        for volume in own named "$A"; do
+            [ "$(stat -c %u:%g "$(data "$volume")" "$(data "$volume")/file" | uniq)" = 4711:4712 ]
+        done
+        [ "$(podman volume inspect "$A" --format '{{.Anonymous}}')" = true ]
+        [ "$(podman volume inspect named --format '{{.Anonymous}}')" = false ]
+        # Podman does what `U` says at the start, as it did on the source.
+        podman start c >/dev/null; [ "$(stat -c %u "$(data own)/file")" = 1000 ]
+        [ "$(podman exec c /bin/cat /data/file)" = "$A" ]; podman exec c /bin/cat /own/file >/dev/null
+        podman rm -f -t 0 -v c >/dev/null
+        ! podman volume exists "$A"; podman volume exists named; podman volume exists own"#);
+}

@@ -253,6 +253,63 @@ fn v_22_a_volume_in_use_is_refused_and_the_container_named() {
     assert_eq!(lab.ok("cat $(data web)/a"), "one");
 }
 
+/// Those that use it are stopped and started: by Podman, or by the unit that they belong to. One that
+/// would be gone is not.
+#[test]
+fn v_22_a_volume_in_use_is_restored_while_its_containers_are_stopped() {
+    let lab = lab(Suite::Sid, Driver::Overlay);
+    used_volume(&lab, "web", "echo one > a");
+    lab.ok("podkeep backup volume:web
+        podman run -d --name front --network=none --stop-timeout 0 -v web:/seed localhost/lab:1 \
+            sleep 1000 >/dev/null
+        podman run -d --name other --network=none localhost/lab:1 sleep 1000 >/dev/null
+        mkdir -p /etc/containers/systemd
+        printf '[Container]\\nImage=localhost/lab:1\\nContainerName=made\\nNetwork=none\\nVolume=web:/w\\n\
+            Exec=sleep 1000\\nStopTimeout=0\\n' > /etc/containers/systemd/made.container
+        systemctl daemon-reload; systemctl start made
+        podman run -d --rm --name gone --network=none -v web:/seed localhost/lab:1 sleep 1000 >/dev/null
+        echo two > $(data web)/a");
+    let started = "podman inspect --format '{{.Name}} {{.State.StartedAt}} {{.State.Running}}'";
+    let all = format!("{started} front made other gone");
+    let before = lab.ok(&all);
+    lab.says(
+        "podkeep restore latest volume:web --replace --stop",
+        1,
+        &[
+            "container gone",
+            "it is removed when it stops",
+            "podman stop gone",
+        ],
+    );
+    assert_eq!(lab.ok(&all), before);
+    assert_eq!(lab.ok("cat $(data web)/a"), "two");
+    lab.ok("podman kill gone >/dev/null; while podman container exists gone; do sleep 0.1; done");
+    let all = format!("{started} other front made");
+    let before = lab.ok(&all);
+    lab.says(
+        "podkeep restore latest volume:web --replace --stop",
+        0,
+        &[
+            "stop container front, and start it again",
+            "stop container made",
+        ],
+    );
+    assert_eq!(
+        lab.ok("podman exec front cat /seed/a; podman exec made cat /w/a"),
+        "one\none"
+    );
+    lab.ok("systemctl is-active --quiet made; [ -z \"$(ls -A /var/lib/podkeep/frozen 2>/dev/null | grep json)\" ]");
+    let after = lab.ok(&all);
+    let pairs: Vec<(&str, &str)> = before.lines().zip(after.lines()).collect();
+    assert_eq!(pairs[0].0, pairs[0].1, "it does not use the volume");
+    for (before, after) in &pairs[1..] {
+        assert!(
+            before != after && after.ends_with("true"),
+            "{before} -> {after}"
+        );
+    }
+}
+
 #[test]
 fn v_23_a_link_in_place_of_the_root_is_never_followed() {
     let lab = lab(Suite::Trixie, Driver::Overlay);

@@ -52,6 +52,8 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
             drop_missing: arguments.fit.drop_missing,
             pin_ports: arguments.fit.pin_ports,
             new_hostname: arguments.fit.new_hostname,
+            stop_users: arguments.stop,
+            start_foreign: arguments.start_foreign,
         },
         start: arguments.start,
         dry_run: arguments.dry_run,

@@ -113,6 +113,7 @@ impl Artifacts {
             owners: None,
             actions,
             conflicts: Vec::new(),
+            used_by_running: Vec::new(),
             present: Vec::new(),
             room: write::room(&self.destination(wanted.digest()), Existing::Replace),
         })

@@ -18,8 +18,8 @@ use super::replay::{LocalReplay, Replay, ReplayPlan, ReplayRequest, write_layer}
 use super::user::{OtherUser, UserFolders};
 use super::volume::{Volumes, not_here};
 use super::{
-    Existing, HostError, Inventory, OpenItem, Place, PlacePlan, Pusher, ScanRequest, Source,
-    Target, WriteRequest,
+    Existing, Freeze, HostError, Inventory, OpenItem, Place, PlacePlan, Pusher, ScanRequest,
+    Source, Target, WriteRequest,
 };
 use crate::fs::owners::{IdMap, Owners, OwnersWriter, Placement};
 use crate::fs::scan::{ScanRoot, ScanSpec, scan};
@@ -590,10 +590,16 @@ impl Target for LocalHost {
         Ok(PlacePlan {
             actions: vec![action],
             conflicts: in_the_way(request, &path).into_iter().collect(),
+            used_by_running: Vec::new(),
             present: Vec::new(),
             room: write::room(&destination, request.existing),
             owners: Some(self.owners()?),
         })
+    }
+
+    fn stop_users(&self, containers: &[String]) -> Result<Box<dyn Freeze>, HostError> {
+        let podman = self.podman_for(&"containers")?;
+        freeze::stop_for_writing(&podman.podman, &self.state, containers)
     }
 
     fn open(&self, request: &WriteRequest) -> Result<Box<dyn TreeWriter>, HostError> {

@@ -284,6 +284,9 @@ pub struct PlacePlan {
     pub actions: Vec<String>,
     /// Each ends with the flag that resolves it. Not empty: the restore would be refused.
     pub conflicts: Vec<String>,
+    /// Containers that run and use the place: in the way, unless they are
+    /// [stopped](Target::stop_users) before.
+    pub used_by_running: Vec<String>,
     /// Paths below the item's root that the target has already and does not want.
     pub present: Vec<Vec<u8>>,
     /// Where the tree goes, if it can be told what fits there.
@@ -301,6 +304,15 @@ pub trait Target: Send + Sync {
 
     /// Prepares the place and its staging; refuses what [`plan`](Self::plan) calls a conflict.
     fn open(&self, request: &WriteRequest) -> Result<Box<dyn TreeWriter>, HostError>;
+
+    /// Stops containers (names) until the guard is thawed or dropped. `Err`: none of them is stopped.
+    fn stop_users(&self, containers: &[String]) -> Result<Box<dyn Freeze>, HostError> {
+        Err(HostError::Refused {
+            object: containers.join(", "),
+            cause: "this target has no containers that it could stop".into(),
+            hint: String::new(),
+        })
+    }
 
     /// Looks at all definitions of a restore at once; changes nothing until something is made.
     fn replay(

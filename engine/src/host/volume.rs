@@ -75,6 +75,8 @@ struct Judged {
     definition: VolumeDefinition,
     actions: Vec<String>,
     conflicts: Vec<Conflict>,
+    /// Containers that run and use it.
+    running: Vec<String>,
 }
 
 impl Volumes {
@@ -171,6 +173,7 @@ impl Volumes {
         definition: Option<&[u8]>,
     ) -> Result<PlacePlan, HostError> {
         let judged = self.judge(request, item, definition)?;
+        let used_by_running = judged.running.clone();
         let conflicts = judged.conflicts.iter().map(|conflict| {
             let Conflict { cause, hint } = conflict;
             format!("volume {} {cause}: {hint}", judged.definition.name)
@@ -180,6 +183,7 @@ impl Volumes {
             conflicts,
             room: self.room(&judged, request.existing),
             actions: judged.actions,
+            used_by_running,
             present: Vec::new(),
             // The host knows them.
             owners: None,
@@ -231,6 +235,7 @@ impl Volumes {
         };
         wanted.name = name.to_owned();
         let there = inspect_volume(&self.podman, name)?;
+        let mut running = Vec::new();
         match &there {
             None => {
                 let how = match (definition, wanted.content()) {
@@ -261,13 +266,7 @@ impl Volumes {
                     Existing::Merge | Existing::LaidOver => format!("merge into volume {name}"),
                     Existing::Replace => format!("replace the content of volume {name}"),
                 });
-                let running = self.running_users(name)?;
-                if !running.is_empty() {
-                    conflict(
-                        in_use(&running),
-                        format!("podman stop {}", running.join(" ")),
-                    );
-                }
+                running = self.running_users(name)?;
                 match volume.definition.content() {
                     VolumeContent::Directory | VolumeContent::Mount => {}
                     VolumeContent::Image | VolumeContent::Plugin => conflict(
@@ -298,6 +297,7 @@ impl Volumes {
             definition: wanted,
             actions,
             conflicts,
+            running,
         })
     }
 
@@ -331,7 +331,11 @@ impl Volumes {
     ) -> Result<Box<dyn TreeWriter>, HostError> {
         let judged = self.judge(request, item, definition)?;
         let name = judged.definition.name.clone();
-        if let Some(Conflict { cause, hint }) = judged.conflicts.into_iter().next() {
+        let in_use = (!judged.running.is_empty()).then(|| Conflict {
+            cause: in_use(&judged.running),
+            hint: "--stop".into(),
+        });
+        if let Some(Conflict { cause, hint }) = judged.conflicts.into_iter().chain(in_use).next() {
             return Err(HostError::Refused {
                 object: format!("volume {name}"),
                 cause,

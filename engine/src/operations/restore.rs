@@ -15,11 +15,12 @@ mod repair;
 mod room;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podkeep_format::id::{ChunkKind, TreeId};
-use podkeep_format::item::{Item, ItemKind};
+use podkeep_format::item::{Escaped, Item, ItemKind};
 use podkeep_format::tree::{Entry, Node};
 
 pub use self::repair::repair_layers;
@@ -76,6 +77,7 @@ pub fn restore(
     let mut later = Vec::new();
     let mut last = Vec::new();
     let mut needs = Needs::default();
+    let mut in_use = InUse::default();
     for mut item in items {
         let request = item.request(repo, options)?;
         if definitions.as_ref().is_some_and(|all| all.brings(&item)) {
@@ -88,6 +90,7 @@ pub fn restore(
         }
         report.actions.extend(plan.actions);
         report.conflicts.extend(plan.conflicts);
+        in_use.add(&item, plan.used_by_running);
         item.present = plan.present;
         item.unplaced = owners::unplaced(&reader, &item, &request, plan.owners, &counting)?;
         if options.squash.is_none() {
@@ -99,6 +102,7 @@ pub fn restore(
         }
     }
     report.needs = needs.into_list();
+    in_use.tell(options.replay.stop_users, &mut report);
     if options.dry_run {
         report.seconds = started.elapsed().as_secs_f64();
         return Ok(report);
@@ -119,6 +123,10 @@ pub fn restore(
         wait: options.wait,
         monitor: &counting,
         failed: None,
+    };
+    let stopped = match in_use.containers() {
+        none if none.is_empty() => None,
+        running => Some(target.stop_users(&running)?),
     };
     // What containers stand on comes first, and nothing that could start on half of it.
     if let Some(all) = &mut definitions {
@@ -146,6 +154,12 @@ pub fn restore(
         }
         making.trees(last, &mut report)?;
     }
+    for finding in stopped
+        .into_iter()
+        .flat_map(|stopped| stopped.thaw().findings)
+    {
+        counting.finding(finding);
+    }
     if let Some(error) = making.failed
         && report.items == 0
     {
@@ -157,6 +171,47 @@ pub fn restore(
     report.warnings = counting.warnings();
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Volumes that are restored and that containers use which run.
+#[derive(Default)]
+struct InUse(Vec<(Item, Vec<String>)>);
+
+impl InUse {
+    fn add(&mut self, item: &PlannedItem, running: Vec<String>) {
+        if !running.is_empty() {
+            self.0.push((item.item.clone(), running));
+        }
+    }
+
+    fn containers(&self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.0.iter().flat_map(|(_, running)| running).collect();
+        names.into_iter().cloned().collect()
+    }
+
+    /// The containers are stopped meanwhile, or in the way.
+    fn tell(&self, stop: bool, report: &mut RestoreReport) {
+        if stop {
+            let stopped = self.containers().into_iter();
+            let actions = stopped.map(|name| format!("stop container {name}, and start it again"));
+            report.actions.extend(actions);
+            return;
+        }
+        for (item, running) in &self.0 {
+            let word = if running.len() == 1 {
+                "container"
+            } else {
+                "containers"
+            };
+            report.conflicts.push(format!(
+                "{} {} is in use by {word} {}: --stop, or podman stop {}",
+                item.kind.word(),
+                Escaped(&item.name),
+                running.join(", "),
+                running.join(" ")
+            ));
+        }
+    }
 }
 
 /// Trees that are being written.

@@ -8,10 +8,13 @@ use podkeep_format::tree::{Content, Entry, Node};
 use super::image_files::{ImageFiles, Inode, Place};
 use super::near::near_names;
 use super::walk::NEAR_NAMES_MAX;
-use super::{OperationError, OperationResult};
+use super::{OperationError, OperationResult, contents};
 use crate::fs::tar::{MemberError, MemberReader, TarSource};
 use crate::monitor::Monitor;
-use crate::podman::{LAYERS_FOLDER, LAYERS_MAX, layer_of_file};
+use crate::podman::{
+    BIG_DATA_BYTES_MAX, BIG_DATA_FOLDER, ImageDefinition, LAYERS_FOLDER, LAYERS_MAX,
+    big_data_entry, config_key, layer_of_file,
+};
 use crate::repo::reader::Reader;
 use crate::repo::recipes::RecipeBytes;
 use crate::repo::{RepoError, RepoResult, StoredSnapshot};
@@ -230,6 +233,55 @@ impl TarSource for Source<'_> {
     fn skip(&mut self, bytes: u64) -> Result<u64, SourceError> {
         self.0.skip(bytes).map_err(SourceError::Repository)
     }
+}
+
+/// A file of the big data of the image whose tree is `root`.
+pub fn big_data(
+    reader: &Reader,
+    item: &Item,
+    root: TreeId,
+    key: &str,
+    monitor: &dyn Monitor,
+) -> OperationResult<Vec<u8>> {
+    let path = format!("{BIG_DATA_FOLDER}/{}", big_data_entry(key));
+    let damaged = |cause: &str| RepoError::Damaged {
+        object: item.at(path.as_bytes()),
+        cause: cause.into(),
+    };
+    let entry = reader.lookup(root, path.as_bytes())?;
+    let Some(Node::File { size, content, .. }) = entry.map(|entry| entry.node) else {
+        return Err(damaged("it is not there").into());
+    };
+    if size > BIG_DATA_BYTES_MAX as u64 {
+        return Err(damaged("it is too large").into());
+    }
+    let mut bytes = Vec::new();
+    let mut each = |part: &[u8]| {
+        bytes.extend_from_slice(part);
+        match bytes.len() as u64 > size {
+            true => Err(damaged("it is longer than its entry says").into()),
+            false => Ok(()),
+        }
+    };
+    contents::each_part(reader, size, &content, &mut each, monitor)?;
+    match bytes.len() as u64 == size {
+        true => Ok(bytes),
+        false => Err(damaged("it is shorter than its entry says").into()),
+    }
+}
+
+/// The architecture that an image is for. `None`: its configuration names none, or cannot be read, which
+/// shows where the image itself is restored.
+pub fn architecture(
+    reader: &Reader,
+    item: &Item,
+    root: TreeId,
+    definition: &ImageDefinition,
+    monitor: &dyn Monitor,
+) -> Option<String> {
+    let config = big_data(reader, item, root, config_key(definition)?, monitor).ok()?;
+    let config: serde_json::Value = serde_json::from_slice(&config).ok()?;
+    config.get("architecture")?.as_str().map(str::to_owned)
 }
 
 fn wrong(cause: impl Into<String>) -> RepoError {

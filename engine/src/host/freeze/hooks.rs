@@ -25,7 +25,7 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const TIMEOUT_SECS_MAX: u64 = 3600;
 
 /// What the labels of one container ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wishes {
     pub pre: Option<Vec<String>>,
     pub post: Option<Vec<String>>,

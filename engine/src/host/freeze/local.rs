@@ -25,6 +25,8 @@ use crate::podman::{
 
 /// The thaw that is armed comes so much later than the one that this process does itself.
 const DEADLINE_AFTER: Duration = Duration::from_secs(2);
+/// How long to wait for others that freeze.
+const TURN_MAX: Duration = Duration::from_secs(60);
 /// Tries to set things going, and how long between them: Podman's database may be locked.
 const THAW_TRIES: u32 = 5;
 const THAW_PAUSE: Duration = Duration::from_millis(300);
@@ -117,6 +119,72 @@ pub(in crate::host) fn freeze(
                 findings,
             })
         }
+    }
+}
+
+/// Stops what runs of these containers, until the guard is thawed or dropped. There is no deadline: who
+/// writes what they use has to come to an end. The record is there when this process is killed.
+pub(in crate::host) fn stop_for_writing(
+    podman: &Podman,
+    state: &Path,
+    containers: &[String],
+) -> Result<Box<dyn Freeze>, HostError> {
+    let units = Units::find(podman);
+    let mut steps = Vec::new();
+    for container in live_containers(podman, containers)? {
+        if !container.is_running() || container.is_infra {
+            continue;
+        }
+        let owner = units.as_ref().map(|units| units.owner(&container));
+        let how = match owner.transpose()?.flatten() {
+            Some(unit) => How::StopUnit(unit),
+            None if container.auto_remove || container.is_of_a_unit() => {
+                return Err(HostError::Refused {
+                    object: format!("container {}", container.name),
+                    cause: "it would not come back as it was: it is removed when it stops (--rm), \
+                            or its unit cannot be asked"
+                        .into(),
+                    hint: format!("podman stop {}", container.name),
+                });
+            }
+            None => How::Stop,
+        };
+        steps.push(Step {
+            container,
+            wishes: Wishes::default(),
+            how,
+        });
+    }
+    let dependents = dependents(units.as_ref(), &steps)?;
+    let name = name().map_err(|cause| local("name", state, cause))?;
+    let mut held = Held {
+        going: Going {
+            podman: podman.clone(),
+            units: units.clone(),
+            hooked: Vec::new(),
+        },
+        record: None,
+        deadline: None,
+        since: Instant::now(),
+        how: Consistency::Stop,
+        _turn: Some(turn(state, TURN_MAX)?),
+    };
+    let frozen = frozen(&steps, dependents);
+    let record = Record::write(state, &name, frozen);
+    held.record = Some(record.map_err(|error| local("write to", state, error))?);
+    put_to_rest(podman, units.as_ref(), &steps)?;
+    // Whoever freezes from now on finds them stopped.
+    held._turn = None;
+    Ok(Box::new(held))
+}
+
+impl Freeze for Held {
+    fn holds(&self) -> bool {
+        self.record.is_some()
+    }
+
+    fn thaw(mut self: Box<Self>) -> Thawed {
+        Held::thaw(&mut self)
     }
 }
 

@@ -18,7 +18,7 @@ use podkeep_format::snapshot::Consistency;
 
 use crate::monitor::Finding;
 
-pub(super) use local::{freeze, thaw_leftovers};
+pub(super) use local::{freeze, stop_for_writing, thaw_leftovers};
 
 /// What is to be at rest at the same time.
 #[derive(Clone, Debug)]

@@ -274,6 +274,7 @@ impl Images {
             conflicts: Vec::new(),
             room,
             owners: None,
+            used_by_running: Vec::new(),
             present: skip
                 .into_iter()
                 .filter_map(|number: usize| layer_path(&wanted, number))

@@ -264,16 +264,6 @@ impl LocalReplay {
         }
         self.renamed.insert(container.id.clone(), made?);
         let mut findings = Vec::new();
-        let architecture = self.maker()?.architecture_of(&image)?;
-        if !architecture.is_empty() && architecture != self.facts.architecture {
-            self.foreign.insert(name.to_owned());
-            let here = &self.facts.architecture;
-            findings.push(note(
-                format!("container:{name}"),
-                FindingKind::Skipped,
-                format!("its image is for {architecture}, this host is {here}: it is not started"),
-            ));
-        }
         if let Seccomp::Own { path, .. } = seccomp_of(&container.config)
             && !Path::new(path).exists()
         {
@@ -325,7 +315,8 @@ impl LocalReplay {
             .get("healthcheck")
             .is_some_and(|check| !check.is_null());
         let ran = matches!(status.as_str(), "running" | "paused" | "stopping");
-        if !ran || self.foreign.contains(name) {
+        let is_foreign = self.foreign.contains(name) && !self.options.start_foreign;
+        if !ran || is_foreign {
             return Ok(());
         }
         let new = self.names.containers[name].clone();
@@ -334,9 +325,12 @@ impl LocalReplay {
             return Ok(());
         }
         if has_check {
-            let health = self.wait_for_health(&new, health_max)?;
-            if health == "starting" || health == "unhealthy" {
-                let message = format!("it is {health} after {} s", health_max.as_secs());
+            let message = match self.wait_for_health(&new, health_max)?.as_str() {
+                "starting" => format!("it is not healthy after {} s", health_max.as_secs()),
+                "unhealthy" => "it runs and is unhealthy".to_owned(),
+                _ => String::new(),
+            };
+            if !message.is_empty() {
                 findings.push(note(object.clone(), FindingKind::NotRestored, message));
             }
         }

@@ -37,6 +37,11 @@ pub struct ReplayOptions {
     pub pin_ports: bool,
     /// No hostname is pinned.
     pub new_hostname: bool,
+    /// Containers that run and use a volume that is restored are stopped while it is written, and
+    /// started again.
+    pub stop_users: bool,
+    /// Containers of another architecture are started, too.
+    pub start_foreign: bool,
 }
 
 /// Definitions that are to be made again. Some hold secrets: never shown.
@@ -48,6 +53,8 @@ pub struct ReplayRequest {
     pub volumes: BTreeMap<String, bool>,
     /// IDs of images that are there or restored along.
     pub images: BTreeSet<String>,
+    /// By the ID of an image that is restored along, the architecture that it is for.
+    pub architectures: BTreeMap<String, String>,
     pub options: ReplayOptions,
 }
 

@@ -6,16 +6,13 @@
 
 use podkeep_format::id::{ChunkKind, DiffId, TreeId};
 use podkeep_format::recipe::KnownLayer;
-use podkeep_format::tree::Node;
 use serde_json::{Map, Value};
 
 use super::Export;
 use super::sink::{Sink, put};
-use crate::operations::stored_image::{layers_of, recipe_of};
-use crate::operations::{OperationError, OperationResult, contents};
-use crate::podman::{
-    BIG_DATA_BYTES_MAX, BIG_DATA_FOLDER, ImageDefinition, big_data_entry, config_key, layout,
-};
+use crate::operations::stored_image::{big_data, layers_of, recipe_of};
+use crate::operations::{OperationError, OperationResult};
+use crate::podman::{ImageDefinition, config_key, layout};
 use crate::repo::RepoError;
 
 const NAME_ANNOTATION: &str = "org.opencontainers.image.ref.name";
@@ -102,7 +99,7 @@ impl Parts {
         let Some(key) = config_key(&definition) else {
             return Err(damaged("it names no configuration".into()).into());
         };
-        let config = big_data(export, root, key)?;
+        let config = export.big_data(root, key)?;
         if layout::digest_of(&config) != key {
             return Err(damaged("the configuration is not the one that it names".into()).into());
         }
@@ -134,7 +131,7 @@ impl Parts {
             if piece.key != "manifest" && !piece.key.starts_with("manifest-") {
                 continue;
             }
-            let bytes = big_data(export, self.root, piece.key)?;
+            let bytes = export.big_data(self.root, piece.key)?;
             if manifests.contains(&bytes) {
                 continue;
             }
@@ -190,31 +187,9 @@ impl Parts {
     }
 }
 
-/// A file of the image's big data.
-fn big_data(export: &Export<'_>, root: TreeId, key: &str) -> OperationResult<Vec<u8>> {
-    let path = format!("{BIG_DATA_FOLDER}/{}", big_data_entry(key));
-    let damaged = |cause: &str| RepoError::Damaged {
-        object: export.stored.header.item.at(path.as_bytes()),
-        cause: cause.into(),
-    };
-    let entry = export.reader.lookup(root, path.as_bytes())?;
-    let Some(Node::File { size, content, .. }) = entry.map(|entry| entry.node) else {
-        return Err(damaged("it is not there").into());
-    };
-    if size > BIG_DATA_BYTES_MAX as u64 {
-        return Err(damaged("it is too large").into());
-    }
-    let mut bytes = Vec::new();
-    let mut each = |part: &[u8]| {
-        bytes.extend_from_slice(part);
-        match bytes.len() as u64 > size {
-            true => Err(damaged("it is longer than its entry says").into()),
-            false => Ok(()),
-        }
-    };
-    contents::each_part(export.reader, size, &content, &mut each, export.monitor)?;
-    match bytes.len() as u64 == size {
-        true => Ok(bytes),
-        false => Err(damaged("it is shorter than its entry says").into()),
+impl Export<'_> {
+    fn big_data(&self, root: TreeId, key: &str) -> OperationResult<Vec<u8>> {
+        let item = &self.stored.header.item;
+        big_data(self.reader, item, root, key, self.monitor)
     }
 }

@@ -15,6 +15,7 @@ use crate::host::replay::{Proof, Replay, ReplayPlan, ReplayRequest};
 use crate::host::{HostError, Target};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::select::{Chosen, Run, choose};
+use crate::operations::stored_image::architecture;
 use crate::operations::walk::{Place, entry_at};
 use crate::operations::{
     ItemPath, OperationError, OperationResult, RestoreOptions, RestoreReport, Selector,
@@ -161,7 +162,7 @@ impl Definitions {
                     trees.extend(config_files(reader, &item, &definition, monitor)?);
                 }
                 _ => {
-                    describe(&item, &mut request);
+                    describe(reader, &item, &mut request, monitor);
                     trees.push(item);
                 }
             }
@@ -331,7 +332,12 @@ fn not_restored(object: String, message: &str, monitor: &dyn Monitor) {
 }
 
 /// What definitions have to know of a tree that is restored with them.
-fn describe(item: &PlannedItem, request: &mut ReplayRequest) {
+fn describe(
+    reader: &Reader,
+    item: &PlannedItem,
+    request: &mut ReplayRequest,
+    monitor: &dyn Monitor,
+) {
     let Some(definition) = &item.definition else {
         return;
     };
@@ -342,9 +348,16 @@ fn describe(item: &PlannedItem, request: &mut ReplayRequest) {
             }
         }
         ItemKind::Image => {
-            if let Ok(image) = ImageDefinition::decode(definition) {
-                request.images.insert(image.id);
+            let Ok(image) = ImageDefinition::decode(definition) else {
+                return;
+            };
+            let architecture = item
+                .root
+                .and_then(|root| architecture(reader, &item.item, root, &image, monitor));
+            if let Some(architecture) = architecture {
+                request.architectures.insert(image.id.clone(), architecture);
             }
+            request.images.insert(image.id);
         }
         _ => {}
     }

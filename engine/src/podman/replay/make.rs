@@ -172,21 +172,6 @@ impl Maker {
         self.podman.run(purpose, &[verb, name], b"").map(drop)
     }
 
-    /// The architecture that an image is for. Empty: it names none, or there is no image.
-    pub fn architecture_of(&self, image: &str) -> Result<String, PodmanError> {
-        if image.is_empty() {
-            return Ok(String::new());
-        }
-        let object = format!("image {image}");
-        let purpose = Purpose {
-            action: "inspect",
-            object: &object,
-        };
-        let arguments = ["image", "inspect", "--format", "{{.Architecture}}", image];
-        let shown = self.podman.run(purpose, &arguments, b"")?;
-        Ok(String::from_utf8_lossy(&shown).trim().to_owned())
-    }
-
     /// The ID of a pod's infra container.
     pub fn infra_of(&self, pod: &str) -> Result<String, PodmanError> {
         let object = format!("pod {pod}");
@@ -234,6 +219,21 @@ pub fn container_id(podman: &Podman, name: &str) -> Result<String, PodmanError> 
     let arguments = ["container", "inspect", "--format", "{{.Id}}", name];
     let shown = podman.run(purpose, &arguments, b"")?;
     Ok(String::from_utf8_lossy(&shown).trim().to_owned())
+}
+
+/// The architecture that an image is for. Empty: it names none, or there is no such image.
+pub fn architecture_of(podman: &Podman, image: &str) -> Result<String, PodmanError> {
+    let object = format!("image {image}");
+    let purpose = Purpose {
+        action: "inspect",
+        object: &object,
+    };
+    let arguments = ["image", "inspect", "--format", "{{.Architecture}}", image];
+    match podman.run(purpose, &arguments, b"") {
+        Ok(shown) => Ok(String::from_utf8_lossy(&shown).trim().to_owned()),
+        Err(error) if error.not_found => Ok(String::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A profile of system calls, as Podman reads them, in a folder of ours: what was made of the

@@ -200,3 +200,71 @@ fn secrets(config: &Object, body: &mut Object) {
         body.insert("secret_env".into(), Value::Object(variables));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::podman::replay::{Choices, Version};
+
+    #[test]
+    fn v_10_options_of_mounts_are_asked_for_as_they_are_stored() {
+        let config = json!({
+            "userVolumes": ["/bind", "/scratch"],
+            "spec": {"mounts": [
+                {"destination": "/bind", "type": "bind", "source": "/srv", "options": ["Z", "U", "idmap", "ro", "rbind"]},
+                {"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["noexec"]},
+                {"destination": "/dev/shm", "type": "bind", "source": "/x"},
+            ]},
+            "namedVolumes": [
+                {"volumeName": "v", "dest": "/v", "options": ["z", "U", "noexec", "idmap"], "SubPath": "/part"},
+                {"volumeName": "ab", "dest": "/a", "setAnonymous": true},
+                {"volumeName": "cd", "dest": "/c"},
+            ],
+        });
+        let config = config.as_object().cloned().unwrap_or_default();
+        let mut body = Object::new();
+        ask(
+            &ContainerRequest {
+                config: &config,
+                name: "c",
+                image: "i",
+                pod: None,
+                names: &BTreeMap::new(),
+                volumes: &BTreeMap::from([("cd".to_owned(), "other".to_owned())]),
+                anonymous: &BTreeSet::from(["cd".to_owned()]),
+                seccomp_profile: None,
+                choices: &Choices::default(),
+                runtime: None,
+                target: Version::parse("5.4.2"),
+            },
+            &mut body,
+        );
+        assert_eq!(
+            body["mounts"][0]["options"],
+            json!(["Z", "U", "idmap", "ro", "rbind"])
+        );
+        // Podman would seed it otherwise.
+        assert_eq!(
+            body["mounts"][1]["options"],
+            json!(["noexec", "notmpcopyup"])
+        );
+        assert_eq!(body["mounts"].as_array().map(Vec::len), Some(2));
+        let volume = |name: &str, dest: &str, options: Value, anonymous: bool, path: &str| json!({"Name": name, "Dest": dest, "Options": options, "IsAnonymous": anonymous, "SubPath": path});
+        assert_eq!(
+            body["volumes"],
+            json!([
+                volume(
+                    "v",
+                    "/v",
+                    json!(["z", "U", "noexec", "idmap"]),
+                    false,
+                    "/part"
+                ),
+                volume("ab", "/a", json!([]), true, ""),
+                volume("other", "/c", json!([]), true, ""),
+            ])
+        );
+    }
+}

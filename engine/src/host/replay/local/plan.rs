@@ -11,7 +11,7 @@ use super::{LocalReplay, note, read};
 use crate::host::HostError;
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::replay::{
-    HostFacts, Obstacle, Version, Wanted, obstacles, same_network, volumes_from_of,
+    HostFacts, Obstacle, Version, Wanted, architecture_of, obstacles, same_network, volumes_from_of,
 };
 use crate::podman::{
     ConfigSource, ContainerDefinition, NetworkDefinition, PodDefinition, Podman, SecretDefinition,
@@ -47,7 +47,7 @@ impl LocalReplay {
             made: BTreeSet::new(),
         };
         replay.take(&request)?;
-        let plan = replay.fit(&request);
+        let plan = replay.fit(&request)?;
         Ok((replay, plan))
     }
 
@@ -103,7 +103,7 @@ impl LocalReplay {
         Ok(())
     }
 
-    fn fit(&mut self, request: &ReplayRequest) -> ReplayPlan {
+    fn fit(&mut self, request: &ReplayRequest) -> Result<ReplayPlan, HostError> {
         let mut plan = ReplayPlan::default();
         let options = &request.options;
         if options.remap_subnet {
@@ -134,6 +134,7 @@ impl LocalReplay {
             )
             .collect();
         self.references(request, &mut conflicts, &mut plan.findings);
+        self.foreign(request, &mut plan.findings)?;
         self.arrange(&mut plan, &mut conflicts);
         for job in &self.facts.jobs {
             plan.findings
@@ -151,7 +152,41 @@ impl LocalReplay {
         conflicts.sort();
         conflicts.dedup();
         plan.conflicts = conflicts;
-        plan
+        Ok(plan)
+    }
+
+    /// Containers whose image is for another architecture: they are made, and told of.
+    fn foreign(
+        &mut self,
+        request: &ReplayRequest,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), HostError> {
+        let mut of_images = request.architectures.clone();
+        let here = &self.facts.architecture;
+        for (name, container) in &self.definitions.containers {
+            let image = &container.image_id;
+            if image.is_empty() {
+                continue;
+            }
+            if !of_images.contains_key(image) {
+                of_images.insert(image.clone(), architecture_of(&self.podman, image)?);
+            }
+            let architecture = of_images.get(image).map_or("", String::as_str);
+            if architecture.is_empty() || architecture == here {
+                continue;
+            }
+            let remedy = match self.options.start_foreign {
+                true => "",
+                false => "; it is made, and started only with --start-foreign",
+            };
+            findings.push(note(
+                format!("container:{name}"),
+                FindingKind::Skipped,
+                format!("its image is for {architecture}, this host is {here}{remedy}"),
+            ));
+            self.foreign.insert(name.clone());
+        }
+        Ok(())
     }
 
     /// What is in the way, without what the options resolve.
