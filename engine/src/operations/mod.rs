@@ -341,6 +341,27 @@ pub struct RestoreOptions {
     pub wait: Duration,
 }
 
+impl RestoreOptions {
+    /// Of nothing yet; nothing that is there is touched.
+    pub fn of(snapshot: SnapSpec) -> Self {
+        Self {
+            snapshot,
+            all: false,
+            items: Vec::new(),
+            to_dir: None,
+            rename: None,
+            existing: Existing::Refuse,
+            retag: false,
+            squash: None,
+            dry_run: false,
+            replay: ReplayOptions::default(),
+            start: false,
+            threads: 0,
+            wait: Duration::ZERO,
+        }
+    }
+}
+
 /// Which layers of the host's store a restore repairs where they are.
 #[derive(Clone, Debug)]
 pub struct RepairLayersOptions {

@@ -155,25 +155,17 @@ impl Bench {
         for volume in VOLUMES {
             let to = self.scratch.join(&format!("restored-{volume}"));
             let options = RestoreOptions {
-                snapshot: SnapSpec {
-                    which: SnapWhich::Latest(0),
-                    host: None,
-                },
-                all: false,
                 items: vec![ItemPath {
                     selector: selector(volume),
                     path: Vec::new(),
                 }],
                 to_dir: Some(to.clone()),
-                rename: None,
                 existing: Existing::Replace,
-                retag: false,
-                squash: None,
-                replay: podkeep_engine::host::replay::ReplayOptions::default(),
-                start: false,
-                dry_run: false,
                 threads: 2,
-                wait: Duration::ZERO,
+                ..RestoreOptions::of(SnapSpec {
+                    which: SnapWhich::Latest(0),
+                    host: None,
+                })
             };
             restore::restore(&self.repo, &self.host, &options, &Collect::default()).unwrap();
             let expected = expected.join(volume).join("_data");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use podkeep_engine::host::{Existing, Source};
+use podkeep_engine::host::Source;
 use podkeep_engine::monitor::{Collect, Finding, FindingKind};
 use podkeep_engine::operations::{
     BackupOptions, RestoreOptions, RestoreReport, Selection, SnapSpec, SnapWhich, backup, restore,
@@ -98,22 +98,13 @@ fn bring(repo: &Repository, store: &FakeStore, retag: bool) -> (RestoreReport, V
     // By its id: `latest` passes over a run that lacks something.
     let runs = snapshots::snapshots(repo, None, &monitor).unwrap();
     let options = RestoreOptions {
-        snapshot: SnapSpec {
+        all: true,
+        retag,
+        threads: 2,
+        ..RestoreOptions::of(SnapSpec {
             which: SnapWhich::Prefix(runs.last().unwrap().run.to_hex()),
             host: None,
-        },
-        all: true,
-        existing: Existing::Refuse,
-        retag,
-        items: Vec::new(),
-        to_dir: None,
-        rename: None,
-        squash: None,
-        dry_run: false,
-        replay: podkeep_engine::host::replay::ReplayOptions::default(),
-        start: false,
-        threads: 2,
-        wait: std::time::Duration::ZERO,
+        })
     };
     let report = restore::restore(repo, &store.host(), &options, &monitor).unwrap();
     (report, monitor.findings.into_inner().unwrap())

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use podkeep_engine::host::Existing;
 use podkeep_engine::host::local::LocalHost;
@@ -101,19 +100,11 @@ fn restore_to(
     existing: Existing,
 ) -> Vec<Finding> {
     let options = RestoreOptions {
-        snapshot: latest(),
-        all: false,
         items: vec![at(path)],
         to_dir: Some(to.to_owned()),
-        rename: None,
         existing,
-        retag: false,
-        squash: None,
-        dry_run: false,
-        replay: podkeep_engine::host::replay::ReplayOptions::default(),
-        start: false,
         threads: 2,
-        wait: Duration::ZERO,
+        ..RestoreOptions::of(latest())
     };
     let monitor = Collect::default();
     restore::restore(repo, host, &options, &monitor).unwrap();

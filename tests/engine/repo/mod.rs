@@ -22,9 +22,7 @@ mod writers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use podkeep_engine::host::Existing;
 use podkeep_engine::monitor::{Collect, Finding};
 use podkeep_engine::operations::{
     BackupOptions, BackupReport, CheckOptions, CheckReport, ItemPath, OperationResult,
@@ -112,11 +110,6 @@ fn bring_back_watched(
 ) -> OperationResult<(Files, RestoreReport)> {
     let host = MemoryHost::default();
     let options = RestoreOptions {
-        snapshot: SnapSpec {
-            which: SnapWhich::Latest(0),
-            host: None,
-        },
-        all: false,
         items: vec![ItemPath {
             selector: Selector {
                 item: wanted.clone(),
@@ -125,15 +118,11 @@ fn bring_back_watched(
             path: Vec::new(),
         }],
         to_dir: Some("/restored".into()),
-        rename: None,
-        existing: Existing::Refuse,
-        retag: false,
-        squash: None,
-        dry_run: false,
-        replay: podkeep_engine::host::replay::ReplayOptions::default(),
-        start: false,
         threads: 2,
-        wait: Duration::ZERO,
+        ..RestoreOptions::of(SnapSpec {
+            which: SnapWhich::Latest(0),
+            host: None,
+        })
     };
     let report = restore::restore(repo, &host, &options, monitor)?;
     Ok((host.take_restored("/restored"), report))

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use podkeep_engine::host::Existing;
 use podkeep_engine::monitor::{Collect, FindingKind};
 use podkeep_engine::operations::{
     ItemPath, OperationError, OperationResult, RestoreOptions, RestoreReport, Selector, SnapSpec,
@@ -44,11 +42,6 @@ fn bring_back_part(
     monitor: &Collect,
 ) -> OperationResult<RestoreReport> {
     let options = RestoreOptions {
-        snapshot: SnapSpec {
-            which: SnapWhich::Latest(0),
-            host: None,
-        },
-        all: false,
         items: vec![ItemPath {
             selector: Selector {
                 item: wanted.clone(),
@@ -57,15 +50,11 @@ fn bring_back_part(
             path: path.into(),
         }],
         to_dir: Some("/restored".into()),
-        rename: None,
-        existing: Existing::Refuse,
-        retag: false,
-        squash: None,
-        dry_run: false,
-        replay: podkeep_engine::host::replay::ReplayOptions::default(),
-        start: false,
         threads: 2,
-        wait: Duration::ZERO,
+        ..RestoreOptions::of(SnapSpec {
+            which: SnapWhich::Latest(0),
+            host: None,
+        })
     };
     restore::restore(repo, &MemoryHost::default(), &options, monitor)
 }

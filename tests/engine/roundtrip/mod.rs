@@ -12,7 +12,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use podkeep_engine::host::Existing;
 use podkeep_engine::host::local::LocalHost;
@@ -96,25 +95,17 @@ impl Bench {
         existing: Existing,
     ) -> OperationResult<(RestoreReport, Vec<Finding>)> {
         let options = RestoreOptions {
-            snapshot: SnapSpec {
-                which: SnapWhich::Latest(0),
-                host: None,
-            },
-            all: false,
             items: vec![ItemPath {
                 selector: selector(of),
                 path: below.to_vec(),
             }],
             to_dir: Some(to.to_owned()),
-            rename: None,
             existing,
-            retag: false,
-            squash: None,
-            dry_run: false,
-            replay: podkeep_engine::host::replay::ReplayOptions::default(),
-            start: false,
             threads: 2,
-            wait: Duration::ZERO,
+            ..RestoreOptions::of(SnapSpec {
+                which: SnapWhich::Latest(0),
+                host: None,
+            })
         };
         let monitor = Collect::default();
         let report = restore::restore(&self.repo, &self.host, &options, &monitor)?;

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use podkeep_engine::host::Existing;
 use podkeep_engine::monitor::{Collect, Finding, Monitor, Progress};
@@ -17,25 +16,17 @@ use crate::{mktree, oracle};
 
 fn options(of: &Path, below: &[u8], to: &Path, existing: Existing) -> RestoreOptions {
     RestoreOptions {
-        snapshot: SnapSpec {
-            which: SnapWhich::Latest(0),
-            host: None,
-        },
-        all: false,
         items: vec![ItemPath {
             selector: selector(of),
             path: below.to_vec(),
         }],
         to_dir: Some(to.to_owned()),
-        rename: None,
         existing,
-        retag: false,
-        squash: None,
-        dry_run: false,
-        replay: podkeep_engine::host::replay::ReplayOptions::default(),
-        start: false,
         threads: 2,
-        wait: Duration::ZERO,
+        ..RestoreOptions::of(SnapSpec {
+            which: SnapWhich::Latest(0),
+            host: None,
+        })
     }
 }
 
