@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::definition::{self, DEFINITION_FORMAT, Definition};
 use super::layout;
 use super::list_lock::ListLock;
 use super::storage::{BIG_DATA_BYTES_MAX, Root, cause_of};
@@ -30,9 +31,6 @@ const ARTIFACTS_MAX: usize = 100_000;
 /// Blobs of one artifact.
 const BLOBS_MAX: usize = 10_000;
 const NAME_BYTES_MAX: usize = 1024;
-/// Bytes of a stored definition, which may come from anybody who can write snapshots.
-const DEFINITION_BYTES_MAX: usize = 4 << 20;
-const DEFINITION_FORMAT: u32 = 1;
 const COPY_BYTES: usize = 1 << 20;
 
 /// An artifact, as the index tells of it.
@@ -203,51 +201,44 @@ fn name_of(descriptor: &Map<String, Value>) -> Option<String> {
     name.as_str().filter(fits).map(str::to_owned)
 }
 
+impl Definition for ArtifactDefinition {
+    const BYTES_MAX: usize = 4 << 20;
+
+    fn format(&self) -> u32 {
+        self.format
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let mut digests = self.blobs.iter().map(|blob| &blob.digest);
+        let is_digest = |digest: &String| DiffId::from_hex(digest).is_some();
+        if self.blobs.len() > BLOBS_MAX || !digests.all(is_digest) {
+            return Err("it has too many blobs, or one without a digest".into());
+        }
+        let descriptor = &self.descriptor;
+        if self.blobs.first().map(|blob| &blob.digest) != digest_of(descriptor).as_ref() {
+            return Err("its first blob is not its manifest".into());
+        }
+        let annotations = descriptor.get("annotations");
+        let are_texts = |map: &Map<String, Value>| map.values().all(Value::is_string);
+        // One value of another kind, and Podman reads nothing of the index.
+        if annotations.is_some_and(|map| !map.as_object().is_some_and(are_texts))
+            || descriptor.get("size").and_then(Value::as_i64).is_none()
+            || !descriptor.get("mediaType").is_some_and(Value::is_string)
+        {
+            return Err("its descriptor is not what it has to be".into());
+        }
+        Ok(())
+    }
+}
+
 impl ArtifactDefinition {
     pub fn encode(&self) -> Vec<u8> {
-        // Maps of strings to values cannot fail to be JSON.
-        serde_json::to_vec(self).unwrap_or_default()
+        definition::encode(self)
     }
 
     /// Errors say what is wrong with it, in words.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.len() > DEFINITION_BYTES_MAX {
-            return Err("it is too large".into());
-        }
-        let definition: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if definition.format != DEFINITION_FORMAT {
-            let format = definition.format;
-            return Err(format!(
-                "it is of format {format}, which this podkeep does not know"
-            ));
-        }
-        let digests = definition.blobs.iter().map(|blob| &blob.digest);
-        let is_digest = |digest: &String| DiffId::from_hex(digest).is_some();
-        if definition.blobs.len() > BLOBS_MAX || !digests.clone().all(is_digest) {
-            return Err("it has too many blobs, or one without a digest".into());
-        }
-        if definition.blobs.first().map(|blob| &blob.digest)
-            != digest_of(&definition.descriptor).as_ref()
-        {
-            return Err("its first blob is not its manifest".into());
-        }
-        let annotations = definition.descriptor.get("annotations");
-        let are_texts = |map: &Map<String, Value>| map.values().all(Value::is_string);
-        // One value of another kind, and Podman reads nothing of the index.
-        if annotations.is_some_and(|map| !map.as_object().is_some_and(are_texts))
-            || definition
-                .descriptor
-                .get("size")
-                .and_then(Value::as_i64)
-                .is_none()
-            || !definition
-                .descriptor
-                .get("mediaType")
-                .is_some_and(Value::is_string)
-        {
-            return Err("its descriptor is not what it has to be".into());
-        }
-        Ok(definition)
+        definition::decode(bytes)
     }
 
     /// Of its manifest: 64 hex digits.

@@ -11,10 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::command::{Podman, PodmanError, Purpose};
+use super::definition::{self, DEFINITION_FORMAT, Definition};
 use super::storage::big_data_file;
 
-/// Bytes of a stored definition, which may come from anybody who can write snapshots.
-const DEFINITION_BYTES_MAX: usize = 4 << 20;
 /// Layers of one image. The overlay driver mounts 500 at most.
 pub const LAYERS_MAX: usize = 4096;
 /// Files of big data of one image, and bytes of the name of one.
@@ -22,7 +21,6 @@ pub const BIG_DATA_MAX: usize = 4096;
 const KEY_BYTES_MAX: usize = 1024;
 /// Names that an image has or had.
 const NAMES_MAX: usize = 4096;
-const DEFINITION_FORMAT: u32 = 1;
 
 /// Where a snapshot's tree of an image has its parts.
 pub const BIG_DATA_FOLDER: &str = "big-data";
@@ -91,6 +89,46 @@ pub struct BigData<'a> {
     pub size: Option<u64>,
 }
 
+impl Definition for ImageDefinition {
+    const BYTES_MAX: usize = 4 << 20;
+
+    fn format(&self) -> u32 {
+        self.format
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !is_hex_id(&self.id) {
+            return Err("its ID is no image ID".into());
+        }
+        if self.layers.len() > LAYERS_MAX {
+            return Err("it has too many layers".into());
+        }
+        if self.layers.iter().any(|layer| layer.diff_id().is_none()) {
+            return Err("a layer has no DiffID".into());
+        }
+        let original = self.original.as_ref();
+        if original.is_some_and(|original| !is_hex_id(&original.id)) {
+            return Err("the ID that it had is no image ID".into());
+        }
+        let entries = original.map(|original| &original.entry);
+        for entry in entries.into_iter().chain([&self.entry]) {
+            for key in strings(entry, "big-data-names") {
+                // Podman's own rule lets the last two stand as they are.
+                if key.is_empty() || key.len() > KEY_BYTES_MAX || matches!(key, "." | "..") {
+                    return Err("the name of a piece of its big data is not allowed".into());
+                }
+            }
+            if strings(entry, "big-data-names").count() > BIG_DATA_MAX {
+                return Err("it has too much big data".into());
+            }
+        }
+        if self.names().count() > NAMES_MAX {
+            return Err("it has too many names".into());
+        }
+        self.check_entry()
+    }
+}
+
 impl ImageDefinition {
     /// `entry` is an entry of images.json.
     pub fn new(id: &str, entry: Map<String, Value>, layers: Vec<LayerDefinition>) -> Self {
@@ -104,56 +142,12 @@ impl ImageDefinition {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        // Maps of strings to values cannot fail to be JSON.
-        serde_json::to_vec(self).unwrap_or_default()
+        definition::encode(self)
     }
 
     /// Errors say what is wrong with it, in words.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.len() > DEFINITION_BYTES_MAX {
-            return Err("it is too large".into());
-        }
-        let definition: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if definition.format != DEFINITION_FORMAT {
-            let format = definition.format;
-            return Err(format!(
-                "it is of format {format}, which this podkeep does not know"
-            ));
-        }
-        if !is_hex_id(&definition.id) {
-            return Err("its ID is no image ID".into());
-        }
-        if definition.layers.len() > LAYERS_MAX {
-            return Err("it has too many layers".into());
-        }
-        if definition
-            .layers
-            .iter()
-            .any(|layer| layer.diff_id().is_none())
-        {
-            return Err("a layer has no DiffID".into());
-        }
-        let original = definition.original.as_ref();
-        if original.is_some_and(|original| !is_hex_id(&original.id)) {
-            return Err("the ID that it had is no image ID".into());
-        }
-        let entries = original.map(|original| &original.entry);
-        for entry in entries.into_iter().chain([&definition.entry]) {
-            for key in strings(entry, "big-data-names") {
-                // Podman's own rule lets the last two stand as they are.
-                if key.is_empty() || key.len() > KEY_BYTES_MAX || matches!(key, "." | "..") {
-                    return Err("the name of a piece of its big data is not allowed".into());
-                }
-            }
-            if strings(entry, "big-data-names").count() > BIG_DATA_MAX {
-                return Err("it has too much big data".into());
-            }
-        }
-        if definition.names().count() > NAMES_MAX {
-            return Err("it has too many names".into());
-        }
-        definition.check_entry()?;
-        Ok(definition)
+        definition::decode(bytes)
     }
 
     /// The entry goes into images.json, which is of no use to Podman any more when one field of

@@ -30,24 +30,26 @@ pub const ENTRIES_MAX: usize = 65_536;
 /// Bytes of the name of a container, pod, network or secret.
 pub const OBJECT_NAME_BYTES_MAX: usize = 255;
 /// Of every kind of definition so far.
-const DEFINITION_FORMAT: u32 = 1;
+pub(super) const DEFINITION_FORMAT: u32 = 1;
 
 /// What the kinds of definitions share.
-trait Definition: Serialize + DeserializeOwned {
+pub(super) trait Definition: Serialize + DeserializeOwned {
+    const BYTES_MAX: usize = DEFINITION_BYTES_MAX;
+
     fn format(&self) -> u32;
 
     /// `Err`: what is wrong with it, in words.
     fn check(&self) -> Result<(), String>;
 }
 
-fn encode(definition: &impl Definition) -> Vec<u8> {
+pub(super) fn encode(definition: &impl Definition) -> Vec<u8> {
     // Strings, numbers and maps with string keys cannot fail to be written.
     serde_json::to_vec(definition).unwrap_or_default()
 }
 
-fn decode<D: Definition>(bytes: &[u8]) -> Result<D, String> {
-    if bytes.len() > DEFINITION_BYTES_MAX {
-        return Err(format!("it has more than {DEFINITION_BYTES_MAX} bytes"));
+pub(super) fn decode<D: Definition>(bytes: &[u8]) -> Result<D, String> {
+    if bytes.len() > D::BYTES_MAX {
+        return Err(format!("it has more than {} bytes", D::BYTES_MAX));
     }
     let definition: D = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let format = definition.format();
