@@ -1,7 +1,6 @@
 //! Artifacts of the host that this process runs on: read from Podman's store of them, and brought
 //! back into it. Podman is not run for it: the store is a layout of plain files.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,17 +11,14 @@ use ring::digest::{Context, SHA256};
 
 use super::image::recipe::StreamBuilder;
 use super::lock::{ItemLock, make_private};
-use super::made_tree::{directory, file, is_plain, root};
+use super::made_tree::{Arrival, MadeTreeWriter, Shape, directory, file, root};
 use super::volume::{finding, not_here};
 use super::{ArtifactFacts, Existing, HostError, OpenItem, PlacePlan, ScanRequest, WriteRequest};
 use crate::chunk::Chunking;
 use crate::fs::background::{self, Ended};
 use crate::fs::batch::{Outbox, Stage};
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
-use crate::fs::{
-    DirectoryNumber, FsError, FsErrorKind, PresentQuery, ScanOutcome, TreeWriter, WriteBatch,
-    WriteOutcome, WriteStep,
-};
+use crate::fs::{FsError, FsErrorKind, ScanOutcome, TreeWriter, WriteOutcome};
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::{Artifact, ArtifactDefinition, ArtifactStore};
 
@@ -145,19 +141,17 @@ impl Artifacts {
             labels: Labels::default(),
             bytes_expected: None,
         })?;
-        Ok(Box::new(ArtifactWriter {
+        let blobs = definition.blobs.iter().map(|blob| blob.digest.clone());
+        Ok(Box::new(MadeTreeWriter {
             item: item.clone(),
             tree,
-            files: definition
-                .blobs
-                .iter()
-                .map(|blob| blob.digest.clone().into_bytes())
-                .collect(),
-            folder: None,
-            staged: self.staging.join(definition.digest()),
-            graph_root: graph_root.to_owned(),
-            definition,
-            retag: request.retag,
+            shape: Shape::default().folder(BLOBS_FOLDER, blobs),
+            arrival: ArtifactArrival {
+                staged: self.staging.join(definition.digest()),
+                graph_root: graph_root.to_owned(),
+                definition,
+                retag: request.retag,
+            },
             _lock: lock,
         }))
     }
@@ -274,74 +268,27 @@ fn scan(
 }
 
 /// An artifact on its way into the store.
-struct ArtifactWriter {
-    item: Item,
-    tree: Box<dyn TreeWriter>,
-    /// What the tree may have, and nothing else: one folder with these.
-    files: BTreeSet<Vec<u8>>,
-    folder: Option<DirectoryNumber>,
+struct ArtifactArrival {
     staged: PathBuf,
     graph_root: PathBuf,
     definition: ArtifactDefinition,
     retag: bool,
-    _lock: ItemLock,
 }
 
-impl ArtifactWriter {
-    fn allows(&mut self, step: &WriteStep) -> bool {
-        match step {
-            WriteStep::Directory {
-                number: 0, entry, ..
-            } => is_plain(entry),
-            WriteStep::Directory {
-                number,
-                parent: 0,
-                entry,
-            } => {
-                let fits = entry.name == BLOBS_FOLDER.as_bytes() && is_plain(entry);
-                self.folder = fits.then_some(*number);
-                fits
-            }
-            WriteStep::File { parent, entry, .. } | WriteStep::FileDrop { parent, entry, .. } => {
-                self.folder == Some(*parent) && self.files.contains(&entry.name) && is_plain(entry)
-            }
-            WriteStep::DirectoryEnd { .. } => true,
-            WriteStep::Directory { .. } | WriteStep::Node { .. } | WriteStep::Link { .. } => false,
-        }
-    }
-}
+impl Arrival for ArtifactArrival {
+    const KIND: &'static str = "an artifact";
 
-impl TreeWriter for ArtifactWriter {
-    fn may_hold(&self) -> bool {
-        self.tree.may_hold()
-    }
-
-    fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError> {
-        self.tree.present(queries)
-    }
-
-    fn apply(&mut self, batch: WriteBatch) -> Result<Vec<Finding>, FsError> {
-        for step in &batch.steps {
-            if !self.allows(step) {
-                let object = self.item.to_string();
-                let cause = "the snapshot's tree is not that of an artifact";
-                let kind = FsErrorKind::Refused;
-                return Err(FsError::new("restore", object.as_bytes(), kind, cause));
-            }
-        }
-        self.tree.apply(batch)
-    }
-
-    fn finish(self: Box<Self>) -> Result<(WriteOutcome, Vec<Finding>), FsError> {
+    fn finish(
+        self,
+        item: &Item,
+        tree: Box<dyn TreeWriter>,
+    ) -> Result<(WriteOutcome, Vec<Finding>), FsError> {
         let Self {
-            item,
-            tree,
             staged,
             graph_root,
             definition,
             retag,
-            ..
-        } = *self;
+        } = self;
         let (outcome, mut findings) = tree.finish()?;
         let is_missing = |finding: &Finding| finding.kind == FindingKind::NotRestored;
         if !findings.iter().any(is_missing) {
@@ -355,17 +302,13 @@ impl TreeWriter for ArtifactWriter {
             if let Some(owner) = added.left {
                 let message =
                     format!("the name stays with artifact sha256:{owner}; --retag moves it");
-                findings.push(finding(&item, FindingKind::NotRestored, message));
+                findings.push(finding(item, FindingKind::NotRestored, message));
             }
             if let Some(owner) = added.taken {
                 let message = format!("the name was taken from artifact sha256:{owner}");
-                findings.push(finding(&item, FindingKind::Note, message));
+                findings.push(finding(item, FindingKind::Note, message));
             }
         }
         Ok((outcome, findings))
-    }
-
-    fn discard(self: Box<Self>) -> Result<(), FsError> {
-        self.tree.discard()
     }
 }

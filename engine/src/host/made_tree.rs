@@ -1,13 +1,23 @@
 //! Trees that are made, not found: of images and artifacts, which are no files of one folder. Owners,
-//! modes and times are the same for all, so that equal items have equal roots.
+//! modes and times are the same for all, so that equal items have equal roots. They come back by way of a
+//! folder beside the store that they belong into.
+
+use std::collections::BTreeSet;
 
 use podkeep_format::block::BlockClass;
 use podkeep_format::codec::Encoder;
 use podkeep_format::id::{ChunkKind, TreeId};
+use podkeep_format::item::Item;
 use podkeep_format::tree::{Content, Entry, Node, Time, TreeNode, build_directory};
 
+use super::lock::ItemLock;
 use crate::chunk::Chunking;
 use crate::fs::batch::Stage;
+use crate::fs::{
+    DirectoryNumber, FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome,
+    WriteStep,
+};
+use crate::monitor::Finding;
 
 const FOLDER_MODE: u16 = 0o755;
 const FILE_MODE: u16 = 0o644;
@@ -23,7 +33,7 @@ pub fn root(chunking: &Chunking, entries: Vec<Entry>, stage: &mut Stage) -> Tree
 }
 
 /// Whether an entry has no attribute that could get in the way of those who use it.
-pub fn is_plain(entry: &Entry) -> bool {
+fn is_plain(entry: &Entry) -> bool {
     entry.xattrs.is_empty() && entry.inode_flags == 0 && entry.project == 0 && entry.link.is_none()
 }
 
@@ -75,3 +85,113 @@ fn entry(name: String, mode: u16, node: Node) -> Entry {
         node,
     }
 }
+
+/// What a made tree has, and nothing else may have: folders with plain files of known names. Whoever
+/// brings it into a store goes by paths in it, as root.
+#[derive(Default)]
+pub struct Shape {
+    folders: Vec<ShapeFolder>,
+}
+
+struct ShapeFolder {
+    name: &'static str,
+    files: BTreeSet<Vec<u8>>,
+    /// Once it was made.
+    number: Option<DirectoryNumber>,
+}
+
+impl Shape {
+    /// With one more folder below the root, and the names of its files.
+    pub fn folder(mut self, name: &'static str, files: impl IntoIterator<Item = String>) -> Self {
+        self.folders.push(ShapeFolder {
+            name,
+            files: files.into_iter().map(String::into_bytes).collect(),
+            number: None,
+        });
+        self
+    }
+
+    pub fn allows(&mut self, step: &WriteStep) -> bool {
+        match step {
+            WriteStep::Directory {
+                number: 0, entry, ..
+            } => is_plain(entry),
+            WriteStep::Directory {
+                number,
+                parent: 0,
+                entry,
+            } => {
+                let mut folders = self.folders.iter_mut();
+                match folders.find(|folder| folder.name.as_bytes() == entry.name) {
+                    Some(folder) if is_plain(entry) => {
+                        folder.number = Some(*number);
+                        true
+                    }
+                    _ => false,
+                }
+            }
+            WriteStep::File { parent, entry, .. } | WriteStep::FileDrop { parent, entry, .. } => {
+                let mut folders = self.folders.iter();
+                let folder = folders.find(|folder| folder.number == Some(*parent));
+                folder.is_some_and(|folder| folder.files.contains(&entry.name)) && is_plain(entry)
+            }
+            WriteStep::DirectoryEnd { .. } => true,
+            WriteStep::Directory { .. } | WriteStep::Node { .. } | WriteStep::Link { .. } => false,
+        }
+    }
+}
+
+/// What becomes of a made tree once all of it was given.
+pub trait Arrival: Send {
+    /// What it is the tree of: "an image".
+    const KIND: &'static str;
+
+    /// Ends the writing of the tree, and brings what it holds into the store.
+    fn finish(
+        self,
+        item: &Item,
+        tree: Box<dyn TreeWriter>,
+    ) -> Result<(WriteOutcome, Vec<Finding>), FsError>;
+}
+
+/// A made tree on its way into a store.
+pub struct MadeTreeWriter<A> {
+    pub item: Item,
+    pub tree: Box<dyn TreeWriter>,
+    pub shape: Shape,
+    pub arrival: A,
+    pub _lock: ItemLock,
+}
+
+impl<A: Arrival> TreeWriter for MadeTreeWriter<A> {
+    fn may_hold(&self) -> bool {
+        self.tree.may_hold()
+    }
+
+    fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError> {
+        self.tree.present(queries)
+    }
+
+    fn apply(&mut self, batch: WriteBatch) -> Result<Vec<Finding>, FsError> {
+        for step in &batch.steps {
+            if !self.shape.allows(step) {
+                let object = self.item.to_string();
+                let cause = format!("the snapshot's tree is not that of {}", A::KIND);
+                let kind = FsErrorKind::Refused;
+                return Err(FsError::new("restore", object.as_bytes(), kind, cause));
+            }
+        }
+        self.tree.apply(batch)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(WriteOutcome, Vec<Finding>), FsError> {
+        self.arrival.finish(&self.item, self.tree)
+    }
+
+    fn discard(self: Box<Self>) -> Result<(), FsError> {
+        self.tree.discard()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use podkeep_format::id::DiffId;
 use podkeep_format::item::{Escaped, Item};
 
 use super::lock::{ItemLock, make_private};
+use super::made_tree::MadeTreeWriter;
 use super::volume::{finding, not_here};
 use super::{Existing, HostError, ImageFacts, OpenItem, PlacePlan, ScanRequest, WriteRequest};
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
@@ -35,7 +36,7 @@ use crate::podman::{
 use self::mark::Mark;
 use self::scan::ImageSpec;
 use self::stored::{NotExactLayers, StoredLayers, Way};
-use self::writer::{ImageWriter, Shape, StagedImages};
+use self::writer::{ImageArrival, StagedImages, shape_of};
 
 /// Below the state folder: trees of images on their way into the store.
 const STAGING_FOLDER: &str = "images";
@@ -317,18 +318,20 @@ impl Images {
         })?;
         let images = format!("{}-images", places.driver.word());
         let store = places.image_store.as_ref().unwrap_or(&places.graph_root);
-        Ok(Box::new(ImageWriter {
-            podman: self.podman.clone(),
+        Ok(Box::new(MadeTreeWriter {
             item: item.clone(),
             tree,
-            shape: Shape::of(&wanted),
-            images: self.staged.clone(),
-            is_there,
-            definition: wanted,
-            records: ImageRecords::new(store.join(images)).of_user(self.podman.user()),
-            before,
-            mark,
-            retag: request.retag,
+            shape: shape_of(&wanted),
+            arrival: ImageArrival {
+                podman: self.podman.clone(),
+                images: self.staged.clone(),
+                is_there,
+                definition: wanted,
+                records: ImageRecords::new(store.join(images)).of_user(self.podman.user()),
+                before,
+                mark,
+                retag: request.retag,
+            },
             _lock: lock,
         }))
     }

@@ -1,19 +1,14 @@
 //! Bringing an image into the store: its tree is put together beside it, Podman loads that, and then
 //! it gets its identity back and has to show it.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use podkeep_format::item::Item;
 
 use super::changes;
 use super::mark::Mark;
-use crate::fs::{
-    DirectoryNumber, FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome,
-    WriteStep,
-};
-use crate::host::lock::ItemLock;
-use crate::host::made_tree::is_plain;
+use crate::fs::{FsError, FsErrorKind, TreeWriter, WriteOutcome};
+use crate::host::made_tree::{Arrival, Shape};
 use crate::host::volume::finding;
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::{
@@ -56,77 +51,28 @@ impl Drop for TidyUp<'_> {
     }
 }
 
-/// What the tree of an image has, and nothing else may have: folders with plain files of known
-/// names. Later steps go by paths in it.
-pub(super) struct Shape {
-    files: [BTreeSet<Vec<u8>>; 3],
-    /// Numbers of the folders, once they were made.
-    folders: [Option<DirectoryNumber>; 3],
-}
-
-impl Shape {
-    const FOLDERS: [&str; 3] = [BIG_DATA_FOLDER, ORIGINAL_FOLDER, LAYERS_FOLDER];
-
-    pub fn of(definition: &ImageDefinition) -> Self {
-        let pieces = definition.big_data();
-        let layers = definition.layers.iter().enumerate();
-        Self {
-            files: [
-                pieces
-                    .map(|piece| big_data_entry(piece.key).into_bytes())
-                    .collect(),
-                definition
-                    .original_big_data()
-                    .map(|key| big_data_entry(key).into_bytes())
-                    .collect(),
-                layers
-                    .filter_map(|(number, layer)| Some(layer_file(number, &layer.diff_id()?)))
-                    .map(String::into_bytes)
-                    .collect(),
-            ],
-            folders: [None; 3],
-        }
-    }
-
-    fn allows(&mut self, step: &WriteStep) -> bool {
-        match step {
-            WriteStep::Directory {
-                number: 0, entry, ..
-            } => is_plain(entry),
-            WriteStep::Directory {
-                number,
-                parent: 0,
-                entry,
-            } => {
-                let mut names = Self::FOLDERS.iter();
-                match names.position(|name| name.as_bytes() == entry.name) {
-                    Some(index) if is_plain(entry) => {
-                        self.folders[index] = Some(*number);
-                        true
-                    }
-                    _ => false,
-                }
-            }
-            WriteStep::File { parent, entry, .. } | WriteStep::FileDrop { parent, entry, .. } => {
-                let folder = self
-                    .folders
-                    .iter()
-                    .position(|folder| *folder == Some(*parent));
-                folder.is_some_and(|folder| self.files[folder].contains(&entry.name))
-                    && is_plain(entry)
-            }
-            WriteStep::DirectoryEnd { .. } => true,
-            WriteStep::Directory { .. } | WriteStep::Node { .. } | WriteStep::Link { .. } => false,
-        }
-    }
+/// What the tree of an image has.
+pub(super) fn shape_of(definition: &ImageDefinition) -> Shape {
+    let pieces = definition.big_data();
+    let layers = definition.layers.iter().enumerate();
+    Shape::default()
+        .folder(
+            BIG_DATA_FOLDER,
+            pieces.map(|piece| big_data_entry(piece.key)),
+        )
+        .folder(
+            ORIGINAL_FOLDER,
+            definition.original_big_data().map(big_data_entry),
+        )
+        .folder(
+            LAYERS_FOLDER,
+            layers.filter_map(|(number, layer)| Some(layer_file(number, &layer.diff_id()?))),
+        )
 }
 
 /// An image on its way into the store.
-pub(super) struct ImageWriter {
+pub(super) struct ImageArrival {
     pub podman: Podman,
-    pub item: Item,
-    pub tree: Box<dyn TreeWriter>,
-    pub shape: Shape,
     pub images: StagedImages,
     pub is_there: bool,
     pub definition: ImageDefinition,
@@ -134,44 +80,26 @@ pub(super) struct ImageWriter {
     pub before: Before,
     pub mark: Option<Mark>,
     pub retag: bool,
-    pub _lock: ItemLock,
 }
 
-impl TreeWriter for ImageWriter {
-    fn may_hold(&self) -> bool {
-        self.tree.may_hold()
-    }
+impl Arrival for ImageArrival {
+    const KIND: &'static str = "an image";
 
-    fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError> {
-        self.tree.present(queries)
-    }
-
-    fn apply(&mut self, batch: WriteBatch) -> Result<Vec<Finding>, FsError> {
-        for step in &batch.steps {
-            if !self.shape.allows(step) {
-                let object = self.item.to_string();
-                let cause = "the snapshot's tree is not that of an image";
-                let kind = FsErrorKind::Refused;
-                return Err(FsError::new("restore", object.as_bytes(), kind, cause));
-            }
-        }
-        self.tree.apply(batch)
-    }
-
-    fn finish(self: Box<Self>) -> Result<(WriteOutcome, Vec<Finding>), FsError> {
+    fn finish(
+        self,
+        item: &Item,
+        tree: Box<dyn TreeWriter>,
+    ) -> Result<(WriteOutcome, Vec<Finding>), FsError> {
         let Self {
             podman,
             images,
-            item,
-            tree,
             is_there,
             definition,
             records,
             before,
             mark,
             retag,
-            ..
-        } = *self;
+        } = self;
         let failed = |cause: &dyn std::fmt::Display| {
             let object = item.to_string();
             FsError::new("restore", object.as_bytes(), FsErrorKind::Other, cause)
@@ -196,22 +124,18 @@ impl TreeWriter for ImageWriter {
         let adoption = records
             .adopt(&definition, &folder.join(BIG_DATA_FOLDER), before, retag)
             .map_err(|error| failed(&error))?;
-        findings.extend(told(&item, &adoption));
+        findings.extend(told(item, &adoption));
         findings.extend(changes(&definition).map(|message| {
             let message = format!("restored as another image than the host had: {message}");
-            finding(&item, FindingKind::NotExact, message)
+            finding(item, FindingKind::NotExact, message)
         }));
         let proof = prove(&podman, &definition, &adoption).map_err(|cause| failed(&cause))?;
-        findings.push(finding(&item, FindingKind::Proof, proof));
+        findings.push(finding(item, FindingKind::Proof, proof));
         if let Some(mark) = mark {
             mark.done();
         }
         drop(tidy);
         Ok((outcome, findings))
-    }
-
-    fn discard(self: Box<Self>) -> Result<(), FsError> {
-        self.tree.discard()
     }
 }
 
@@ -275,6 +199,3 @@ fn prove(
         layers.len()
     ))
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,21 +3,7 @@ use std::sync::Arc;
 use podkeep_format::id::TreeId;
 use podkeep_format::tree::{Content, Entry, Node, Time, Xattr, XattrValue};
 
-use super::{DirectoryNumber, ImageDefinition, Shape, WriteStep};
-use crate::podman::LayerDefinition;
-
-fn definition() -> ImageDefinition {
-    let entry = serde_json::json!({"big-data-names": ["manifest"]});
-    let layer = LayerDefinition {
-        diff_id: "cd".repeat(32),
-        size: 1024,
-        compressed_digest: None,
-        compressed_size: None,
-        changed: None,
-    };
-    let entry = entry.as_object().cloned().unwrap_or_default();
-    ImageDefinition::new(&"ab".repeat(32), entry, vec![layer])
-}
+use super::{DirectoryNumber, Shape, WriteStep};
 
 fn entry(name: &str, node: Node) -> Entry {
     Entry {
@@ -66,9 +52,12 @@ fn plain(name: &str) -> Entry {
 /// Loading and adopting go by paths in the tree, as root: what a hostile snapshot has besides
 /// an image's files would lead them elsewhere.
 #[test]
-fn a_tree_that_is_not_that_of_an_image_is_refused() {
+fn a_tree_of_another_shape_is_refused() {
     let layer = format!("0000-{}.tar", "cd".repeat(32));
-    let mut shape = Shape::of(&definition());
+    let names = |name: &str| [name.to_owned()];
+    let mut shape = Shape::default()
+        .folder("big-data", names("manifest"))
+        .folder("layers", names(&layer));
     for step in [
         folder(0, 0, ""),
         folder(1, 0, "big-data"),
