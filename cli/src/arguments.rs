@@ -143,6 +143,9 @@ pub enum Command {
     /// or a directory with an OCI layout or an unpacked docker-archive. An archive of a volume
     /// (`podman volume export`, `tar -C _data`) needs a name: --volume NAME=FILE. Archives may be
     /// compressed with gzip or zstd. All of one call form one snapshot.
+    ///
+    /// Archives are read more than once: what comes through a pipe, as in
+    /// `podman save IMAGE | podkeep import -`, is kept in the cache's folder until it is imported.
     Import(Import),
     /// List snapshots
     Snapshots(Snapshots),
@@ -316,7 +319,7 @@ pub enum Level {
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["files", "volume"]))]
 pub struct Import {
-    /// Archives of images
+    /// Archives of images; `-` is standard input
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 

@@ -120,8 +120,7 @@ impl<'a> Context<'a> {
                 Credential::WriteKey(Zeroizing::new(text.to_owned()))
             }
         };
-        let surroundings = self.surroundings();
-        let cache = match surroundings.cache(self.global.cache_dir.as_deref()) {
+        let cache = match self.cache() {
             Ok(cache) => Some(cache),
             Err(failure) => {
                 reporter.note(
@@ -202,6 +201,10 @@ impl<'a> Context<'a> {
             Whose::User(account) => state.join("users").join(account.uid.to_string()),
             Whose::Own | Whose::Inside(_) => state,
         })
+    }
+
+    pub fn cache(&self) -> Result<PathBuf, Failure> {
+        self.surroundings().cache(self.global.cache_dir.as_deref())
     }
 
     pub fn surroundings(&self) -> Surroundings<'static> {

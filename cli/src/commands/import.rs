@@ -19,7 +19,8 @@ pub fn run(context: &Context<'_>, arguments: &Import) -> Result<Done, Failure> {
     let reporter = context.reporter().of_a_backup();
     let repository = context.open_to_write(&reporter)?;
     let state = context.state()?;
-    let archives = Archives::open(state, &arguments.files, &volumes)
+    let spool = context.cache().unwrap_or_else(|_| state.clone());
+    let archives = Archives::open(state, &arguments.files, &volumes, &spool)
         .map_err(|error| context.failure(error.into()))?;
     let options = ImportOptions {
         tags: arguments.saving.tag.clone(),

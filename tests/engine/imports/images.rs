@@ -218,3 +218,30 @@ fn layers_may_be_links_to_others() {
         3
     );
 }
+
+/// A pipe can be read once, and an archive has to be more often.
+#[test]
+fn an_archive_may_come_through_a_pipe() {
+    let bench = Bench::new();
+    let layers = [odd_tar().bytes];
+    let layers: Vec<&[u8]> = layers.iter().map(Vec::as_slice).collect();
+    // The list of images, without which nothing is known, is the last of its files.
+    let archive = gzip(&tar_of(&saved_files(NAME, &layers)), 2);
+    let pipe = bench.scratch.join("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    let (report, findings) = std::thread::scope(|scope| {
+        scope.spawn(|| std::fs::write(&pipe, &archive).unwrap());
+        bench.import(&[&pipe], &[]).unwrap()
+    });
+    assert!(report.complete, "{findings:?}");
+    holds(&bench, &layers, None);
+    let kept = std::fs::read_dir(bench.scratch.join("spool")).unwrap();
+    assert_eq!(kept.count(), 0, "no killed import leaves it behind");
+}

@@ -7,11 +7,10 @@ mod images;
 mod volumes;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use podkeep_engine::host::archive::Archives;
 use podkeep_engine::host::local::LocalHost;
-use podkeep_engine::host::{Existing, HostError};
+use podkeep_engine::host::HostError;
 use podkeep_engine::monitor::{Collect, Finding};
 use podkeep_engine::operations::{
     BackupReport, ImportOptions, ItemPath, OperationResult, RestoreOptions, Selector, SnapSpec,
@@ -53,7 +52,8 @@ impl Bench {
         let volumes: Vec<(String, PathBuf)> = volumes
             .map(|(name, path)| ((*name).to_owned(), path.to_path_buf()))
             .collect();
-        Archives::open(self.scratch.join("state"), &images, &volumes)
+        let spool = self.scratch.join("spool");
+        Archives::open(self.scratch.join("state"), &images, &volumes, &spool)
     }
 
     fn import(
@@ -89,8 +89,6 @@ impl Bench {
         let number = std::fs::read_dir(self.scratch.path()).unwrap().count();
         let to = self.scratch.join(&format!("restored-{number}"));
         let options = RestoreOptions {
-            snapshot: SnapSpec { which, host: None },
-            all: false,
             items: vec![ItemPath {
                 selector: Selector {
                     item: item.clone(),
@@ -99,15 +97,8 @@ impl Bench {
                 path: Vec::new(),
             }],
             to_dir: Some(to.clone()),
-            rename: None,
-            existing: Existing::Refuse,
-            retag: false,
-            squash: None,
-            dry_run: false,
-            replay: podkeep_engine::host::replay::ReplayOptions::default(),
-            start: false,
             threads: 2,
-            wait: Duration::ZERO,
+            ..RestoreOptions::of(SnapSpec { which, host: None })
         };
         let monitor = Collect::default();
         restore::restore(&self.repo, &host, &options, &monitor).unwrap();

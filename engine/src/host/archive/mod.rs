@@ -8,10 +8,12 @@ mod files;
 mod input;
 mod layers;
 mod names;
+mod piped;
 mod tree;
 mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ use podkeep_format::item::{Item, ItemKind};
 use self::files::Files;
 use self::input::{Input, cause};
 use self::layers::ArchivedLayers;
+use self::piped::Given;
 use self::volume::VolumeSpec;
 use super::image::scan::{ImageSpec, scan as scan_image};
 use super::local::LockedScan;
@@ -41,36 +44,46 @@ pub struct Archives {
     inventory: Inventory,
     images: BTreeMap<Item, Archived>,
     volumes: BTreeMap<Item, PathBuf>,
+    /// What came through pipes: places lead to it.
+    spooled: Vec<File>,
 }
 
 /// An image, and where it is.
 struct Archived {
     files: Arc<Files>,
     image: ArchivedImage,
-    path: PathBuf,
+    /// What messages call the archive.
+    name: String,
 }
 
 impl Archives {
     /// Looks into the archives: `images` hold images, `volumes` the content of a volume of that
     /// name. What cannot be taken is a finding of the inventory; refused is only what makes no
-    /// sense. `state` is the state folder of the host in whose name they are stored.
+    /// sense. `state` is the state folder of the host in whose name they are stored. The path `-` is
+    /// standard input; what comes through a pipe is kept in the folder `spool` for as long as the
+    /// archives are.
     pub fn open(
         state: impl Into<PathBuf>,
         images: &[PathBuf],
         volumes: &[(String, PathBuf)],
+        spool: &Path,
     ) -> Result<Self, HostError> {
         let mut archives = Self {
             state: state.into(),
             inventory: Inventory::default(),
             images: BTreeMap::new(),
             volumes: BTreeMap::new(),
+            spooled: Vec::new(),
         };
         for (name, path) in volumes {
-            archives.add_volume(name, path)?;
+            archives.add_volume(name, path, spool)?;
         }
         let mut found = Vec::new();
         for path in images {
-            match Files::open(path).and_then(|files| Ok((archived_images(&files)?, files))) {
+            let Some((place, name)) = archives.given(path, spool) else {
+                continue;
+            };
+            match Files::open(&place).and_then(|files| Ok((archived_images(&files)?, files))) {
                 Ok((images, files)) => {
                     let files = Arc::new(files);
                     for image in images {
@@ -78,18 +91,18 @@ impl Archives {
                             Ok(image) => found.push(Archived {
                                 files: Arc::clone(&files),
                                 image,
-                                path: path.clone(),
+                                name: name.clone(),
                             }),
                             Err(cause) => {
                                 let cause = format!("an image of it cannot be read: {cause}");
-                                archives.tell(path, FindingKind::Unreadable, cause);
+                                archives.tell(&name, FindingKind::Unreadable, cause);
                             }
                         }
                     }
                 }
                 Err(cause) => {
                     let cause = format!("it cannot be read as an archive of images: {cause}");
-                    archives.tell(path, FindingKind::Unreadable, cause);
+                    archives.tell(&name, FindingKind::Unreadable, cause);
                 }
             }
         }
@@ -97,9 +110,23 @@ impl Archives {
         Ok(archives)
     }
 
-    fn tell(&mut self, path: &Path, kind: FindingKind, message: String) {
+    /// Where an archive can be read, and what it is called. `None`: it cannot, and that was told.
+    fn given(&mut self, path: &Path, spool: &Path) -> Option<(PathBuf, String)> {
+        match Given::new(path, spool) {
+            Ok(given) => {
+                self.spooled.extend(given.spooled);
+                Some((given.place, given.name))
+            }
+            Err(cause) => {
+                self.tell(&path.display(), FindingKind::Unreadable, cause);
+                None
+            }
+        }
+    }
+
+    fn tell(&mut self, archive: &dyn std::fmt::Display, kind: FindingKind, message: String) {
         self.inventory.findings.push(Finding {
-            object: path.display().to_string(),
+            object: archive.to_string(),
             kind,
             snapshots: Vec::new(),
             paths: Vec::new(),
@@ -107,7 +134,7 @@ impl Archives {
         });
     }
 
-    fn add_volume(&mut self, name: &str, path: &Path) -> Result<(), HostError> {
+    fn add_volume(&mut self, name: &str, path: &Path, spool: &Path) -> Result<(), HostError> {
         let refused = |cause: &str, hint: &str| HostError::Refused {
             object: format!("volume {name}"),
             cause: cause.to_owned(),
@@ -124,12 +151,15 @@ impl Archives {
                 "give each archive a name of its own",
             ));
         }
-        if let Err(error) = Input::open(path) {
+        let Some((place, archive)) = self.given(path, spool) else {
+            return Ok(());
+        };
+        if let Err(error) = Input::open(&place) {
             let cause = format!("it cannot be read: {}", cause(error));
-            self.tell(path, FindingKind::Unreadable, cause);
+            self.tell(&archive, FindingKind::Unreadable, cause);
             return Ok(());
         }
-        self.volumes.insert(item, path.to_owned());
+        self.volumes.insert(item, place);
         self.inventory.volumes.push(VolumeFacts {
             name: name.to_owned(),
             driver: "local".into(),
@@ -145,7 +175,11 @@ impl Archives {
         let mut by_id: Vec<Archived> = Vec::new();
         let mut taken: BTreeMap<String, String> = BTreeMap::new();
         for mut archived in found {
-            let Archived { image, path, .. } = &mut archived;
+            let Archived {
+                image,
+                name: archive,
+                ..
+            } = &mut archived;
             let mut lost = BTreeSet::new();
             for name in &image.names {
                 let owner = taken
@@ -159,7 +193,7 @@ impl Archives {
                         &owner[..12],
                         &image.id[..12]
                     );
-                    self.tell(path, FindingKind::Skipped, message);
+                    self.tell(archive, FindingKind::Skipped, message);
                 }
             }
             image.names.retain(|name| !lost.contains(name));
@@ -201,7 +235,7 @@ impl Archives {
         let item = &request.item;
         let failed = |cause: String| HostError::Podman {
             action: "read",
-            object: format!("{item} in {}", archived.path.display()),
+            object: format!("{item} in {}", archived.name),
             cause,
         };
         let image = &archived.image;
