@@ -10,11 +10,12 @@ use crate::samples::{bodies, conversation, objects};
 /// Mutations of each seed.
 const MUTATIONS: u32 = 400;
 /// Targets for decoders of the engine, whose tests read their corpus.
-const READ_BY_THE_ENGINE: [&str; 7] = [
+const READ_BY_THE_ENGINE: [&str; 8] = [
     "artifacts",
     "bolt-state",
     "definition",
     "images-json",
+    "layer-objects",
     "layers-json",
     "tar",
     "tar-split",

@@ -345,6 +345,7 @@ impl FakeStore {
             image_store: None,
             additional_stores: Vec::new(),
             transient: false,
+            data_set: None,
         }
     }
 

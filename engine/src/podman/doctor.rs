@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::layer::{LayerError, LayerEvent, LayerReader, NotExact};
+use super::layer::{COMPOSEFS_FOLDER, LayerError, LayerEvent, LayerReader, NotExact};
 use super::storage::{
     ImageId, LayerId, NotUnderstood, Origin, Root, Storage, StorageDriver, StorageError,
     StoreListing, StoredImage, StoredLayer, cause_of,
@@ -202,19 +202,13 @@ impl Doctor {
                 ..
             } => {
                 let cause = "its tar-split is missing, without which it cannot be saved";
-                (None, cause.to_owned(), Remedy::RepairLayer)
+                (None, cause.to_owned(), repair(&self.storage, layer))
             }
             LayerError::NotExact { cause, .. } => {
                 let cause = format!("it cannot be checked: {cause}");
                 (None, cause, Remedy::None)
             }
-            LayerError::Damaged { path, cause, .. } => {
-                let remedy = match has_content(&self.storage, layer) {
-                    true => Remedy::RepairLayer,
-                    false => Remedy::RemoveAndRestore,
-                };
-                (path, cause, remedy)
-            }
+            LayerError::Damaged { path, cause, .. } => (path, cause, repair(&self.storage, layer)),
             error @ (LayerError::Unreadable { .. } | LayerError::Storage(_)) => {
                 (None, error.to_string(), Remedy::RepairLayer)
             }
@@ -256,8 +250,17 @@ pub(super) fn content_root<'s>(storage: &'s Storage, layer: &StoredLayer) -> Opt
     roots.find(|root| root.directory(&folder).is_ok())
 }
 
-fn has_content(storage: &Storage, layer: &StoredLayer) -> bool {
-    content_root(storage, layer).is_some()
+/// What puts right a layer whose record is sound. A repair needs its directory, with its files under their
+/// names.
+fn repair(storage: &Storage, layer: &StoredLayer) -> Remedy {
+    let driver = storage.driver();
+    let objects = format!("{}/{COMPOSEFS_FOLDER}", driver.layer_folder(layer.id));
+    let can_be_repaired = driver != StorageDriver::Zfs
+        && content_root(storage, layer).is_some_and(|root| root.exists(&objects) == Ok(false));
+    match can_be_repaired {
+        true => Remedy::RepairLayer,
+        false => Remedy::RemoveAndRestore,
+    }
 }
 
 /// What the overlay driver keeps of a layer besides its files, and mounts it by.

@@ -63,6 +63,9 @@ struct Store {
     run_root: PathBuf,
     #[serde(default)]
     graph_options: Option<Map<String, Value>>,
+    /// What the driver tells of itself, in words of its own.
+    #[serde(default)]
+    graph_status: Option<Map<String, Value>>,
     #[serde(default)]
     transient_store: bool,
     /// Podman 5.8 no longer tells.
@@ -118,6 +121,7 @@ impl Podman {
                 image_store: image_store(config.as_deref()),
                 additional_stores: additional_stores(&store.graph_options.unwrap_or_default()),
                 transient: store.transient_store,
+                data_set: store.graph_status.as_ref().and_then(data_set),
             });
         Ok(StoreInfo {
             driver: store.graph_driver_name,
@@ -168,6 +172,12 @@ fn image_store(config: Option<&Path>) -> Option<PathBuf> {
     config.storage?.imagestore.filter(|path| path.is_absolute())
 }
 
+/// What the driver zfs tells of where its layers are.
+fn data_set(status: &Map<String, Value>) -> Option<String> {
+    let name = status.get("Parent Dataset")?.as_str()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
 /// Stores that are only read. One is an option `DRIVER.imagestore`; newer versions list several as
 /// `DRIVER.additionalImageStores`.
 fn additional_stores(options: &Map<String, Value>) -> Vec<PathBuf> {
@@ -205,6 +215,7 @@ mod tests {
             folder.path(),
             &format!(
                 r#"echo '{{"store":{{"graphDriverName":"vfs","volumePath":"/v","graphRoot":"/g","runRoot":"/r",
+                "graphStatus":{{"Zpool":"tank","Parent Dataset":"tank/storage"}},
                 "graphOptions":{{"vfs.imagestore":"/a","vfs.additionalImageStores":["/b","/a"],
                 "overlay.mount_program":{{"Executable":"/x"}}}},"x":1,"configFile":"{}"}},
                 "version":{{"Version":"5.4.2"}}}}'"#,
@@ -220,6 +231,7 @@ mod tests {
         assert_eq!(info.disagreement, None);
         let places = info.places.unwrap();
         assert_eq!(places.graph_root, Path::new("/g"));
+        assert_eq!(places.data_set.as_deref(), Some("tank/storage"));
         assert_eq!(places.image_store.as_deref(), Some(Path::new("/i")));
         let stores = places.additional_stores.iter();
         let stores: Vec<&str> = stores.filter_map(|path| path.to_str()).collect();

@@ -10,10 +10,12 @@
 
 mod content;
 mod crc64;
+mod objects;
 mod own_tar;
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 
 use podkeep_format::id::DiffId;
 use podkeep_format::item::Escaped;
@@ -21,8 +23,9 @@ use ring::digest::{Context, SHA256};
 use rustix::io::Errno;
 
 use self::content::NoContent;
-pub(super) use self::content::{Content, clean};
+pub(super) use self::content::{COMPOSEFS_FOLDER, Content, clean};
 pub(super) use self::crc64::Crc64;
+pub use self::objects::LayerObjects;
 pub use self::own_tar::{OwnTar, OwnTarReader};
 use super::storage::{LayerId, Storage, StorageError, StoreListing, StoredLayer, cause_of};
 use super::tar_split::{TarSplit, TarSplitEntry, TarSplitError};
@@ -93,9 +96,10 @@ pub enum NotExact {
     /// Only its table of contents was ever hashed, so that nothing could prove the tar.
     #[error("the store does not know its digest")]
     NoDigest,
-    #[error("its files lie in a composefs store")]
+    /// Nor is there a tree of its files.
+    #[error("its files lie in a composefs store that does not tell which is which")]
     Composefs,
-    #[error("its ZFS data set is not mounted")]
+    #[error("its ZFS data set is not mounted, and Podman does not tell its name")]
     NotMounted,
     /// Podman unpacks such tars, and cannot make them again either.
     #[error("it has sparse files, and the store does not keep where their holes were")]
@@ -408,9 +412,25 @@ fn open_directories(
     listing: &StoreListing,
     layer: &StoredLayer,
 ) -> Result<Content, LayerError> {
+    Content::open(storage, listing, layer).map_err(|cause| no_content(storage, layer, cause))
+}
+
+/// The directory of a layer that has its files under their names.
+fn open_tree(
+    storage: &Storage,
+    listing: &StoreListing,
+    layer: &StoredLayer,
+) -> Result<OwnedFd, LayerError> {
+    let content = open_directories(storage, listing, layer)?;
+    content
+        .into_top()
+        .map_err(|cause| no_content(storage, layer, cause))
+}
+
+fn no_content(storage: &Storage, layer: &StoredLayer, cause: NoContent) -> LayerError {
     let id = layer.id;
     let not_exact = |cause| LayerError::NotExact { layer: id, cause };
-    Content::open(storage, listing, layer).map_err(|cause| match cause {
+    match cause {
         NoContent::Missing => {
             let error = damaged(id, None, "its directory is missing");
             if_listed(storage, layer, error)
@@ -421,7 +441,7 @@ fn open_directories(
             let error = unreadable(id, object, errno);
             if_listed(storage, layer, error)
         }
-    })
+    }
 }
 
 const TOO_LONG: &str = "its tar is longer than the store says";

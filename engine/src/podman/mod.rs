@@ -51,8 +51,8 @@ pub use image::{
 };
 pub use info::StoreInfo;
 pub use layer::{
-    LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerReader, NotExact, OwnTar,
-    OwnTarReader,
+    LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, LayerObjects, LayerReader, NotExact,
+    OwnTar, OwnTarReader,
 };
 pub use load::{config_key, load as load_image};
 pub use namespace::Inside;

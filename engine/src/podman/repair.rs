@@ -175,6 +175,9 @@ impl LayerMender {
         let failed = |cause: String| RepairError::Failed { layer, cause };
         let content = Content::open(storage, &listing, &record)
             .map_err(|_| not_here("its files cannot be opened"))?;
+        if content.has_objects() {
+            return Err(not_here("its files lie in a composefs store"));
+        }
         let folder = content_folder(driver, layer);
         let stage = Stage::open(root, driver, layer)
             .map_err(|errno| failed(format!("a folder beside it: {errno}")))?;

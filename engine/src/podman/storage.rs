@@ -9,8 +9,10 @@
 mod bounded;
 mod records;
 mod root;
+mod zfs;
 
 use std::collections::{BTreeMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use base64::engine::general_purpose::STANDARD;
 use podkeep_format::item::Escaped;
 use rustix::io::Errno;
 
+pub(super) use bounded::List;
 pub use records::{BigData, ImageId, LayerId, NotUnderstood, StoredImage, StoredLayer};
 pub(super) use root::{AS_ROOT, INSIDE, Root, cause_of, open as open_below, open_file};
 
@@ -116,6 +119,8 @@ pub struct StoragePlaces {
     pub additional_stores: Vec<PathBuf>,
     /// Containers do not outlast the machine (`transient_store`).
     pub transient: bool,
+    /// Of the driver zfs: below which data set each layer is one, `tank/storage`.
+    pub data_set: Option<String>,
 }
 
 /// Which of the stores of a host something lies in.
@@ -139,6 +144,7 @@ struct Inner {
     stores: Vec<(Origin, Root)>,
     /// Where volatile layers are listed, if not in the graph root.
     run_root: Option<Root>,
+    data_set: Option<String>,
 }
 
 /// What a store holds.
@@ -211,6 +217,7 @@ impl Storage {
             driver: places.driver,
             stores,
             run_root,
+            data_set: places.data_set.clone(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -309,6 +316,16 @@ impl Storage {
 
     pub(super) fn stores(&self) -> impl Iterator<Item = &Root> {
         self.inner.stores.iter().map(|(_, root)| root)
+    }
+
+    /// The ZFS data set of a layer, if the driver has such, and what it is called.
+    pub(super) fn layer_data_set(
+        &self,
+        layer: LayerId,
+    ) -> Option<(String, Result<OwnedFd, Errno>)> {
+        let name = format!("{}/{layer}", self.inner.data_set.as_ref()?);
+        let root = zfs::mounted(&name);
+        Some((name, root))
     }
 
     fn list_files(&self) -> Vec<ListFile<'_>> {

@@ -474,6 +474,7 @@ mod tests {
             image_store: None,
             additional_stores: Vec::new(),
             transient: false,
+            data_set: None,
         };
         let lists = folder.path().join("overlay-containers");
         std::fs::create_dir(&lists).unwrap();

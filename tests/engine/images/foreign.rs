@@ -6,21 +6,22 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use podkeep_engine::podman::{
-    ArtifactDefinition, ConfigDefinition, ContainerDefinition, NetworkDefinition, Origin,
-    PodDefinition, SecretDefinition, StoreListing, TarSplit, TarSplitEntry, UnitDefinition,
+    ArtifactDefinition, ConfigDefinition, ContainerDefinition, LayerObjects, NetworkDefinition,
+    Origin, PodDefinition, SecretDefinition, StoreListing, TarSplit, TarSplitEntry, UnitDefinition,
     is_object_name, parse_index, parse_manifest, read_bolt,
 };
 
 pub type Read = fn(&[u8]);
 
 /// By fuzz target.
-pub const DECODERS: [(&str, Read); 6] = [
+pub const DECODERS: [(&str, Read); 7] = [
     ("bolt-state", read_bolt_state),
     ("definition", read_definition),
     ("tar-split", read_tar_split),
     ("images-json", read_images),
     ("layers-json", read_layers),
     ("artifacts", read_artifacts),
+    ("layer-objects", read_layer_objects),
 ];
 
 /// As a gzip stream, and as the text in one: its checksum would keep changed text out.
@@ -136,5 +137,21 @@ pub fn read_artifacts(bytes: &[u8]) {
             ArtifactDefinition::decode(&definition.encode()),
             Ok(definition)
         );
+    }
+}
+
+/// A table of contents: whatever it calls its objects, they lie below the layer's folder.
+pub fn read_layer_objects(bytes: &[u8]) {
+    let Some(objects) = LayerObjects::parse(bytes) else {
+        return;
+    };
+    for name in [&b"srv/page"[..], b"a", b"."] {
+        if let Some(place) = objects.place(name) {
+            assert_eq!(place.len(), 65);
+            assert!(place.bytes().enumerate().all(|(at, b)| match at {
+                2 => b == b'/',
+                _ => b.is_ascii_hexdigit(),
+            }));
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! What is rebuilt is the tar, byte for byte.
 
-use podkeep_engine::podman::{LayerError, NotExact, StorageDriver};
+use std::path::PathBuf;
+
+use podkeep_engine::podman::{LayerError, LayerId, NotExact, OwnTar, StorageDriver};
+use podkeep_format::id::hex;
 use serde_json::json;
 
 use super::{DRIVERS, noise, odd_tar, rebuild, upper_tar};
-use crate::fake_store::{Ending, FakeStore, Tar, gzip};
+use crate::fake_store::{Ending, FakeStore, Tar, gzip, sha256};
 
 /// Puts one layer into a store and demands its very tar.
 #[track_caller]
@@ -162,6 +165,71 @@ fn i_13_a_layer_of_unknown_digest_is_proven_by_what_the_image_expects() {
     assert!(rebuild(&storage, &listing, id).unwrap().tar == tar.bytes);
 }
 
+/// Turns an overlay layer into one of a composefs store: files lie under their digests, and the table of
+/// contents that says which is which is as Podman 5.4 writes it.
+fn to_objects(store: &FakeStore, id: LayerId, files: &[(&str, &[u8])]) {
+    let diff = store.folder(id);
+    std::fs::remove_dir_all(&diff).unwrap();
+    let mut entries = vec![json!({"type": "dir", "name": "usr/", "mode": 0o755})];
+    for (name, content) in files {
+        let digest = hex(&sha256(content));
+        let place = diff.join(&digest[..2]);
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(place.join(&digest[2..]), content).unwrap();
+        let digest = format!("sha256:{digest}");
+        entries.push(json!({"type": "reg", "name": name, "size": content.len(), "digest": digest}));
+        entries.push(json!({"type": "chunk", "name": name, "chunkSize": 1, "chunkDigest": digest}));
+    }
+    std::fs::create_dir(diff.with_file_name("composefs-data")).unwrap();
+    let table = table_of(store, id);
+    std::fs::create_dir_all(table.parent().unwrap()).unwrap();
+    std::fs::write(table, json!({"version": 1, "entries": entries}).to_string()).unwrap();
+}
+
+fn table_of(store: &FakeStore, id: LayerId) -> PathBuf {
+    let name = "=enN0ZC1jaHVua2VkLW1hbmlmZXN0";
+    store
+        .graph_root()
+        .join(format!("overlay-layers/{id}/{name}"))
+}
+
+#[test]
+fn i_13_a_layer_of_a_composefs_store_comes_back() {
+    let (page, tool) = (noise(1, 5000), noise(2, 300));
+    let tar = Tar::default()
+        .file("./usr/page", &page)
+        .file("empty", b"")
+        .file("tool", &tool)
+        .file("again", &page)
+        .hard_link("link", b"tool");
+    let mut store = FakeStore::new(StorageDriver::Overlay);
+    let id = store.layer(&tar, None);
+    to_objects(
+        &store,
+        id,
+        &[("usr/page", &page), ("tool", &tool), ("again", &page)],
+    );
+    let (storage, listing) = store.read();
+    assert!(rebuild(&storage, &listing, id).unwrap().tar == tar.bytes);
+    // There is no tree to make another tar of.
+    let planned = OwnTar::plan(&storage, &listing, &listing.layers[&id]);
+    assert!(matches!(
+        planned.err().unwrap(),
+        LayerError::NotExact {
+            cause: NotExact::Composefs,
+            ..
+        }
+    ));
+    // Damage is found, and told of the file that has it.
+    let digest = hex(&sha256(&tool));
+    let object = store.folder(id).join(&digest[..2]).join(&digest[2..]);
+    std::fs::write(object, noise(3, 300)).unwrap();
+    match rebuild(&storage, &listing, id).unwrap_err() {
+        LayerError::Damaged { path, .. } => assert_eq!(path.unwrap(), b"tool"),
+        other => panic!("{other}"),
+    }
+}
+
 #[test]
 fn layers_that_cannot_be_exact_are_told_apart() {
     let not_exact = |store: &mut FakeStore, id| {
@@ -173,8 +241,8 @@ fn layers_that_cannot_be_exact_are_told_apart() {
     };
     let mut store = FakeStore::new(StorageDriver::Overlay);
     let id = store.layer(&odd_tar(), None);
-    let data = store.folder(id).with_file_name("composefs-data");
-    std::fs::create_dir(data).unwrap();
+    to_objects(&store, id, &[]);
+    std::fs::write(table_of(&store, id), "{").unwrap();
     assert_eq!(not_exact(&mut store, id), NotExact::Composefs);
     let mut store = FakeStore::new(StorageDriver::Zfs);
     let id = store.layer(&odd_tar(), None);

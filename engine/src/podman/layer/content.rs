@@ -4,6 +4,8 @@
 //! owners, and, for a layer that was made from another one as a template, in the layers below.
 //! The other drivers keep the whole tree up to a layer in its directory.
 //!
+//! In a composefs store, in an object with another name ([`LayerObjects`]).
+//!
 //! A name of the tar is looked up as whatever unpacked it did: cleaned by name alone, then with
 //! the layer's directory as the root of the file system. A link `lib -> /usr/lib` of a lower
 //! layer leads to `usr/lib` of the same tree, and never to the host's.
@@ -13,8 +15,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-use super::super::storage::{AS_ROOT, LayerId, Root, Storage, StorageDriver, open_file};
+use super::super::storage::{AS_ROOT, INSIDE, LayerId, Root, Storage, StorageDriver, open_file};
 use super::super::storage::{StoreListing, StoredLayer};
+use super::LayerObjects;
 
 /// `diff1`, `diff2`, ...: one for each id map that a layer was ever used with.
 const COPIES_MAX: u32 = 128;
@@ -23,13 +26,16 @@ const LOWERS_MAX: usize = 1000;
 /// Bytes of the file that names the layers below: 29 for each.
 const LOWER_BYTES_MAX: usize = 64 << 10;
 
+/// Of a layer in a composefs store, in the layer's folder: the image that gives its objects their names.
+pub(in crate::podman) const COMPOSEFS_FOLDER: &str = "composefs-data";
+
 /// Why there are no directories to look into.
 pub(in crate::podman) enum NoContent {
     /// The layer's own directory is not there.
     Missing,
-    /// Its files lie in an object store that has other names.
+    /// Its files lie in an object store that has other names, and the list of them cannot be read.
     Composefs,
-    /// Its data set is not mounted.
+    /// Its data set is not mounted, and its name is not known.
     NotMounted,
     Unreadable {
         object: String,
@@ -41,6 +47,8 @@ pub(in crate::podman) enum NoContent {
 pub(in crate::podman) struct Content {
     storage: Storage,
     own: Vec<OwnedFd>,
+    /// What is in the first of them has other names.
+    objects: Option<LayerObjects>,
     /// Opened when the first file is not found above.
     lowers: Vec<Lower>,
 }
@@ -58,35 +66,38 @@ impl Content {
         layer: &StoredLayer,
     ) -> Result<Self, NoContent> {
         let folder = storage.driver().layer_folder(layer.id);
-        let (root, directory) = match find_folder(storage, layer, &folder) {
-            // The mount point is made for the mount.
-            Err(NoContent::Missing) if storage.driver() == StorageDriver::Zfs => {
-                return Err(NoContent::NotMounted);
-            }
-            found => found?,
-        };
         let content = |own, lowers| Self {
             storage: storage.clone(),
             own,
+            objects: None,
             lowers,
         };
-        match storage.driver() {
-            StorageDriver::Overlay => {}
+        let whole_tree = match storage.driver() {
+            StorageDriver::Overlay => None,
             StorageDriver::Vfs | StorageDriver::Btrfs => {
-                return Ok(content(vec![directory], Vec::new()));
+                Some(find_folder(storage, layer, &folder)?.1)
             }
-            StorageDriver::Zfs => {
-                return match is_mounted(&directory) {
-                    Ok(true) => Ok(content(vec![directory], Vec::new())),
-                    Ok(false) => Err(NoContent::NotMounted),
-                    Err(errno) => Err(failed(root, &folder, errno)),
-                };
-            }
+            StorageDriver::Zfs => Some(data_set_of(storage, layer, &folder)?),
+        };
+        if let Some(directory) = whole_tree {
+            return Ok(content(vec![directory], Vec::new()));
         }
-        let blob = format!("{folder}/composefs-data");
+        let (root, _) = find_folder(storage, layer, &folder)?;
+        let blob = format!("{folder}/{COMPOSEFS_FOLDER}");
         match root.exists(&blob) {
             Ok(false) => {}
-            Ok(true) => return Err(NoContent::Composefs),
+            Ok(true) => {
+                let objects = LayerObjects::of(root, layer).map_err(|_| NoContent::Composefs)?;
+                let place = format!("{folder}/diff");
+                let directory = match root.directory(&place) {
+                    Err(Errno::NOENT) => return Err(NoContent::Missing),
+                    opened => opened.map_err(|errno| failed(root, &place, errno))?,
+                };
+                return Ok(Self {
+                    objects: Some(objects),
+                    ..content(vec![directory], Vec::new())
+                });
+            }
             Err(errno) => return Err(failed(root, &blob, errno)),
         }
         let mut own = Vec::new();
@@ -107,14 +118,25 @@ impl Content {
         Ok(content(own, lowers))
     }
 
-    /// The layer's own directory. There always is one.
-    pub fn into_top(mut self) -> OwnedFd {
-        self.own.swap_remove(0)
+    /// The layer's own directory, with its files under their names.
+    pub fn into_top(mut self) -> Result<OwnedFd, NoContent> {
+        match self.objects {
+            None => Ok(self.own.swap_remove(0)),
+            Some(_) => Err(NoContent::Composefs),
+        }
+    }
+
+    pub fn has_objects(&self) -> bool {
+        self.objects.is_some()
     }
 
     /// The regular file that a tar calls `name`, and its size. What is wrong is told of the first
     /// directory that has anything of the name.
     pub fn file(&mut self, name: &[u8]) -> Result<(File, u64), Errno> {
+        if let Some(objects) = &self.objects {
+            let place = objects.place(name).ok_or(Errno::NOENT)?;
+            return open_file(&self.own[0], place.as_bytes(), INSIDE);
+        }
         let path = clean(name);
         let mut wrong = Errno::NOENT;
         for directory in &self.own {
@@ -219,6 +241,29 @@ fn lower_folder(storage: &Storage, id: LayerId) -> Option<OwnedFd> {
     storage
         .stores()
         .find_map(|root| root.directory(&folder).ok())
+}
+
+/// The root of a layer's data set: where Podman has it mounted, or else mounted for this reader alone.
+fn data_set_of(storage: &Storage, layer: &StoredLayer, folder: &str) -> Result<OwnedFd, NoContent> {
+    match find_folder(storage, layer, folder) {
+        Ok((root, directory)) => match is_mounted(&directory) {
+            Ok(true) => return Ok(directory),
+            Ok(false) => {}
+            Err(errno) => return Err(failed(root, folder, errno)),
+        },
+        // The mount point is made for the mount.
+        Err(NoContent::Missing) => {}
+        Err(error) => return Err(error),
+    }
+    match storage.layer_data_set(layer.id) {
+        Some((_, Ok(directory))) => Ok(directory),
+        Some((_, Err(Errno::NOENT))) => Err(NoContent::Missing),
+        Some((name, Err(errno))) => Err(NoContent::Unreadable {
+            object: format!("data set {name}"),
+            errno,
+        }),
+        None => Err(NoContent::NotMounted),
+    }
 }
 
 /// Whether another file system begins here than at the directory above.

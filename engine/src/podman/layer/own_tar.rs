@@ -22,8 +22,8 @@ use rustix::fs::{Dir, FileType, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::{
-    LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, NotExact, damaged, open_directories,
-    read, unreadable,
+    LAYER_EVENT_BYTES_MAX, LayerEnd, LayerError, LayerEvent, NotExact, damaged, open_tree, read,
+    unreadable,
 };
 use crate::fs::attributes::xattrs_of_entry;
 use crate::fs::tar::{NewMember, TarType, TarWriter, xattr_key};
@@ -88,7 +88,7 @@ impl OwnTar {
         if layer.mapped {
             return Err(not_exact(NotExact::Mapped));
         }
-        let root = open_directories(storage, listing, layer)?.into_top();
+        let root = open_tree(storage, listing, layer)?;
         let mut planner = Planner {
             layer: layer.id,
             root,
@@ -105,7 +105,7 @@ impl OwnTar {
                     let cause = format!("the store has no record of layer {parent} below it");
                     return Err(damaged(layer.id, None, cause));
                 };
-                Some(open_directories(storage, listing, parent)?.into_top())
+                Some(open_tree(storage, listing, parent)?)
             }
         };
         match (storage.driver(), below) {

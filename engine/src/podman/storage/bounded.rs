@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// At most `MAX` elements.
-pub(super) struct List<T, const MAX: usize>(pub Vec<T>);
+pub(in crate::podman) struct List<T, const MAX: usize>(pub Vec<T>);
 
 /// At most `MAX` pairs, in the order in which they stand in the text.
 pub(super) struct Pairs<T, const MAX: usize>(pub Vec<(String, T)>);
