@@ -6,29 +6,10 @@
 use crate::lab::{Driver, Image, Suite};
 use crate::shell::Shell;
 
-/// Three users: `u` with the subordinate ids 100000 to 165535 and linger, and two without a session:
-/// `bob` with another range, and `eve` with two.
-const WORDS: &str = r#"
+const WORDS: &str = concat!(
+    include_str!("../lab/users.sh"),
+    r#"
 export PODKEEP_REPO=/var/tmp/repository PODKEEP_PASSWORD=secret
-users() {
-    local name uid range
-    while read -r name uid ranges; do
-        useradd -m -s /bin/bash -u "$uid" "$name"
-        sed -i "/^$name:/d" /etc/subuid /etc/subgid
-        for range in $ranges; do echo "$name:$range" | tee -a /etc/subuid >> /etc/subgid; done
-    done <<< $'bob 1001 300000:65536\neve 1002 400000:1000 500000:65536'
-}
-# Runs a command as a user, as a login would leave it; without a session there is no XDG_RUNTIME_DIR.
-as() {
-    local user=$1 uid run=()
-    uid=$(id -u "$user"); shift
-    [ ! -d "/run/user/$uid" ] ||
-        run=(XDG_RUNTIME_DIR="/run/user/$uid" DBUS_SESSION_BUS_ADDRESS="unix:path=/run/user/$uid/bus")
-    setpriv --reuid="$uid" --regid="$uid" --init-groups env -i -C / PATH="$PATH" HOME="/home/$user" \
-        USER="$user" PODKEEP_PASSWORD=secret "${run[@]}" "$@"
-}
-# For the time of one script; podkeep is tried without it.
-session() { systemctl start "user@$(id -u "$1")"; }
 data() { echo "/home/$1/.local/share/containers/storage/volumes/$2/_data"; }
 # Everything that a restore must bring back, as the user namespace sees it.
 FACTS='cd "$1"; find . -printf "%p %y %m %U:%G %T@ %n %l\n" | sort
@@ -55,7 +36,8 @@ fill() {
     as "$1" podman volume create "$2" > /dev/null
     as "$1" podman unshare bash -euc "$FILL" fill "$(data "$1" "$2")"
 }
-"#;
+"#
+);
 
 fn lab(suite: Suite, driver: Driver) -> Shell {
     let lab = Shell::up(suite, driver, WORDS);
@@ -288,11 +270,7 @@ fn t_13_a_user_without_a_session_is_reached_from_a_closed_folder() {
 fn i_22_a_rootless_store_of_another_driver_stops_a_restore() {
     let lab = lab(Suite::Bookworm, Driver::Overlay);
     lab.ok("fill u data; podkeep backup --host local:u volume:data");
-    lab.ok(
-        "session bob; as bob podman info > /dev/null; mkdir -p /home/bob/.config/containers
-         printf '[storage]\ndriver = \"vfs\"\n' > /home/bob/.config/containers/storage.conf
-         chown -R bob: /home/bob/.config",
-    );
+    lab.ok("session bob; as bob podman info > /dev/null; driver bob vfs");
     lab.says(
         &format!(
             "podkeep restore latest@u@{} volume:data --host local:bob",
@@ -322,13 +300,7 @@ fn images_of_a_user_s_store_keep_their_identity() {
     let lab = lab(Suite::Trixie, Driver::Overlay);
     let name = &lab.name;
     lab.host.image(Image::Busybox);
-    lab.ok(
-        "mkdir -p /home/{eve,u}/.config/containers
-         printf '[storage]\ndriver = \"vfs\"\n' > /home/eve/.config/containers/storage.conf
-         printf '[storage]\ndriver = \"overlay\"\n[storage.options.overlay]\nmount_program = \"/usr/bin/fuse-overlayfs\"\n' \
-            > /home/u/.config/containers/storage.conf
-         chown -R eve: /home/eve/.config; chown -R u: /home/u/.config",
-    );
+    lab.ok("driver eve vfs; driver u overlay /usr/bin/fuse-overlayfs");
     let shown = |run: &str| {
         lab.ok(&format!(
             "{run} podman image inspect localhost/lab:1 \
