@@ -8,9 +8,9 @@ mod volumes;
 
 use std::path::{Path, PathBuf};
 
+use podkeep_engine::host::HostError;
 use podkeep_engine::host::archive::Archives;
 use podkeep_engine::host::local::LocalHost;
-use podkeep_engine::host::HostError;
 use podkeep_engine::monitor::{Collect, Finding};
 use podkeep_engine::operations::{
     BackupReport, ImportOptions, ItemPath, OperationResult, RestoreOptions, Selector, SnapSpec,
