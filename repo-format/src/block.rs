@@ -123,29 +123,70 @@ impl BlockHeader {
 }
 
 /// Gathers chunks for one block.
-#[derive(Default)]
 pub struct PayloadBuilder {
     table: Encoder,
     count: u64,
-    data: Vec<u8>,
+    /// Room for count and table, then the chunks' bytes: a payload is finished where it lies.
+    bytes: Vec<u8>,
+}
+
+/// Bytes of the room in front of the chunks. A longer table makes them move.
+const HEAD_ROOM: usize = 8 << 10;
+
+/// The payload of a block, in one piece.
+pub struct Payload {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Payload {
+    /// Its memory, for [`PayloadBuilder::reusing`].
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+impl std::ops::Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+impl Default for PayloadBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl PayloadBuilder {
     pub fn new() -> Self {
-        Self::default()
+        Self::reusing(Vec::new())
+    }
+
+    /// Gathers in the memory of `buffer`; what it holds is lost.
+    pub fn reusing(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        buffer.resize(HEAD_ROOM, 0);
+        Self {
+            table: Encoder::new(),
+            count: 0,
+            bytes: buffer,
+        }
     }
 
     /// The chunk's offset among the data of the block.
     pub fn push(&mut self, kind: ChunkKind, bytes: &[u8]) -> u32 {
-        let offset = self.data.len() as u32;
+        let offset = self.data_len() as u32;
         self.table.u8(kind as u8).varint(bytes.len() as u64);
-        self.data.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
         self.count += 1;
         offset
     }
 
     pub fn data_len(&self) -> usize {
-        self.data.len()
+        self.bytes.len() - HEAD_ROOM
     }
 
     pub fn count(&self) -> u64 {
@@ -155,21 +196,28 @@ impl PayloadBuilder {
     /// Whether a chunk of `len` bytes still fits.
     pub fn has_room(&self, len: usize) -> bool {
         self.count < CHUNKS_MAX
-            && self.data.len() + self.table.len() + len + 32 <= PAYLOAD_BYTES_MAX
+            && self.data_len() + self.table.len() + len + 32 <= PAYLOAD_BYTES_MAX
     }
 
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The payload, and where in it the data begins.
-    pub fn finish(self) -> (Vec<u8>, usize) {
-        let mut payload =
-            Encoder::from_vec(Vec::with_capacity(self.table.len() + self.data.len() + 8));
-        payload.varint(self.count).raw(self.table.as_slice());
-        let start = payload.len();
-        payload.raw(&self.data);
-        (payload.finish(), start)
+    pub fn finish(self) -> Payload {
+        let mut head = Encoder::new();
+        head.varint(self.count).raw(self.table.as_slice());
+        let head = head.as_slice();
+        let mut bytes = self.bytes;
+        match HEAD_ROOM.checked_sub(head.len()) {
+            Some(start) => {
+                bytes[start..HEAD_ROOM].copy_from_slice(head);
+                Payload { bytes, start }
+            }
+            None => {
+                bytes.splice(..HEAD_ROOM, head.iter().copied());
+                Payload { bytes, start: 0 }
+            }
+        }
     }
 }
 

@@ -211,15 +211,15 @@ pub struct FinishedPack {
 }
 
 impl PackBuilder {
-    /// `capacity` bytes are reserved at once.
+    /// The pack is put together in `bytes`; what that holds is lost.
     pub fn new(
         repository: RepositoryId,
         header: PackHeader,
         session: &Secret,
-        capacity: usize,
+        mut bytes: Vec<u8>,
     ) -> Self {
         let header_bytes = header.encode();
-        let mut bytes = Vec::with_capacity(capacity);
+        bytes.clear();
         bytes.extend_from_slice(&header_bytes);
         Self {
             block_key: header.block_key(repository, session),
@@ -246,7 +246,7 @@ impl PackBuilder {
         &mut self,
         class: BlockClass,
         compressed: bool,
-        mut stored: Vec<u8>,
+        stored: &[u8],
         payload_len: u32,
         chunks: Vec<TocChunk>,
     ) -> Result<(), DecodeError> {
@@ -260,10 +260,13 @@ impl PackBuilder {
         };
         let header_bytes = header.encode();
         BlockHeader::decode(&header_bytes)?;
-        let counter = self.block_key.seal(&header_bytes, &mut stored)?;
-        debug_assert_eq!(counter, u64::from(header.counter));
         self.bytes.extend_from_slice(&header_bytes);
-        self.bytes.extend_from_slice(&stored);
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(stored);
+        let counter = self
+            .block_key
+            .seal_tail(&header_bytes, &mut self.bytes, start)?;
+        debug_assert_eq!(counter, u64::from(header.counter));
         self.blocks.push(TocBlock {
             position: header.position,
             class,
@@ -282,27 +285,30 @@ impl PackBuilder {
         index: &Secret,
     ) -> Result<FinishedPack, DecodeError> {
         let mut toc = encode_toc(&self.blocks);
-        let prefix = blake3::hash(&self.bytes);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.bytes);
         let signature = author.sign(
             self.repository,
             Domain::TableOfContents,
-            &signed_toc(&toc, prefix.as_bytes()),
+            &signed_toc(&toc, hasher.finalize().as_bytes()),
         );
         toc.extend_from_slice(&signature);
-        let place = (self.bytes.len() as u64).to_le_bytes();
+        let toc_start = self.bytes.len();
+        let place = (toc_start as u64).to_le_bytes();
         self.header
             .toc_key(self.repository, index)
             .seal(&place, &mut toc)?;
         self.bytes.extend_from_slice(&toc);
         self.bytes.extend_from_slice(&self.header_bytes);
         let tail = PackTail {
-            toc_position: (self.bytes.len() - toc.len() - self.header_bytes.len()) as u64,
+            toc_position: toc_start as u64,
             toc_len: toc.len(),
             header_len: self.header_bytes.len(),
         };
         self.bytes.extend_from_slice(&tail.encode());
+        hasher.update(&self.bytes[toc_start..]);
         Ok(FinishedPack {
-            id: PackId(*blake3::hash(&self.bytes).as_bytes()),
+            id: PackId(*hasher.finalize().as_bytes()),
             bytes: self.bytes,
             blocks: self.blocks,
         })

@@ -99,14 +99,31 @@ impl ObjectKey {
     /// `place` is bound too: the position of the part inside its object, and anything else that
     /// stands outside the seal and must not be changed.
     pub fn seal(&mut self, place: &[u8], bytes: &mut Vec<u8>) -> Result<u64, DecodeError> {
+        self.seal_tail(place, bytes, 0)
+    }
+
+    /// As [`seal`](Self::seal), of `bytes[start..]`.
+    ///
+    /// # Panics
+    /// When `start` is beyond the end.
+    pub fn seal_tail(
+        &mut self,
+        place: &[u8],
+        bytes: &mut Vec<u8>,
+        start: usize,
+    ) -> Result<u64, DecodeError> {
         let counter = self.seals;
         self.seals += 1;
-        let sealed = self.key.as_ref().and_then(|key| {
-            key.seal_in_place_append_tag(nonce(counter), Aad::from(self.aad(place)), bytes)
+        let aad = Aad::from(self.aad(place));
+        let tag = self.key.as_ref().and_then(|key| {
+            key.seal_in_place_separate_tag(nonce(counter), aad, &mut bytes[start..])
                 .ok()
         });
-        match sealed {
-            Some(()) => Ok(counter),
+        match tag {
+            Some(tag) => {
+                bytes.extend_from_slice(tag.as_ref());
+                Ok(counter)
+            }
             None => Err(not_authentic("seal")),
         }
     }

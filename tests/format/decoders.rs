@@ -89,7 +89,7 @@ pub const DECODERS: &[(&str, Recode)] = &[
         for (kind, range) in decode_payload(b)? {
             payload.push(kind, &b[range]);
         }
-        Ok(payload.finish().0)
+        Ok(payload.finish().to_vec())
     }),
     ("recipe", |b| Ok(Recipe::decode(b)?.encode())),
     ("revocation", |b| {

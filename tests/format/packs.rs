@@ -58,6 +58,25 @@ fn blocks() -> impl Strategy<Value = Vec<TocBlock>> {
     })
 }
 
+/// A table that is longer than the room in front of the chunks.
+#[test]
+fn a_payload_of_many_small_chunks() {
+    let mut payload = PayloadBuilder::new();
+    for n in 0..10_000u32 {
+        assert_eq!(payload.push(ChunkKind::Data, &n.to_le_bytes()), 4 * n);
+    }
+    assert_eq!(payload.data_len(), 40_000);
+    let payload = payload.finish();
+    let found = decode_payload(&payload).expect("sound");
+    assert_eq!(found.len(), 10_000);
+    for (n, (kind, range)) in (0u32..).zip(found) {
+        assert_eq!(
+            (kind, &payload[range]),
+            (ChunkKind::Data, &n.to_le_bytes()[..])
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(cases())]
 
@@ -74,9 +93,10 @@ proptest! {
             assert!(payload.has_room(bytes.len()));
             offsets.push(payload.push(*kind, bytes) as usize);
         }
-        let (payload, start) = payload.finish();
+        let payload = payload.finish();
         let found = decode_payload(&payload).expect("sound");
         prop_assert_eq!(found.len(), chunks.len());
+        let start = found[0].1.start;
         for (n, (kind, range)) in found.into_iter().enumerate() {
             prop_assert_eq!(range.start, start + offsets[n]);
             prop_assert_eq!((kind, &payload[range]), (chunks[n].0, &chunks[n].1[..]));

@@ -481,11 +481,11 @@ pub fn payload() -> Vec<u8> {
     let mut payload = PayloadBuilder::new();
     payload.push(ChunkKind::Data, b"the first chunk");
     payload.push(ChunkKind::Record, b"and a record");
-    payload.finish().0
+    payload.finish().to_vec()
 }
 
 pub fn pack() -> FinishedPack {
-    let mut pack = PackBuilder::new(REPOSITORY, pack_header(), &session(), 0);
+    let mut pack = PackBuilder::new(REPOSITORY, pack_header(), &session(), Vec::new());
     let stored = payload();
     let chunks = [
         (ChunkKind::Data, &b"the first chunk"[..]),
@@ -497,7 +497,7 @@ pub fn pack() -> FinishedPack {
         len: bytes.len() as u32,
     });
     let len = stored.len() as u32;
-    pack.push(BlockClass::Small, false, stored, len, chunks.to_vec())
+    pack.push(BlockClass::Small, false, &stored, len, chunks.to_vec())
         .expect("a block");
     pack.finish(&writer(), &index()).expect("a pack")
 }

@@ -151,6 +151,9 @@ pub(crate) struct Outbox {
     open: Mutex<Open>,
 }
 
+/// Memory of batches that were consumed, for those to come.
+type Spare = Arc<Mutex<Vec<Vec<u8>>>>;
+
 /// The consumer's end.
 pub(crate) struct Inbox {
     /// `None` once it is disconnected.
@@ -158,6 +161,7 @@ pub(crate) struct Inbox {
     /// Of the last batch.
     bytes: Arc<Vec<u8>>,
     ranges: Vec<Range<usize>>,
+    spare: Spare,
 }
 
 impl Inbox {
@@ -171,7 +175,12 @@ impl Inbox {
             self.close();
             return None;
         };
-        self.bytes = Arc::new(filled.bytes);
+        let last = std::mem::replace(&mut self.bytes, Arc::new(filled.bytes));
+        if let Ok(mut bytes) = Arc::try_unwrap(last) {
+            bytes.clear();
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            spare.push(bytes);
+        }
         self.ranges = filled.ranges;
         Some(ScanBatch {
             chunks: filled.chunks,
@@ -209,6 +218,7 @@ impl Inbox {
 
 struct Open {
     batch: Filled,
+    spare: Spare,
     recent: Vec<[u8; 32]>,
     /// `None` once the last batch is sent.
     sender: Option<Sender<Filled>>,
@@ -217,9 +227,11 @@ struct Open {
 impl Outbox {
     pub fn new() -> (Self, Inbox) {
         let (sender, receiver) = crossbeam_channel::bounded(BATCHES_WAITING_MAX);
+        let spare = Spare::default();
         let outbox = Self {
             open: Mutex::new(Open {
                 batch: Filled::default(),
+                spare: Arc::clone(&spare),
                 recent: vec![[0; 32]; RECENT_IDS],
                 sender: Some(sender),
             }),
@@ -228,6 +240,7 @@ impl Outbox {
             receiver: Some(receiver),
             bytes: Arc::default(),
             ranges: Vec::new(),
+            spare,
         };
         (outbox, inbox)
     }
@@ -299,7 +312,13 @@ impl Open {
     }
 
     fn send(&mut self) -> Result<(), Stopped> {
-        let batch = std::mem::take(&mut self.batch);
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Filled {
+            bytes: spare.pop().unwrap_or_default(),
+            ..Filled::default()
+        };
+        drop(spare);
+        let batch = std::mem::replace(&mut self.batch, next);
         match &self.sender {
             Some(sender) => sender.send(batch).map_err(|_| Stopped),
             None => Err(Stopped),

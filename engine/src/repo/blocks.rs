@@ -23,9 +23,19 @@ const SAMPLES: usize = 3;
 /// A payload whose samples shrink to more than this many percent is stored as it is.
 const INCOMPRESSIBLE_PERCENT: usize = 97;
 
+/// What a thread keeps from block to block; memory is not asked of the kernel again for each.
+#[derive(Default)]
+struct Coder {
+    plain: Option<Compressor<'static>>,
+    /// That matches over long distances.
+    long: Option<Compressor<'static>>,
+    decompressor: Option<Decompressor<'static>>,
+    frame: Vec<u8>,
+    decoded: Vec<u8>,
+}
+
 thread_local! {
-    static COMPRESSORS: RefCell<[Option<Compressor<'static>>; 2]> = const { RefCell::new([None, None]) };
-    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+    static CODER: RefCell<Coder> = RefCell::default();
 }
 
 fn zstd_error(what: &'static str) -> impl Fn(std::io::Error) -> RepoError {
@@ -34,44 +44,61 @@ fn zstd_error(what: &'static str) -> impl Fn(std::io::Error) -> RepoError {
     }
 }
 
-/// What of a payload is stored, and whether that is a zstd frame.
-pub fn encode(class: BlockClass, payload: Vec<u8>) -> RepoResult<(Vec<u8>, bool)> {
-    if looks_incompressible(&payload)? {
-        return Ok((payload, false));
-    }
-    let frame = compress(class, &payload)?;
-    if frame.len() >= payload.len() {
-        return Ok((payload, false));
-    }
-    if decompress(&frame, payload.len())? != payload {
-        return Err(RepoError::System {
-            cause: "a compressed block does not decode to what was compressed: \
-                    memory or processor cannot be trusted"
-                .into(),
-        });
-    }
-    Ok((frame, true))
+/// Hands on what of a payload is stored, and whether that is a zstd frame.
+pub fn encode<T>(
+    class: BlockClass,
+    payload: &[u8],
+    store: impl FnOnce(&[u8], bool) -> RepoResult<T>,
+) -> RepoResult<T> {
+    CODER.with_borrow_mut(|coder| {
+        if coder.finds_incompressible(payload)? {
+            return store(payload, false);
+        }
+        coder.compress(class, payload)?;
+        if coder.frame.len() >= payload.len() {
+            return store(payload, false);
+        }
+        let Coder {
+            decompressor,
+            frame,
+            decoded,
+            ..
+        } = coder;
+        decompress(decompressor, frame, payload.len(), decoded)?;
+        if decoded != payload {
+            return Err(RepoError::System {
+                cause: "a compressed block does not decode to what was compressed: \
+                        memory or processor cannot be trusted"
+                    .into(),
+            });
+        }
+        store(frame, true)
+    })
 }
 
-fn looks_incompressible(payload: &[u8]) -> RepoResult<bool> {
-    let step = payload.len() / SAMPLES;
-    if step < 2 * SAMPLE_BYTES {
-        return Ok(false);
-    }
-    for n in 0..SAMPLES {
-        let sample = &payload[n * step..n * step + SAMPLE_BYTES];
-        let frame = compress(BlockClass::Meta, sample)?;
-        if frame.len() * 100 <= sample.len() * INCOMPRESSIBLE_PERCENT {
+impl Coder {
+    fn finds_incompressible(&mut self, payload: &[u8]) -> RepoResult<bool> {
+        let step = payload.len() / SAMPLES;
+        if step < 2 * SAMPLE_BYTES {
             return Ok(false);
         }
+        for n in 0..SAMPLES {
+            let sample = &payload[n * step..n * step + SAMPLE_BYTES];
+            self.compress(BlockClass::Meta, sample)?;
+            if self.frame.len() * 100 <= sample.len() * INCOMPRESSIBLE_PERCENT {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
-    Ok(true)
-}
 
-fn compress(class: BlockClass, bytes: &[u8]) -> RepoResult<Vec<u8>> {
-    let long = class == BlockClass::Layer;
-    COMPRESSORS.with_borrow_mut(|slots| {
-        let slot = &mut slots[usize::from(long)];
+    /// Leaves the frame in `self.frame`.
+    fn compress(&mut self, class: BlockClass, bytes: &[u8]) -> RepoResult<()> {
+        let long = class == BlockClass::Layer;
+        let slot = match long {
+            true => &mut self.long,
+            false => &mut self.plain,
+        };
         let compressor = match slot {
             Some(compressor) => compressor,
             None => {
@@ -85,29 +112,39 @@ fn compress(class: BlockClass, bytes: &[u8]) -> RepoResult<Vec<u8>> {
                 slot.insert(compressor)
             }
         };
+        self.frame.clear();
+        self.frame
+            .reserve(zstd::zstd_safe::compress_bound(bytes.len()));
         compressor
-            .compress(bytes)
-            .map_err(zstd_error("compress a block"))
-    })
+            .compress_to_buffer(bytes, &mut self.frame)
+            .map_err(zstd_error("compress a block"))?;
+        Ok(())
+    }
 }
 
-fn decompress(frame: &[u8], len: usize) -> RepoResult<Vec<u8>> {
-    DECOMPRESSOR.with_borrow_mut(|slot| {
-        let decompressor = match slot {
-            Some(decompressor) => decompressor,
-            None => slot.insert(Decompressor::new().map_err(zstd_error("make a decompressor"))?),
-        };
-        let bytes = decompressor
-            .decompress(frame, len)
-            .map_err(zstd_error("decompress a block"))?;
-        if bytes.len() == len {
-            Ok(bytes)
-        } else {
-            Err(RepoError::System {
-                cause: "zstd gave fewer bytes than the block has".into(),
-            })
-        }
-    })
+/// Decodes a frame of `len` bytes into `into`, replacing what it held.
+fn decompress(
+    slot: &mut Option<Decompressor<'static>>,
+    frame: &[u8],
+    len: usize,
+    into: &mut Vec<u8>,
+) -> RepoResult<()> {
+    let decompressor = match slot {
+        Some(decompressor) => decompressor,
+        None => slot.insert(Decompressor::new().map_err(zstd_error("make a decompressor"))?),
+    };
+    into.clear();
+    into.reserve_exact(len);
+    decompressor
+        .decompress_to_buffer(frame, into)
+        .map_err(zstd_error("decompress a block"))?;
+    if into.len() == len {
+        Ok(())
+    } else {
+        Err(RepoError::System {
+            cause: "zstd gave another number of bytes than the block has".into(),
+        })
+    }
 }
 
 /// An opened block.
@@ -143,7 +180,14 @@ pub fn open(
         .open(head, u64::from(header.counter), sealed)
         .map_err(|e| damaged(e.to_string()))?;
     let payload = if header.compressed {
-        decompress(stored, header.payload_len as usize).map_err(|e| damaged(e.to_string()))?
+        let mut payload = Vec::new();
+        CODER
+            .with_borrow_mut(|coder| {
+                let slot = &mut coder.decompressor;
+                decompress(slot, stored, header.payload_len as usize, &mut payload)
+            })
+            .map_err(|e| damaged(e.to_string()))?;
+        payload
     } else {
         stored.to_vec()
     };

@@ -66,9 +66,18 @@ struct State {
     in_run: Mutex<HashSet<ChunkId>>,
     open: Mutex<[Option<PackBuilder>; 4]>,
     segment: Mutex<OpenSegment>,
+    spare: Mutex<Spare>,
     in_flight: Mutex<usize>,
     landed: Condvar,
     error: Mutex<Option<RepoError>>,
+}
+
+/// Memory of what was stored, for what comes next: the kernel does not have to give it anew, and
+/// to clear it, each time.
+#[derive(Default)]
+struct Spare {
+    payloads: Vec<Vec<u8>>,
+    pack: Option<Vec<u8>>,
 }
 
 struct OpenSegment {
@@ -113,6 +122,7 @@ impl Writer {
                 pack_bytes: repo.config().pack_bytes as usize,
                 in_run: Mutex::default(),
                 open: Mutex::default(),
+                spare: Mutex::default(),
                 segment: Mutex::new(OpenSegment {
                     builder: SegmentBuilder::new(),
                     ids: Vec::new(),
@@ -180,7 +190,11 @@ impl Writer {
         {
             self.close_block(class)?;
         }
-        let (builder, chunks) = self.builders[slot].get_or_insert_default();
+        let (builder, chunks) = self.builders[slot].get_or_insert_with(|| {
+            let buffer = lock(&self.state.spare).payloads.pop();
+            let builder = PayloadBuilder::reusing(buffer.unwrap_or_default());
+            (builder, Vec::new())
+        });
         builder.push(kind, bytes);
         chunks.push(TocChunk {
             id,
@@ -235,12 +249,19 @@ impl Writer {
             }
         }
         self.state.check()?;
-        for slot in 0..BlockClass::ALL.len() {
-            let pack = lock(&self.state.open)[slot].take();
-            if let Some(pack) = pack {
-                self.state.store_pack(pack)?;
+        let packs = std::mem::take(&mut *lock(&self.state.open));
+        // At once: most of the time they wait for the medium.
+        self.pool.scope(|scope| {
+            for pack in packs.into_iter().flatten() {
+                let state = &self.state;
+                scope.spawn(move |_| {
+                    if let Err(error) = state.store_pack(pack) {
+                        lock(&state.error).get_or_insert(error);
+                    }
+                });
             }
-        }
+        });
+        self.state.check()?;
         self.state.store_segment(true)?;
         self.unflushed = 0;
         Ok(())
@@ -277,34 +298,46 @@ impl State {
         chunks: Vec<TocChunk>,
     ) -> RepoResult<()> {
         self.check()?;
-        let (payload, _) = builder.finish();
-        let payload_len = payload.len() as u32;
-        let (stored, compressed) = blocks::encode(class, payload)?;
-        let mut full = Vec::new();
-        {
-            let mut open = lock(&self.open);
-            let slot = &mut open[class as usize - 1];
-            let pack = match slot {
-                Some(pack) => pack,
-                None => slot.insert(self.new_pack()?),
-            };
-            pack.push(class, compressed, stored, payload_len, chunks)
-                .map_err(|e| RepoError::damaged("a block", e))?;
-            if pack.len() >= self.pack_bytes {
-                full.extend(slot.take());
-            }
-            if open.iter().flatten().map(PackBuilder::len).sum::<usize>() > OPEN_PACKS_BYTES_MAX {
-                let fullest = open
-                    .iter_mut()
-                    .max_by_key(|slot| slot.as_ref().map_or(0, PackBuilder::len));
-                full.extend(fullest.and_then(Option::take));
-            }
-        }
+        let payload = builder.finish();
+        let full = blocks::encode(class, &payload, |stored, compressed| {
+            self.append_block(class, compressed, stored, payload.len() as u32, chunks)
+        })?;
+        lock(&self.spare).payloads.push(payload.into_buffer());
         for pack in full {
             self.store_pack(pack)?;
             self.store_segment(false)?;
         }
         Ok(())
+    }
+
+    /// Appends a block to the open pack of its class. Returns the packs that are to be closed.
+    fn append_block(
+        &self,
+        class: BlockClass,
+        compressed: bool,
+        stored: &[u8],
+        payload_len: u32,
+        chunks: Vec<TocChunk>,
+    ) -> RepoResult<Vec<PackBuilder>> {
+        let mut full = Vec::new();
+        let mut open = lock(&self.open);
+        let slot = &mut open[class as usize - 1];
+        let pack = match slot {
+            Some(pack) => pack,
+            None => slot.insert(self.new_pack()?),
+        };
+        pack.push(class, compressed, stored, payload_len, chunks)
+            .map_err(|e| RepoError::damaged("a block", e))?;
+        if pack.len() >= self.pack_bytes {
+            full.extend(slot.take());
+        }
+        if open.iter().flatten().map(PackBuilder::len).sum::<usize>() > OPEN_PACKS_BYTES_MAX {
+            let fullest = open
+                .iter_mut()
+                .max_by_key(|slot| slot.as_ref().map_or(0, PackBuilder::len));
+            full.extend(fullest.and_then(Option::take));
+        }
+        Ok(full)
     }
 
     fn new_pack(&self) -> RepoResult<PackBuilder> {
@@ -314,12 +347,12 @@ impl State {
             salt: random()?,
             session: self.session_seal.clone(),
         };
-        Ok(PackBuilder::new(
-            self.vault.repository,
-            header,
-            &self.session,
-            self.pack_bytes + (4 << 20),
-        ))
+        let bytes = match lock(&self.spare).pack.take() {
+            Some(bytes) => bytes,
+            None => Vec::with_capacity(self.pack_bytes + (4 << 20)),
+        };
+        let repository = self.vault.repository;
+        Ok(PackBuilder::new(repository, header, &self.session, bytes))
     }
 
     fn store_pack(&self, pack: PackBuilder) -> RepoResult<()> {
@@ -329,7 +362,7 @@ impl State {
         let lease = Some(self.lease);
         self.traffic
             .put(&*self.store, lease, &names::pack(id), &bytes)?;
-        drop(bytes);
+        lock(&self.spare).pack = Some(bytes);
         let mut segment = lock(&self.segment);
         if segment.builder.is_empty() {
             segment.since = Instant::now();
