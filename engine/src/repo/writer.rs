@@ -25,6 +25,9 @@ use crate::store::ObjectStore;
 
 /// Open packs of all classes together; the fullest is closed when they hold more.
 const OPEN_PACKS_BYTES_MAX: usize = 40 << 20;
+/// The last packs of a run are stored side by side when they have at least this many bytes; smaller
+/// ones are stored by the caller's thread, one after the other.
+const LARGE_PACK_BYTES_MIN: usize = 1 << 20;
 /// A segment is written after this many packs, records, or this time, whichever comes first.
 const SEGMENT_PACKS: usize = 8;
 const SEGMENT_RECORDS: usize = 1 << 16;
@@ -250,9 +253,11 @@ impl Writer {
         }
         self.state.check()?;
         let packs = std::mem::take(&mut *lock(&self.state.open));
+        let (large, small): (Vec<_>, Vec<_>) =
+            (packs.into_iter().flatten()).partition(|pack| pack.len() >= LARGE_PACK_BYTES_MIN);
         // At once: most of the time they wait for the medium.
         self.pool.scope(|scope| {
-            for pack in packs.into_iter().flatten() {
+            for pack in large {
                 let state = &self.state;
                 scope.spawn(move |_| {
                     if let Err(error) = state.store_pack(pack) {
@@ -262,6 +267,9 @@ impl Writer {
             }
         });
         self.state.check()?;
+        for pack in small {
+            self.state.store_pack(pack)?;
+        }
         self.state.store_segment(true)?;
         self.unflushed = 0;
         Ok(())
