@@ -7,6 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::migrate::Migrate;
+
+#[path = "arguments/migrate.rs"]
+mod migrate;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done
@@ -187,6 +192,16 @@ pub enum Command {
     /// --merge or --replace says what to do with it.
     #[command(after_long_help = SNAP_HELP)]
     Restore(Restore),
+    /// Move a running service to another host, user or driver
+    ///
+    /// Containers go with their images, volumes, networks, secrets and pods. They run while most of
+    /// it is sent, and are stopped only for what changed since. The target then has them as they were,
+    /// and the source keeps everything, stopped, until --finish: --rollback goes back. Run again, a
+    /// migration that was cut off goes on. Needs no repository.
+    ///
+    /// HOST is `local`, `local:USER` or `ssh://[LOGIN@]HOST[:PORT]`, where nothing but Podman must be
+    /// installed.
+    Migrate(Migrate),
     /// Write an item of a snapshot in a form that other tools read
     ///
     /// An image as an OCI layout or as an archive, with its ID, its configuration and its layers bit
@@ -653,6 +668,7 @@ impl Command {
             Self::Find(_) => "find",
             Self::Stats(_) => "stats",
             Self::Restore(_) => "restore",
+            Self::Migrate(_) => "migrate",
             Self::Export(_) => "export",
             Self::Check(_) => "check",
             Self::Doctor(_) => "doctor",

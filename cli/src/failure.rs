@@ -260,6 +260,7 @@ fn host(error: HostError) -> Failure {
             let hint = hint.clone();
             Failure::new("refused", Exit::Failed, error).hint(hint)
         }
+        HostError::Unreachable { .. } => Failure::new("unreachable", Exit::Unreachable, error),
         HostError::Busy { .. } => {
             Failure::new("busy", Exit::Busy, error).hint("`--wait 10m` waits for it")
         }

@@ -1,5 +1,6 @@
 //! The lines of `--json`, as docs/json.md describes them. A test holds the two together.
 
+use podkeep_engine::host::About;
 use podkeep_engine::host::replay::{FieldDifference, Proof, Reason};
 use podkeep_engine::monitor::Finding;
 use podkeep_engine::operations::{
@@ -44,6 +45,28 @@ pub enum Message {
         message: String,
     },
     Proof(ProofLine),
+    Hosts {
+        from: HostLine,
+        to: HostLine,
+    },
+    Takes {
+        items: Vec<ItemName>,
+    },
+    Pass(PassLine),
+    Predicted {
+        seconds: f64,
+    },
+    Stopped {
+        containers: Vec<String>,
+    },
+    Started {
+        containers: Vec<String>,
+    },
+    Proven {
+        item: String,
+        fields: u64,
+        differences: Vec<String>,
+    },
     Finding(FindingLine),
     Progress(ProgressLine),
     Summary {
@@ -80,6 +103,34 @@ pub struct SnapshotLine {
     pub bytes_logical: u64,
     pub bytes_added: u64,
     pub items: Vec<ItemName>,
+}
+
+/// One side of a migration.
+#[derive(Serialize, Debug)]
+pub struct HostLine {
+    pub podman: String,
+    pub driver: String,
+    pub rootful: bool,
+}
+
+impl From<&About> for HostLine {
+    fn from(about: &About) -> Self {
+        Self {
+            podman: about.podman.clone(),
+            driver: about.driver.clone(),
+            rootful: about.rootful,
+        }
+    }
+}
+
+#[derive(Serialize, Debug)]
+pub struct PassLine {
+    pub number: u32,
+    /// The containers were stopped meanwhile.
+    pub at_rest: bool,
+    pub bytes_read: u64,
+    pub bytes_sent: u64,
+    pub seconds: f64,
 }
 
 /// Whether a definition came out as it was stored.
@@ -295,6 +346,15 @@ pub enum Summary {
         files: u64,
         bytes_written: u64,
         incomplete: bool,
+        findings: u64,
+        seconds: f64,
+    },
+    Migrate {
+        phase: &'static str,
+        items: u64,
+        freeze_seconds: f64,
+        bytes_sent: u64,
+        bytes_logical: u64,
         findings: u64,
         seconds: f64,
     },

@@ -1,6 +1,6 @@
 //! Whose Podman a command works on: `--host`, and where this process has to be for that.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use podkeep_engine::host::{Account, HostError, Inside, Podman};
@@ -25,23 +25,12 @@ impl Whose {
         let is_root = rustix::process::geteuid().is_root();
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let inside = Inside::of_environment(&environment);
-        if let Some(user) = asked_user(global)? {
-            let account = Account::find(&user).map_err(engine)?;
-            let account = account
-                .ok_or_else(|| Failure::usage(format!("there is no user {user} here"), HINT))?;
-            let own = match &inside {
-                Some(inside) => inside.uid,
-                None => rustix::process::geteuid().as_raw(),
-            };
-            if account.uid != own {
-                return match is_root && inside.is_none() {
-                    true => Ok(Self::User(account)),
-                    false => Err(Failure::usage(
-                        format!("only root can work on the Podman of {user}"),
-                        HINT,
-                    )),
-                };
-            }
+        let asked = match command {
+            Command::Migrate(migrate) => migrate.from.as_deref(),
+            _ => global.host.as_deref(),
+        };
+        if let Some(account) = other_user(asked, inside.as_ref())? {
+            return Ok(Self::User(account));
         }
         if let Some(inside) = inside {
             return Ok(Self::Inside(inside));
@@ -53,6 +42,17 @@ impl Whose {
             Some(podman) => Ok(Self::Inside(podman.enter().map_err(engine)?)),
             None => Ok(Self::Own),
         }
+    }
+
+    /// The other side of a migration, in a process that is where [`find`](Self::find) has put it.
+    pub fn named(host: Option<&OsStr>) -> Result<Self, Failure> {
+        let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        let inside = Inside::of_environment(&environment);
+        Ok(match (other_user(host, inside.as_ref())?, inside) {
+            (Some(account), _) => Self::User(account),
+            (None, Some(inside)) => Self::Inside(inside),
+            (None, None) => Self::Own,
+        })
     }
 
     /// Whether root's own folders and Podman are meant.
@@ -78,9 +78,33 @@ fn engine(error: impl Into<HostError>) -> Failure {
     Failure::operation(error.into(), None)
 }
 
+/// The USER of `local:USER`, for root; `None`: the caller's own Podman is meant.
+fn other_user(host: Option<&OsStr>, inside: Option<&Inside>) -> Result<Option<Account>, Failure> {
+    let Some(user) = asked_user(host)? else {
+        return Ok(None);
+    };
+    let account = Account::find(&user).map_err(engine)?;
+    let account =
+        account.ok_or_else(|| Failure::usage(format!("there is no user {user} here"), HINT))?;
+    let own = match inside {
+        Some(inside) => inside.uid,
+        None => rustix::process::geteuid().as_raw(),
+    };
+    if account.uid == own {
+        return Ok(None);
+    }
+    match rustix::process::geteuid().is_root() && inside.is_none() {
+        true => Ok(Some(account)),
+        false => Err(Failure::usage(
+            format!("only root can work on the Podman of {user}"),
+            HINT,
+        )),
+    }
+}
+
 /// The USER of `local:USER`; `None`: the caller.
-fn asked_user(global: &Global) -> Result<Option<String>, Failure> {
-    let Some(host) = &global.host else {
+fn asked_user(host: Option<&OsStr>) -> Result<Option<String>, Failure> {
+    let Some(host) = host else {
         return Ok(None);
     };
     let unknown = || {
@@ -110,7 +134,7 @@ fn reads_podman(command: &Command) -> bool {
         Command::Backup(backup) => backup.all || named(&backup.selectors),
         Command::Restore(restore) => restore.all || restore.repair_layers || named(&restore.items),
         Command::Diff(diff) => diff.after == "live",
-        Command::Doctor(_) => true,
+        Command::Doctor(_) | Command::Migrate(_) => true,
         _ => false,
     }
 }
@@ -128,12 +152,13 @@ mod tests {
 
     #[test]
     fn a_host_is_local_or_that_of_a_user() {
-        let user = |host| asked_user(&arguments(&["stats", "--host", host]).global);
+        let user = |host| asked_user(Some(OsStr::new(host)));
         assert_eq!(user("local").unwrap(), None);
         assert_eq!(user("local:alice").unwrap().as_deref(), Some("alice"));
         for odd in ["", "alice", "local:", "ssh://web1", "LOCAL"] {
             assert!(user(odd).is_err(), "{odd}");
         }
+        assert_eq!(asked_user(None).unwrap(), None);
     }
 
     #[test]

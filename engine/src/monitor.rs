@@ -55,6 +55,22 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
+    pub const ALL: [Self; 13] = [
+        Self::Changed,
+        Self::Vanished,
+        Self::Unreadable,
+        Self::Skipped,
+        Self::Attribute,
+        Self::NotRestored,
+        Self::Damaged,
+        Self::Healed,
+        Self::NotExact,
+        Self::Consistency,
+        Self::Volume,
+        Self::Proof,
+        Self::Note,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Changed => "changed",

@@ -21,8 +21,8 @@ pub use frame::{FrameKind, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX};
 pub use greeting::{Greeting, MAGIC, VERSION_NEWEST, VERSION_OLDEST};
 pub use inbox::NOISE_BYTES_MAX;
 pub use message::{
-    Action, Answer, Failure, FailureCode, NAME_BYTES_MAX, OwnerBatch, PATH_BYTES_MAX, Request, Row,
-    WireMedium,
+    Action, Answer, Failure, FailureCode, NAME_BYTES_MAX, ORDER_BYTES_MAX, OwnerBatch,
+    PATH_BYTES_MAX, Request, Row, WireMedium,
 };
 pub use near::{Near, NearEvent, Reply};
 

@@ -262,6 +262,10 @@ pub fn read_as_near(bytes: &[u8]) {
         },
         Request::Delete { name: name() },
         Request::TempOwners,
+        Request::Order {
+            order: b"{}".to_vec(),
+            bytes_max: 1000,
+        },
     ] {
         near.begin(&request, &mut out).expect("a request");
     }

@@ -126,6 +126,25 @@ lab_exec() {
     )
 }
 
+# The wire goes with either host, also in a power cut: laid again, it replaces what is left.
+lab_link() {
+    [ $# = 2 ] || usage
+    local pids=() name number=0
+    for name in "$@"; do
+        check_name "$name"
+        pids+=("$(host_pid "$name")") || die "host $name is not up"
+    done
+    for name in "${pids[@]}"; do
+        nsenter -t "$name" -n ip link delete wire 2> /dev/null || true
+    done
+    ip link add wire netns "${pids[0]}" type veth peer name wire netns "${pids[1]}"
+    for name in "${pids[@]}"; do
+        number=$((number + 1))
+        nsenter -t "$name" -n ip address add "10.99.0.$number/24" dev wire
+        nsenter -t "$name" -n ip link set wire up
+    done
+}
+
 lab_put() {
     [ $# = 3 ] || usage
     if [ -d "$2" ]; then

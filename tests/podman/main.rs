@@ -15,6 +15,7 @@ mod hosts;
 mod images;
 mod imports;
 mod layers;
+mod migrate;
 mod remote;
 mod replay;
 mod rootless;

@@ -76,7 +76,7 @@ fn host() -> Arc<Host> {
 }
 
 /// What `tests/static.sh` built.
-fn static_podkeep() -> std::path::PathBuf {
+pub fn static_podkeep() -> std::path::PathBuf {
     let built = Path::new(env!("CARGO_BIN_EXE_podkeep"))
         .parent()
         .and_then(Path::parent)

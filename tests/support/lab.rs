@@ -199,6 +199,11 @@ impl Host {
     }
 }
 
+/// Lays a wire between two hosts: 10.99.0.1 is the first, 10.99.0.2 the second. Goes in a crash.
+pub fn link(a: &Host, b: &Host) {
+    succeed(&mut lab(["link", &a.name, &b.name]), b"");
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         let down = outcome(&mut lab(["down", &self.name]), b"");

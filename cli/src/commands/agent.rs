@@ -3,9 +3,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use podkeep_engine::link::{Times, serve};
+use podkeep_engine::host::orders::Ordered;
+use podkeep_engine::link::{Serve, Times, serve};
 use podkeep_engine::store::agent::{Rights, StoreAgent};
 
+use super::migrate::OnDemand;
 use crate::arguments::Agent;
 use crate::failure::{Exit, Failure};
 
@@ -27,7 +29,15 @@ pub fn run(arguments: &Agent) -> Result<Exit, Failure> {
     };
     // So that no folder of somebody's is kept from being unmounted or removed.
     std::env::set_current_dir("/").map_err(|error| Failure::local("enter", "/", error))?;
-    let agent = Arc::new(StoreAgent::new(rights, home));
+    let store = StoreAgent::new(rights.clone(), home);
+    let agent: Arc<dyn Serve> = match rights {
+        Rights::All => Arc::new(Ordered {
+            orders: Box::new(OnDemand::default()),
+            others: store,
+        }),
+        // Of a host whoever may only reach a repository learns nothing.
+        Rights::Within(_) | Rights::AppendOnly(_) => Arc::new(store),
+    };
     // Not as the standard library's streams, which look for lines.
     let stream = |fd: std::io::Result<OwnedFd>| match fd {
         Ok(fd) => Ok(Box::new(File::from(fd))),

@@ -15,6 +15,7 @@ mod init;
 mod key;
 mod ls;
 mod man;
+mod migrate;
 mod restore;
 mod snapshots;
 mod stats;
@@ -42,6 +43,7 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
         Command::Find(arguments) => find::run(context, arguments),
         Command::Stats(_) => stats::run(context),
         Command::Restore(arguments) => restore::run(context, arguments),
+        Command::Migrate(arguments) => migrate::run(context, arguments),
         Command::Export(arguments) => export::run(context, arguments),
         Command::Check(arguments) => check::run(context, arguments),
         Command::Doctor(_) => doctor::run(context),

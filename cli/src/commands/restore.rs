@@ -54,6 +54,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
             new_hostname: arguments.fit.new_hostname,
             stop_users: arguments.stop,
             start_foreign: arguments.start_foreign,
+            ports_come_free: false,
         },
         start: arguments.start,
         dry_run: arguments.dry_run,

@@ -184,6 +184,50 @@ fn samples() -> Vec<(&'static str, serde_json::Value)> {
                 damage: None,
             }),
         ),
+        (
+            "hosts",
+            Message::Hosts {
+                from: (&About::default()).into(),
+                to: (&About::default()).into(),
+            },
+        ),
+        (
+            "takes",
+            Message::Takes {
+                items: vec![(&item()).into()],
+            },
+        ),
+        (
+            "pass",
+            Message::Pass(PassLine {
+                number: 1,
+                at_rest: false,
+                bytes_read: 0,
+                bytes_sent: 0,
+                seconds: 0.0,
+            }),
+        ),
+        ("predicted", Message::Predicted { seconds: 0.0 }),
+        (
+            "stopped",
+            Message::Stopped {
+                containers: Vec::new(),
+            },
+        ),
+        (
+            "started",
+            Message::Started {
+                containers: Vec::new(),
+            },
+        ),
+        (
+            "proven",
+            Message::Proven {
+                item: message(),
+                fields: 0,
+                differences: Vec::new(),
+            },
+        ),
         ("action", Message::Action { message: message() }),
         (
             "space",
@@ -298,6 +342,18 @@ fn summaries() -> Vec<(&'static str, serde_json::Value)> {
                 files: 0,
                 bytes_written: 0,
                 incomplete: false,
+                findings: 0,
+                seconds: 0.0,
+            },
+        ),
+        (
+            "migrate",
+            Summary::Migrate {
+                phase: "active",
+                items: 0,
+                freeze_seconds: 0.0,
+                bytes_sent: 0,
+                bytes_logical: 0,
                 findings: 0,
                 seconds: 0.0,
             },

@@ -221,7 +221,8 @@ impl PartBytes {
     }
 }
 
-/// One step of writing a tree. Within a batch: directories are made first, in order; then files
+/// One step of writing a tree. Within a batch: directories are made first, in order; then names
+/// are removed; then files
 /// are written, in parallel; then the other nodes and links, in order; then directories end.
 #[derive(Clone, Debug)]
 pub enum WriteStep {
@@ -232,6 +233,12 @@ pub enum WriteStep {
         number: DirectoryNumber,
         parent: DirectoryNumber,
         entry: Box<Entry>,
+    },
+    /// Removes what stands under this name, with everything below it. Only where a tree is changed
+    /// ([`write::Existing::Change`]).
+    Remove {
+        parent: DirectoryNumber,
+        name: Vec<u8>,
     },
     /// Parts of a regular file, ascending and not overlapping; further parts of the same file
     /// may follow in later batches, in order. With `last`, its attributes are set.

@@ -282,6 +282,14 @@ impl LocalHost {
         }
     }
 
+    pub(super) fn podman_of(&self, object: &dyn std::fmt::Display) -> Result<&Podman, HostError> {
+        Ok(&self.podman_for(object)?.podman)
+    }
+
+    pub(super) fn store_info(&self) -> Result<&StoreInfo, HostError> {
+        self.podman_for(&"containers")?.info()
+    }
+
     pub(super) fn images(&self) -> Result<&Images, HostError> {
         Ok(&self.podman_for(&"images")?.images)
     }
@@ -585,6 +593,7 @@ impl Target for LocalHost {
         let action = match (there, request.existing) {
             (false, _) => format!("create {shown}"),
             (true, Existing::Merge) => format!("merge into {shown}"),
+            (true, Existing::Change) => format!("change {shown}"),
             (true, _) => format!("replace the content of {shown}"),
         };
         Ok(PlacePlan {

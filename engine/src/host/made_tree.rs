@@ -136,7 +136,10 @@ impl Shape {
                 folder.is_some_and(|folder| folder.files.contains(&entry.name)) && is_plain(entry)
             }
             WriteStep::DirectoryEnd { .. } => true,
-            WriteStep::Directory { .. } | WriteStep::Node { .. } | WriteStep::Link { .. } => false,
+            WriteStep::Directory { .. }
+            | WriteStep::Remove { .. }
+            | WriteStep::Node { .. }
+            | WriteStep::Link { .. } => false,
         }
     }
 }

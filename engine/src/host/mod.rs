@@ -11,9 +11,11 @@ mod definitions;
 mod facts;
 mod freeze;
 mod image;
+mod keep;
 pub mod local;
 mod lock;
 mod made_tree;
+pub mod orders;
 mod reading;
 pub mod replay;
 pub mod select;
@@ -33,6 +35,7 @@ pub use self::facts::{
     ConfigFacts, ContainerFacts, NetworkFacts, PodFacts, SecretFacts, UnitFacts,
 };
 pub use self::freeze::{Freeze, FreezeRequest, Freezing, Thawed};
+pub use self::keep::{About, HeldBack, Keep};
 use crate::chunk::Chunking;
 use crate::fs::owners::Owners;
 pub use crate::fs::write::{Existing, Room};
@@ -58,6 +61,9 @@ pub enum HostError {
         cause: String,
         hint: String,
     },
+    /// The host's podkeep is not there any more: nobody knows whether it was done (exit code 13).
+    #[error("cannot reach {host}: {cause}")]
+    Unreachable { host: String, cause: String },
     /// Another run works on this item (exit code 11).
     #[error("another run works on {object}: {holder}")]
     Busy { object: String, holder: String },
@@ -82,7 +88,9 @@ impl HostError {
                     hint => format!("{cause} ({hint})"),
                 }
             }
-            Self::Fs(_) | Self::Podman { .. } | Self::Busy { .. } => self.to_string(),
+            Self::Fs(_) | Self::Podman { .. } | Self::Unreachable { .. } | Self::Busy { .. } => {
+                self.to_string()
+            }
         }
     }
 }

@@ -264,6 +264,7 @@ impl Volumes {
                 actions.push(match request.existing {
                     Existing::Refuse => format!("fill the empty volume {name}"),
                     Existing::Merge | Existing::LaidOver => format!("merge into volume {name}"),
+                    Existing::Change => format!("change the content of volume {name}"),
                     Existing::Replace => format!("replace the content of volume {name}"),
                 });
                 running = self.running_users(name)?;
@@ -391,6 +392,19 @@ impl Volumes {
         }
     }
 
+    /// So that Podman neither fills nor re-owns it at its first use.
+    fn primed(&self, volume: &Volume) -> Result<Volume, HostError> {
+        let data = volume.mountpoint.as_path();
+        // What priming left that was cut off is not the volume's content.
+        remove_seed(data)
+            .map_err(|errno| FsError::from_errno("clear", data.as_os_str().as_bytes(), errno))?;
+        make_private(&self.state).map_err(|error| {
+            let path = self.state.as_os_str().as_bytes();
+            FsError::new("make", path, FsErrorKind::Other, error)
+        })?;
+        Ok(Primer::lock(&self.podman, &self.state)?.prime(volume)?)
+    }
+
     fn prepare(
         &self,
         request: &WriteRequest,
@@ -398,21 +412,19 @@ impl Volumes {
         volume: Volume,
     ) -> Result<(Box<dyn TreeWriter>, Volume), HostError> {
         let data = volume.mountpoint.as_path();
-        let data_bytes = data.as_os_str().as_bytes();
         if volume.definition.content() == VolumeContent::Mount && !is_mount_point(data) {
             Volume::mount(&self.podman, &place.name)?;
             place.mounted = true;
         }
-        // What priming left that was cut off is not the volume's content.
-        remove_seed(data).map_err(|errno| FsError::from_errno("clear", data_bytes, errno))?;
-        make_private(&self.state).map_err(|error| {
-            let path = self.state.as_os_str().as_bytes();
-            FsError::new("make", path, FsErrorKind::Other, error)
-        })?;
-        let volume = Primer::lock(&self.podman, &self.state)?.prime(&volume)?;
+        let volume = match request.existing {
+            // It was filled before, and so primed.
+            Existing::Change => volume.clone(),
+            _ => self.primed(&volume)?,
+        };
         let data = volume.mountpoint.as_path();
         let (Some(parent), Some(name)) = (data.parent(), data.file_name()) else {
             let cause = "it has no name";
+            let data_bytes = data.as_os_str().as_bytes();
             return Err(FsError::new("use", data_bytes, FsErrorKind::Other, cause).into());
         };
         let (fd, theirs) = self.open_data("write", data)?;

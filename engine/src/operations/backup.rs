@@ -28,7 +28,7 @@ use self::freeze::{Group, groups};
 use super::counting::{Counting, truncate};
 use super::patience::{patiently, settle};
 use super::pump::{Pump, Sink};
-use super::{BackupItem, BackupOptions, BackupReport, OperationError, OperationResult};
+use super::{BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection};
 use crate::fs::{FoundChunk, FsErrorKind, ScanOutcome, ScannedLayer};
 use crate::host::{HostError, ImageFacts, Inventory, ScanRequest, Source};
 use crate::monitor::{Finding, FindingKind, FrozenFor, Monitor, Progress};
@@ -98,6 +98,23 @@ pub fn backup(
         run.under_one_lease(&mut queue)?;
     }
     run.report(started)
+}
+
+/// What a selection means on a source, with what it needs.
+pub(super) fn selected(
+    source: &dyn Source,
+    selection: &Selection,
+    monitor: &dyn Monitor,
+) -> OperationResult<Vec<Item>> {
+    let inventory = source.inventory()?;
+    for finding in missed(&inventory, selection) {
+        monitor.finding(finding.clone());
+    }
+    let options = BackupOptions {
+        selection: selection.clone(),
+        ..BackupOptions::default()
+    };
+    choose(&inventory, &options)
 }
 
 fn dry_run(items: Vec<Item>, started: Instant) -> BackupReport {

@@ -15,6 +15,7 @@ pub mod import;
 pub mod init;
 pub mod key;
 pub mod ls;
+pub mod migrate;
 pub mod near;
 mod patience;
 mod pump;

@@ -7,6 +7,7 @@
 //! stands under a final name.
 
 mod applier;
+pub(super) mod change;
 mod definitions;
 mod layer_tar;
 mod owners;
@@ -37,8 +38,9 @@ use super::walk::entry_at;
 use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, reading};
 use crate::fs::FsErrorKind;
 use crate::fs::owners::Owners;
-use crate::host::{HostError, Place, Target, WriteRequest};
+use crate::host::{Freeze, HostError, Place, Target, WriteRequest};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
+use crate::repo::lease::HeldLease;
 use crate::repo::reader::{Reader, is_fatal};
 use crate::repo::{Repository, StoredSnapshot};
 
@@ -50,127 +52,34 @@ pub fn restore(
     options: &RestoreOptions,
     monitor: &dyn Monitor,
 ) -> OperationResult<RestoreReport> {
-    let started = Instant::now();
-    repo.require_full("restore")?;
-    let wanted = if options.all { &[] } else { &options.items[..] };
-    if !options.all && wanted.is_empty() {
-        return Err(OperationError::Usage {
-            message: "nothing is selected".into(),
-            hint: "name items of the snapshot (volume:NAME, path:/DIR) or use --all".into(),
-        });
-    }
-    let _lease = reading::lease(repo, monitor)?;
-    let (run, mut chosen) = select::resolve(repo, &options.snapshot, wanted, monitor)?;
-    let reader = reading::reader(repo, monitor)?;
-    let counting = Counting::new(monitor);
-    if options.to_dir.is_none() && !options.all {
-        definitions::add_needed(&reader, &run, &mut chosen)?;
-    }
-    let mut items = plan_items(&reader, options, chosen, &counting)?;
-    let mut report = RestoreReport {
-        incomplete: !run.is_complete() && items.iter().any(|item| !item.whole),
-        ..RestoreReport::default()
-    };
-    let mut definitions =
-        Definitions::plan(&reader, target, options, &mut items, &mut report, &counting)?;
-    let mut requests = Vec::new();
-    let mut later = Vec::new();
-    let mut last = Vec::new();
-    let mut needs = Needs::default();
-    let mut in_use = InUse::default();
-    for mut item in items {
-        let request = item.request(repo, options)?;
-        if definitions.as_ref().is_some_and(|all| all.brings(&item)) {
-            later.push((item, request));
-            continue;
-        }
-        let plan = target.plan(&request)?;
-        if let (Some(room), Some(bytes)) = (plan.room, request.bytes_expected) {
-            needs.add(room, bytes, options.existing);
-        }
-        report.actions.extend(plan.actions);
-        report.conflicts.extend(plan.conflicts);
-        in_use.add(&item, plan.used_by_running);
-        item.present = plan.present;
-        item.unplaced = owners::unplaced(&reader, &item, &request, plan.owners, &counting)?;
-        if options.squash.is_none() {
-            report.conflicts.extend(item.unplaced.conflicts(&item));
-        }
-        match item.is_unit_file {
-            true => last.push((item, request)),
-            false => requests.push((item, request)),
-        }
-    }
-    report.needs = needs.into_list();
-    in_use.tell(options.replay.stop_users, &mut report);
+    let nothing = Coming::default();
+    let mut restoring = Restoring::plan(repo, target, options, monitor, &nothing, &|_| true)?;
     if options.dry_run {
-        report.seconds = started.elapsed().as_secs_f64();
-        return Ok(report);
+        return Ok(restoring.into_report());
     }
-    if !report.conflicts.is_empty() {
-        return Err(OperationError::Conflicts {
-            conflicts: report.conflicts,
-        });
-    }
-    if !report.needs.iter().all(SpaceNeed::fits) {
-        return Err(OperationError::NoRoom {
-            needs: report.needs,
-        });
-    }
-    let mut making = Making {
-        reader: &reader,
-        target,
-        wait: options.wait,
-        monitor: &counting,
-        failed: None,
-    };
-    let stopped = match in_use.containers() {
-        none if none.is_empty() => None,
-        running => Some(target.stop_users(&running)?),
-    };
-    // What containers stand on comes first, and nothing that could start on half of it.
-    if let Some(all) = &mut definitions {
-        all.make(
-            &[ItemKind::Network, ItemKind::Secret],
-            &mut report,
-            &counting,
-        )?;
-    }
-    making.trees(requests, &mut report)?;
-    let made = [ItemKind::Pod, ItemKind::Container];
-    match (&mut definitions, &making.failed) {
-        (Some(all), None) => all.make(&made, &mut report, &counting)?,
-        (Some(all), Some(error)) => {
-            let why = format!("not made, since something was not restored: {error}");
-            all.give_up(&made, &why, &counting);
-        }
-        (None, _) => {}
-    }
-    if making.failed.is_none() {
-        making.trees(later, &mut report)?;
-        for layer in definitions.iter_mut().flat_map(Definitions::layers) {
-            let request = layer.request(repo, options)?;
-            making.trees(vec![(layer, request)], &mut report)?;
-        }
-        making.trees(last, &mut report)?;
-    }
+    restoring.require_possible()?;
+    let stopped = restoring.stop_users()?;
+    restoring.foundation()?;
+    restoring.containers()?;
+    restoring.layers()?;
+    restoring.units()?;
     for finding in stopped
         .into_iter()
         .flat_map(|stopped| stopped.thaw().findings)
     {
-        counting.finding(finding);
+        restoring.counting.finding(finding);
     }
-    if let Some(error) = making.failed
-        && report.items == 0
+    if let Some(error) = restoring.failed.take()
+        && restoring.report.items == 0
     {
         return Err(error.into());
     }
-    if let Some(all) = &mut definitions {
-        all.finish(options.start, &mut report, &counting)?;
+    restoring.settle()?;
+    if options.start {
+        restoring.start()?;
     }
-    report.warnings = counting.warnings();
-    report.seconds = started.elapsed().as_secs_f64();
-    Ok(report)
+    restoring.prove()?;
+    Ok(restoring.into_report())
 }
 
 /// Volumes that are restored and that containers use which run.
@@ -214,35 +123,264 @@ impl InUse {
     }
 }
 
-/// Trees that are being written.
-struct Making<'a> {
-    reader: &'a Reader,
-    target: &'a dyn Target,
-    wait: Duration,
-    monitor: &'a dyn Monitor,
-    /// What was not restored, the last of it.
-    failed: Option<HostError>,
+/// What is not in the snapshot and will be there all the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Coming {
+    /// IDs.
+    pub images: Vec<String>,
+    /// Names.
+    pub volumes: Vec<String>,
 }
 
-impl Making<'_> {
-    /// One after the other; one that fails alone is a finding.
-    fn trees(
-        &mut self,
-        requests: Vec<(PlannedItem, WriteRequest)>,
-        report: &mut RestoreReport,
-    ) -> OperationResult<()> {
-        let Self {
-            reader,
+type Trees = Vec<(PlannedItem, WriteRequest)>;
+
+/// A restore in its steps, each of which the next one stands on.
+pub(super) struct Restoring<'a> {
+    repo: &'a Repository,
+    target: &'a dyn Target,
+    options: &'a RestoreOptions,
+    counting: Counting<'a>,
+    _lease: Option<HeldLease>,
+    reader: Reader,
+    definitions: Option<Definitions>,
+    trees: Trees,
+    /// Volumes that come with their container.
+    with_containers: Trees,
+    unit_files: Trees,
+    in_use: InUse,
+    /// What was not restored, the last of it.
+    pub failed: Option<HostError>,
+    pub report: RestoreReport,
+    started: Instant,
+}
+
+impl<'a> Restoring<'a> {
+    /// Looks at everything and changes nothing. Trees of items that are not `wanted` are left alone.
+    pub fn plan(
+        repo: &'a Repository,
+        target: &'a dyn Target,
+        options: &'a RestoreOptions,
+        monitor: &'a dyn Monitor,
+        coming: &Coming,
+        wanted: &dyn Fn(&Item) -> bool,
+    ) -> OperationResult<Self> {
+        let started = Instant::now();
+        repo.require_full("restore")?;
+        let named = if options.all { &[] } else { &options.items[..] };
+        if !options.all && named.is_empty() {
+            return Err(OperationError::Usage {
+                message: "nothing is selected".into(),
+                hint: "name items of the snapshot (volume:NAME, path:/DIR) or use --all".into(),
+            });
+        }
+        let lease = reading::lease(repo, monitor)?;
+        let (run, mut chosen) = select::resolve(repo, &options.snapshot, named, monitor)?;
+        let reader = reading::reader(repo, monitor)?;
+        let counting = Counting::new(monitor);
+        if options.to_dir.is_none() && !options.all {
+            definitions::add_needed(&reader, &run, &mut chosen)?;
+        }
+        let mut items = plan_items(&reader, options, chosen, &counting)?;
+        let mut report = RestoreReport {
+            incomplete: !run.is_complete() && items.iter().any(|item| !item.whole),
+            ..RestoreReport::default()
+        };
+        let planning = definitions::Planning {
+            reader: &reader,
             target,
-            wait,
-            monitor,
-            ..
-        } = *self;
-        for (item, request) in requests {
-            match restore_item(reader, target, &item, &request, wait, monitor, report) {
+            options,
+            coming,
+            monitor: &counting,
+        };
+        let definitions = Definitions::plan(&planning, &mut items, &mut report)?;
+        let mut trees = Vec::new();
+        let mut with_containers = Vec::new();
+        let mut unit_files = Vec::new();
+        let mut needs = Needs::default();
+        let mut in_use = InUse::default();
+        for mut item in items.into_iter().filter(|item| wanted(&item.item)) {
+            let request = item.request(repo, options)?;
+            if definitions.as_ref().is_some_and(|all| all.brings(&item)) {
+                with_containers.push((item, request));
+                continue;
+            }
+            let plan = target.plan(&request)?;
+            if let (Some(room), Some(bytes)) = (plan.room, request.bytes_expected) {
+                needs.add(room, bytes, options.existing);
+            }
+            report.actions.extend(plan.actions);
+            report.conflicts.extend(plan.conflicts);
+            in_use.add(&item, plan.used_by_running);
+            item.present = plan.present;
+            item.unplaced = owners::unplaced(&reader, &item, &request, plan.owners, &counting)?;
+            if options.squash.is_none() {
+                report.conflicts.extend(item.unplaced.conflicts(&item));
+            }
+            match item.is_unit_file {
+                true => unit_files.push((item, request)),
+                false => trees.push((item, request)),
+            }
+        }
+        report.needs = needs.into_list();
+        in_use.tell(options.replay.stop_users, &mut report);
+        Ok(Self {
+            in_use,
+            repo,
+            target,
+            options,
+            counting,
+            _lease: lease,
+            reader,
+            definitions,
+            trees,
+            with_containers,
+            unit_files,
+            failed: None,
+            report,
+            started,
+        })
+    }
+
+    /// Refuses what cannot be done as a whole.
+    pub fn require_possible(&mut self) -> OperationResult<()> {
+        if !self.report.conflicts.is_empty() {
+            return Err(OperationError::Conflicts {
+                conflicts: std::mem::take(&mut self.report.conflicts),
+            });
+        }
+        if !self.report.needs.iter().all(SpaceNeed::fits) {
+            return Err(OperationError::NoRoom {
+                needs: std::mem::take(&mut self.report.needs),
+            });
+        }
+        Ok(())
+    }
+
+    /// Containers that use a volume that is restored rest until the guard is dropped.
+    fn stop_users(&self) -> OperationResult<Option<Box<dyn Freeze>>> {
+        Ok(match self.in_use.containers() {
+            none if none.is_empty() => None,
+            running => Some(self.target.stop_users(&running)?),
+        })
+    }
+
+    /// What containers stand on comes first, and nothing that could start on half of it.
+    pub fn foundation(&mut self) -> OperationResult<()> {
+        if let Some(all) = &mut self.definitions {
+            let kinds = [ItemKind::Network, ItemKind::Secret];
+            all.make(&kinds, &mut self.report, &self.counting)?;
+        }
+        let trees = std::mem::take(&mut self.trees);
+        self.write(trees)
+    }
+
+    /// Containers, and the volumes that come with them.
+    pub fn containers(&mut self) -> OperationResult<()> {
+        let kinds = [ItemKind::Pod, ItemKind::Container];
+        match (&mut self.definitions, &self.failed) {
+            (Some(all), None) => all.make(&kinds, &mut self.report, &self.counting)?,
+            (Some(all), Some(error)) => {
+                let why = format!("not made, since something was not restored: {error}");
+                all.give_up(&kinds, &why, &self.counting);
+            }
+            (None, _) => {}
+        }
+        let trees = std::mem::take(&mut self.with_containers);
+        match self.failed {
+            None => self.write(trees),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The files of the containers' own.
+    pub fn layers(&mut self) -> OperationResult<()> {
+        let layers = self.definitions.as_mut().map(Definitions::layers);
+        for layer in layers.unwrap_or_default() {
+            if self.failed.is_none() {
+                let request = layer.request(self.repo, self.options)?;
+                self.write(vec![(layer, request)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of units.
+    pub fn units(&mut self) -> OperationResult<()> {
+        let trees = std::mem::take(&mut self.unit_files);
+        match self.failed {
+            None => self.write(trees),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Restart policies, and units that systemd has to know.
+    pub fn settle(&mut self) -> OperationResult<()> {
+        match &mut self.definitions {
+            Some(all) => all.settle(&self.counting),
+            None => Ok(()),
+        }
+    }
+
+    pub fn start(&mut self) -> OperationResult<()> {
+        match &mut self.definitions {
+            Some(all) => all.start(&self.counting),
+            None => Ok(()),
+        }
+    }
+
+    pub fn prove(&mut self) -> OperationResult<()> {
+        match &mut self.definitions {
+            Some(all) => all.prove(&mut self.report, &self.counting),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether nothing that is made starts by itself before it is settled.
+    pub fn waits(&self) -> bool {
+        self.definitions.as_ref().is_none_or(Definitions::waits)
+    }
+
+    /// What is made of definitions, in its order.
+    pub fn definitions(&self) -> Vec<Item> {
+        let all = self.definitions.as_ref();
+        all.map_or_else(Vec::new, |all| all.order().to_vec())
+    }
+
+    /// Fails if a definition could not be made; `all`: not only what containers stand on.
+    pub fn require_made(&self, all: bool) -> OperationResult<()> {
+        let definitions = self.definitions.as_ref();
+        let missing = definitions.and_then(|definitions| definitions.missing(all));
+        match missing {
+            None => Ok(()),
+            Some(item) => Err(OperationError::Refused {
+                message: format!("{item} could not be made"),
+                hint: String::new(),
+            }),
+        }
+    }
+
+    pub fn into_report(mut self) -> RestoreReport {
+        self.report.warnings = self.counting.warnings();
+        self.report.seconds = self.started.elapsed().as_secs_f64();
+        self.report
+    }
+
+    /// One after the other; one that fails alone is a finding.
+    fn write(&mut self, trees: Trees) -> OperationResult<()> {
+        for (item, request) in trees {
+            let restored = restore_item(
+                &self.reader,
+                self.target,
+                &item,
+                &request,
+                self.options.wait,
+                &self.counting,
+                &mut self.report,
+            );
+            match restored {
                 Err(OperationError::Host(error)) if concerns_one_item(&error) => {
                     let object = item.item.to_string();
-                    monitor.finding(Finding {
+                    self.counting.finding(Finding {
                         message: error.about(&object),
                         object,
                         kind: FindingKind::NotRestored,
@@ -289,7 +427,7 @@ struct PlannedItem {
 fn concerns_one_item(error: &HostError) -> bool {
     match error {
         HostError::Fs(error) => error.kind != FsErrorKind::NoSpace,
-        HostError::Busy { .. } => false,
+        HostError::Busy { .. } | HostError::Unreachable { .. } => false,
         HostError::Podman { .. } | HostError::Refused { .. } => true,
     }
 }

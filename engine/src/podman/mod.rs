@@ -10,6 +10,7 @@ mod doctor;
 mod files;
 mod image;
 mod info;
+pub mod keep;
 mod layer;
 pub mod layout;
 mod list_lock;

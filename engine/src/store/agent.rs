@@ -163,6 +163,7 @@ impl StoreAgent {
             | Request::List { .. }
             | Request::TempOwner { .. }
             | Request::TempOwners => Ok(()),
+            Request::Order { .. } => no_host(),
         }
     }
 
@@ -307,8 +308,15 @@ impl Serve for StoreAgent {
                 let gone = |owner: &str| batch.owners().iter().any(|o| o == owner);
                 Ok(Answer::Swept(store.sweep_temps(&gone).map_err(failed)?))
             }
+            Request::Order { .. } => no_host(),
         }
     }
+}
+
+/// A store has no Podman.
+fn no_host<T>() -> Result<T, Failure> {
+    let cause = "this key opens a store, and no Podman";
+    Err(refusal(Action::Open, String::new(), cause))
 }
 
 fn content_answer(content: &[u8]) -> Answer {

@@ -1,4 +1,4 @@
-//! What is asked and answered. The verbs of stores are 1 to 31; those of other roles come behind.
+//! What is asked and answered. The verbs of stores are 1 to 31; those of hosts come behind.
 
 use crate::codec::{DecodeError, Decoder, Defect, Encoder};
 use crate::frame::{decode_bool, decode_text};
@@ -9,6 +9,8 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const NAME_BYTES_MAX: usize = 200;
 /// Owners in one sweep: as many as fit into a frame.
 const OWNERS_MAX: u64 = 300;
+/// Of an order: with what is around it, it fits into a frame.
+pub const ORDER_BYTES_MAX: usize = 60 << 10;
 const OBJECT_TEXT_BYTES_MAX: usize = 8192;
 const CAUSE_BYTES_MAX: usize = 8192;
 
@@ -62,6 +64,12 @@ pub enum Request {
     TempOwners,
     /// Removes the temporary files of these owners.
     SweepTemps(OwnerBatch),
+    /// Something to be done with the far host's Podman. What it says is the engine's business; the
+    /// answer is content of at most `bytes_max` bytes.
+    Order {
+        order: Vec<u8>,
+        bytes_max: u64,
+    },
 }
 
 /// Owners of temporary files, as many as go into one request.
@@ -113,6 +121,7 @@ impl Request {
                 }
                 &mut out
             }
+            Self::Order { order, bytes_max } => out.u8(32).bytes(order).varint(*bytes_max),
         };
         out.finish()
     }
@@ -166,6 +175,10 @@ impl Request {
                 }
                 Self::SweepTemps(batch)
             }
+            32 => Self::Order {
+                order: input.bytes("order", ORDER_BYTES_MAX)?.to_vec(),
+                bytes_max: input.varint()?,
+            },
             other => return input.fail(Defect::Tag("verb", u64::from(other))),
         };
         input.end()?;
@@ -200,7 +213,7 @@ pub enum Answer {
     },
     /// To `Put` and `Replace`; `created`: it was not there.
     Stored { created: bool },
-    /// To `Get` and `GetRange`: length and BLAKE3 of the data.
+    /// To `Get`, `GetRange` and `Order`: length and BLAKE3 of the data.
     Content { len: u64, hash: [u8; 32] },
     /// To `Size`; `None`: no such object.
     Size(Option<u64>),

@@ -270,7 +270,7 @@ fn expects(request: &Request) -> Expects {
         Request::Put { .. } | Request::Replace { .. } => {
             Expects::Nothing(|answer| matches!(answer, Answer::Stored { .. }))
         }
-        Request::Get { bytes_max, .. } => content(*bytes_max),
+        Request::Get { bytes_max, .. } | Request::Order { bytes_max, .. } => content(*bytes_max),
         Request::GetRange { len, .. } => content(*len),
         Request::Size { .. } => Expects::Nothing(|answer| matches!(answer, Answer::Size(_))),
         Request::List { .. } | Request::TempOwners => Expects::Rows(Vec::new()),

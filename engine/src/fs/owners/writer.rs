@@ -29,7 +29,9 @@ impl TreeWriter for OwnersWriter {
                 | WriteStep::Link { entry, .. } => self.placement.place(entry),
                 // The walk keeps its own for further parts of the file.
                 WriteStep::File { entry, .. } => self.placement.place(Arc::make_mut(entry)),
-                WriteStep::FileDrop { .. } | WriteStep::DirectoryEnd { .. } => {}
+                WriteStep::Remove { .. }
+                | WriteStep::FileDrop { .. }
+                | WriteStep::DirectoryEnd { .. } => {}
             }
         }
         self.tree.apply(batch)

@@ -65,6 +65,10 @@ pub enum Existing {
     ///
     /// Source: Linux, Documentation/filesystems/overlayfs.rst.
     LaidOver,
+    /// The steps say what is otherwise than in the tree that stands there, and change it where it
+    /// lies: nobody uses it, and whoever is cut off replaces it. A file's parts that are
+    /// [`PartBytes::Present`](super::PartBytes::Present) stay.
+    Change,
 }
 
 /// How a complete tree gets to its place.
@@ -191,7 +195,15 @@ pub fn open(spec: WriteSpec) -> Result<Box<dyn TreeWriter>, FsError> {
 
     let layout = there.as_ref().map(|fd| inode::flags(fd) & inode::LAYOUT);
     let writer = match there {
-        Some(fd) if matches!(spec.existing, Existing::Merge | Existing::LaidOver) => {
+        None if spec.existing == Existing::Change => {
+            return Err(place.refused("there is nothing that could be changed"));
+        }
+        Some(fd)
+            if matches!(
+                spec.existing,
+                Existing::Merge | Existing::LaidOver | Existing::Change
+            ) =>
+        {
             // What was staged for this place is of no use to a merge.
             for staging in [beside, inside].into_iter().flatten() {
                 staging.remove()?;
@@ -314,5 +326,9 @@ fn open_direct(spec: WriteSpec, place: Place, root: OwnedFd) -> Result<Writer, F
         inherited: true,
         check_times: true,
     };
-    Writer::new(spec, place, Way::Direct, root, rules)
+    let way = match spec.existing {
+        Existing::Change => Way::Staged { resumed: true },
+        _ => Way::Direct,
+    };
+    Writer::new(spec, place, way, root, rules)
 }

@@ -32,7 +32,10 @@ pub struct Room {
 /// The room for a tree that is made anew at `destination`. `None`: it cannot be told, or what is
 /// there says nothing about what fits (a merge, something staged by a run that was cut off).
 pub fn room(destination: &Destination, existing: Existing) -> Option<Room> {
-    if matches!(existing, Existing::Merge | Existing::LaidOver) {
+    if matches!(
+        existing,
+        Existing::Merge | Existing::LaidOver | Existing::Change
+    ) {
         return None;
     }
     let path = |bytes: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(bytes));

@@ -287,6 +287,22 @@ impl Tree {
         }
     }
 
+    /// Removes a name and everything below it.
+    pub fn remove(&self, parent: &Arc<Directory>, name: &[u8]) -> Result<(), FsError> {
+        let path = || parent.path_of(name);
+        if !is_name(name) || !self.may_hold_others(parent) {
+            return self.fail("remove what is gone", Errno::INVAL, path());
+        }
+        let removed = self
+            .directories
+            .open(parent)
+            .and_then(|fd| remove::remove(&*fd, name).map_err(|remains| remains.errno));
+        match removed {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => self.fail("remove what is gone", errno, path()),
+        }
+    }
+
     /// Opens a directory so that entries can be made in it.
     fn enter(&self, parent: &OwnedFd, name: &[u8], fresh: bool) -> Result<OwnedFd, Errno> {
         let below = match open_directory(parent, name) {

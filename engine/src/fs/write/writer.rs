@@ -336,6 +336,7 @@ impl Writer {
 #[derive(Default)]
 struct Batch {
     directories: Vec<(DirectoryNumber, DirectoryNumber, Box<Entry>)>,
+    removals: Vec<(DirectoryNumber, Vec<u8>)>,
     files: Vec<FileStep>,
     drops: Vec<(FileNumber, DirectoryNumber, Arc<Entry>)>,
     /// Nodes, and (`true`) further names.
@@ -361,6 +362,7 @@ impl Batch {
                     parent,
                     entry,
                 } => batch.directories.push((number, parent, entry)),
+                WriteStep::Remove { parent, name } => batch.removals.push((parent, name)),
                 WriteStep::File {
                     number,
                     parent,
@@ -414,6 +416,11 @@ impl TreeWriter for Writer {
         let mut batch = Batch::sort(steps);
         for (number, parent, entry) in std::mem::take(&mut batch.directories) {
             self.directory(number, parent, entry)?;
+        }
+        for (parent, name) in std::mem::take(&mut batch.removals) {
+            if let Some(parent) = self.parent(parent)? {
+                self.tree.remove(parent, &name)?;
+            }
         }
         let others = std::mem::take(&mut batch.others);
         let ends = std::mem::take(&mut batch.ends);

@@ -74,7 +74,7 @@ pub(in crate::host) fn freeze(
         let how = how(
             units.as_ref(),
             &container,
-            &wishes,
+            wishes.consistency.filter(|_| !request.must),
             request.how,
             &mut findings,
         )?;
@@ -183,6 +183,10 @@ impl Freeze for Held {
         self.record.is_some()
     }
 
+    fn leave(self: Box<Self>) -> Option<f64> {
+        Some(Held::leave(*self))
+    }
+
     fn thaw(mut self: Box<Self>) -> Thawed {
         Held::thaw(&mut self)
     }
@@ -230,14 +234,14 @@ pub(in crate::host) fn thaw_leftovers(podman: &Podman, state: &Path) -> Vec<Find
 fn how(
     units: Option<&Units>,
     container: &LiveContainer,
-    wishes: &Wishes,
+    wish: Option<Consistency>,
     wanted: Consistency,
     findings: &mut Vec<Finding>,
 ) -> Result<How, HostError> {
     if !container.is_running() || container.is_infra {
         return Ok(How::Nothing);
     }
-    match wishes.consistency.unwrap_or(wanted) {
+    match wish.unwrap_or(wanted) {
         Consistency::Live => Ok(How::Nothing),
         Consistency::Pause => Ok(How::Pause),
         // It would go with its writable layer, and so do the containers of generated units.
@@ -567,6 +571,18 @@ impl Drop for Held {
 }
 
 impl Held {
+    /// The record goes first: what is armed does nothing without it.
+    fn leave(mut self) -> f64 {
+        let seconds = self.since.elapsed().as_secs_f64();
+        if let Some(record) = self.record.take() {
+            record.remove();
+        }
+        if let Some(deadline) = self.deadline.take() {
+            deadline.disarm();
+        }
+        seconds
+    }
+
     fn thaw(&mut self) -> Thawed {
         let mut findings = Vec::new();
         let mut seconds = 0.0;
@@ -662,6 +678,15 @@ impl Freeze for Guard {
     fn holds(&self) -> bool {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.held.is_some()
+    }
+
+    fn leave(mut self: Box<Self>) -> Option<f64> {
+        let seconds = {
+            let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.held.take()?.leave()
+        };
+        self.end();
+        Some(seconds)
     }
 
     fn thaw(mut self: Box<Self>) -> Thawed {

@@ -27,6 +27,8 @@ pub struct FreezeRequest {
     pub containers: Vec<String>,
     /// Pause or stop; what must not be stopped is paused.
     pub how: Consistency,
+    /// Labels that ask for something else do not count.
+    pub must: bool,
     /// They are set going again when they were at rest for so long, whatever else happens.
     pub max: Duration,
     /// Places that the run itself reads and writes: a container that serves one of them is never
@@ -48,6 +50,10 @@ pub trait Freeze: Send {
 
     /// Sets all of them going again.
     fn thaw(self: Box<Self>) -> Thawed;
+
+    /// Leaves them as they are for good: nothing that is armed sets them going any more. `None`: they
+    /// were set going meanwhile. Returns the seconds that they have been at rest.
+    fn leave(self: Box<Self>) -> Option<f64>;
 }
 
 /// How it was while containers were at rest.

@@ -75,6 +75,14 @@ fn note(object: impl Into<String>, kind: FindingKind, message: impl Into<String>
 
 impl LocalReplay {
     fn maker(&mut self) -> Result<&Maker, HostError> {
+        // One that nobody asked for a while has ended.
+        if self
+            .maker
+            .as_mut()
+            .is_some_and(|maker| !maker.service.runs())
+        {
+            self.maker = None;
+        }
         if self.maker.is_none() {
             make_private(&self.folder).map_err(|error| HostError::Podman {
                 action: "make",
@@ -344,6 +352,14 @@ impl LocalReplay {
 }
 
 impl Replay for LocalReplay {
+    fn waits(&self) -> bool {
+        let containers = self.definitions.containers.values();
+        containers.into_iter().all(|one| {
+            let (policy, _) = restart_policy(&one.config);
+            policy == "no" || takes_restart_policy(self.facts.version, &one.config)
+        })
+    }
+
     fn make(&mut self, item: &Item) -> Result<Vec<Finding>, HostError> {
         let name = String::from_utf8_lossy(&item.name).into_owned();
         let mut findings = Vec::new();

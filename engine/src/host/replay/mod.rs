@@ -42,6 +42,8 @@ pub struct ReplayOptions {
     pub stop_users: bool,
     /// Containers of another architecture are started, too.
     pub start_foreign: bool,
+    /// Ports that are in use now are free when they are needed.
+    pub ports_come_free: bool,
 }
 
 /// Definitions that are to be made again. Some hold secrets: never shown.
@@ -91,6 +93,9 @@ pub struct Proof {
 pub trait Replay: Send {
     /// Makes one item of the plan's order.
     fn make(&mut self, item: &Item) -> Result<Vec<Finding>, HostError>;
+
+    /// Whether nothing that is made starts by itself before [`settle`](Self::settle), at a boot, say.
+    fn waits(&self) -> bool;
 
     /// Everything is there and filled: gives containers their restart policies, and tells systemd
     /// of new units.

@@ -174,6 +174,7 @@ impl<'a> Run<'a> {
             true => self.source.freeze(&FreezeRequest {
                 containers: group.containers.clone(),
                 how: group.how,
+                must: false,
                 max,
                 needs: self.options.needs.clone(),
             }),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use podkeep_format::id::ChunkKind;
 use podkeep_format::item::{Item, ItemKind};
 
-use super::PlannedItem;
 use super::owners::Unplaced;
+use super::{Coming, PlannedItem};
 use crate::host::replay::{Proof, Replay, ReplayPlan, ReplayRequest};
 use crate::host::{HostError, Target};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
@@ -40,6 +40,15 @@ pub(super) struct Definitions {
     pub with_containers: BTreeSet<Vec<u8>>,
     /// Containers with files of their own.
     layers: Vec<PlannedItem>,
+}
+
+/// What definitions are planned with.
+pub(super) struct Planning<'a> {
+    pub reader: &'a Reader,
+    pub target: &'a dyn Target,
+    pub options: &'a RestoreOptions,
+    pub coming: &'a Coming,
+    pub monitor: &'a dyn Monitor,
 }
 
 fn is_definition(kind: ItemKind) -> bool {
@@ -123,13 +132,17 @@ impl Definitions {
     /// Takes the definitions out of `items` and looks at them all; what is left are trees. `None`:
     /// there are none.
     pub fn plan(
-        reader: &Reader,
-        target: &dyn Target,
-        options: &RestoreOptions,
+        planning: &Planning<'_>,
         items: &mut Vec<PlannedItem>,
         report: &mut RestoreReport,
-        monitor: &dyn Monitor,
     ) -> OperationResult<Option<Self>> {
+        let Planning {
+            reader,
+            target,
+            options,
+            coming,
+            monitor,
+        } = *planning;
         if options.to_dir.is_some() {
             return Ok(None);
         }
@@ -183,6 +196,10 @@ impl Definitions {
             .extend(there.images.into_iter().map(|image| image.id));
         for volume in there.volumes {
             request.volumes.entry(volume.name).or_insert(false);
+        }
+        request.images.extend(coming.images.iter().cloned());
+        for volume in &coming.volumes {
+            request.volumes.entry(volume.clone()).or_insert(false);
         }
         let (plan, replay) = target.replay(request)?;
         report.actions.extend(plan.actions.iter().cloned());
@@ -275,27 +292,53 @@ impl Definitions {
         }
     }
 
-    /// The last steps: restart policies, units, starting, and the proof.
-    pub fn finish(
+    /// Restart policies, and units that systemd has to know.
+    pub fn settle(&mut self, monitor: &dyn Monitor) -> OperationResult<()> {
+        for finding in self.replay.settle()? {
+            monitor.finding(finding);
+        }
+        Ok(())
+    }
+
+    /// Starts what ran.
+    pub fn start(&mut self, monitor: &dyn Monitor) -> OperationResult<()> {
+        monitor.progress(Progress::Phase("starting"));
+        for finding in self.replay.start(HEALTH_MAX)? {
+            monitor.finding(finding);
+        }
+        Ok(())
+    }
+
+    /// Compares what was made with what was stored.
+    pub fn prove(
         &mut self,
-        start: bool,
         report: &mut RestoreReport,
         monitor: &dyn Monitor,
     ) -> OperationResult<()> {
-        let mut findings = self.replay.settle()?;
-        if start {
-            monitor.progress(Progress::Phase("starting"));
-            findings.extend(self.replay.start(HEALTH_MAX)?);
-        }
-        for finding in findings {
-            monitor.finding(finding);
-        }
         monitor.progress(Progress::Phase("comparing"));
         report.proofs = self.replay.prove()?;
         for proof in &report.proofs {
             tell(proof, monitor);
         }
         Ok(())
+    }
+
+    /// Whether nothing of it starts by itself before it is settled.
+    pub fn waits(&self) -> bool {
+        self.replay.waits()
+    }
+
+    /// What is made, in this order.
+    pub fn order(&self) -> &[Item] {
+        &self.plan.order
+    }
+
+    /// Something that was not made; `all`: also containers and pods.
+    pub fn missing(&self, all: bool) -> Option<&Item> {
+        let order = self.plan.order.iter();
+        let mut wanted =
+            order.filter(|item| all || !matches!(item.kind, ItemKind::Container | ItemKind::Pod));
+        wanted.find(|item| !self.made.contains(*item))
     }
 }
 

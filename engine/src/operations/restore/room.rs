@@ -54,7 +54,7 @@ impl Needs {
         need.bytes = match existing {
             // Each item that is done frees what stood there before.
             Existing::Replace => need.bytes.max(bytes),
-            Existing::Refuse | Existing::Merge | Existing::LaidOver => {
+            Existing::Refuse | Existing::Merge | Existing::LaidOver | Existing::Change => {
                 need.bytes.saturating_add(bytes)
             }
         };

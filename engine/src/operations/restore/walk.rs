@@ -1,9 +1,12 @@
-//! Walks a stored tree depth first and turns it into steps for a target.
+//! Walks a stored tree depth first and turns it into steps for a target: all of it, or what is
+//! otherwise than in a tree that the target has.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use std::iter::Peekable;
 use std::sync::Arc;
 
-use podkeep_format::id::{ChunkId, LinkGroup};
+use podkeep_format::id::{ChunkId, LinkGroup, TreeId};
 use podkeep_format::tree::{Content, Entry, Node, XattrValue};
 
 use super::applier::Applier;
@@ -14,7 +17,7 @@ use crate::host::HostError;
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::{OperationError, OperationResult};
 use crate::repo::RepoResult;
-use crate::repo::reader::{Reader, is_fatal};
+use crate::repo::reader::{DirectoryEntries, Reader, is_fatal};
 use crate::repo::window::{self, WINDOW_BYTES, WINDOW_PIECES};
 
 /// Entries of one window.
@@ -26,13 +29,17 @@ struct WaitingFile {
     entry: Arc<Entry>,
     path: Vec<u8>,
     parts: Vec<WaitingPart>,
+    /// Of its chunks, in order: whether the file that is changed has it at this place.
+    kept: Vec<bool>,
     last: bool,
 }
 
 /// A directory that we are in.
 struct Frame<'r> {
     number: DirectoryNumber,
-    entries: crate::repo::reader::DirectoryEntries<'r>,
+    entries: Peekable<DirectoryEntries<'r>>,
+    /// What the target has of it.
+    old: Option<Peekable<DirectoryEntries<'r>>>,
     /// Bytes of the path up to this directory.
     path_len: usize,
 }
@@ -46,6 +53,7 @@ pub struct Walk<'r> {
     pool: Option<rayon::ThreadPool>,
     /// Steps of the window: directories, then what needs no content.
     directories: Vec<WriteStep>,
+    removals: Vec<WriteStep>,
     files: Vec<WaitingFile>,
     later: Vec<WriteStep>,
     bytes: u64,
@@ -61,6 +69,10 @@ pub struct Walk<'r> {
     layers: HashMap<FileNumber, LayerTar>,
     /// Paths that the target does not want.
     present: &'r [Vec<u8>],
+    /// The target has another tree, which is changed.
+    changes: bool,
+    /// A file with several names is otherwise than it was.
+    linked: bool,
 }
 
 impl<'r> Walk<'r> {
@@ -84,6 +96,7 @@ impl<'r> Walk<'r> {
                 .build()
                 .ok(),
             directories: Vec::new(),
+            removals: Vec::new(),
             files: Vec::new(),
             later: Vec::new(),
             bytes: 0,
@@ -95,6 +108,8 @@ impl<'r> Walk<'r> {
             checks_layers: false,
             layers: HashMap::new(),
             present: &[],
+            changes: false,
+            linked: false,
         }
     }
 
@@ -113,16 +128,32 @@ impl<'r> Walk<'r> {
     /// Gives all steps for `root` to the writer. `file_name`: the root is no directory and goes by
     /// this name.
     pub fn run(&mut self, root: &Entry, file_name: Option<&[u8]>) -> OperationResult<()> {
-        let mut path = Vec::new();
         if let Some(name) = file_name {
             let entry = Entry {
                 name: name.to_vec(),
                 link: None,
                 ..root.clone()
             };
-            self.entry(0, entry, name)?;
+            self.entry(0, entry, name, None)?;
             return self.end();
         }
+        self.directory_tree(root, None)
+    }
+
+    /// Gives the steps that make `root` of the directory `old`, which stands at the place. `false`: it
+    /// cannot be done, since a file with several names changed, and names elsewhere may be of the
+    /// same file; the tree at the place is then neither the one nor the other.
+    pub fn run_changes(&mut self, old: &Entry, root: &Entry) -> OperationResult<bool> {
+        self.changes = true;
+        let Node::Directory { tree } = old.node else {
+            return Ok(false);
+        };
+        self.directory_tree(root, Some(tree))?;
+        Ok(!self.linked)
+    }
+
+    fn directory_tree(&mut self, root: &Entry, old: Option<TreeId>) -> OperationResult<()> {
+        let mut path = Vec::new();
         let Node::Directory { tree } = root.node else {
             return Ok(());
         };
@@ -133,25 +164,39 @@ impl<'r> Walk<'r> {
             parent: 0,
             entry: Box::new(self.with_xattrs(entry, b"")?),
         });
+        let reader = self.reader;
+        let entries = |tree| reader.directory(tree).peekable();
         let mut stack = vec![Frame {
             number: 0,
-            entries: self.reader.directory(tree),
+            entries: entries(tree),
+            old: old.map(entries),
             path_len: 0,
         }];
         while let Some(frame) = stack.last_mut() {
-            let number = frame.number;
+            let parent = frame.number;
             path.truncate(frame.path_len);
-            match frame.entries.next() {
+            match next_of(frame) {
                 None => {
-                    self.later.push(WriteStep::DirectoryEnd { number });
+                    self.later.push(WriteStep::DirectoryEnd { number: parent });
                     stack.pop();
                 }
-                Some(Err(error)) if is_fatal(&error) => return Err(error.into()),
+                Some(Err(error)) if is_fatal(&error) || self.changes => return Err(error.into()),
                 Some(Err(error)) => self.damaged(
                     &path,
                     format!("some entries of this directory cannot be read: {error}"),
                 ),
-                Some(Ok(entry)) => {
+                Some(Ok((Some(old), new))) if new.as_ref() == Some(&old) => {}
+                Some(Ok((old, new))) => {
+                    let mut both = old.iter().chain(&new);
+                    if self.changes && both.any(|entry| entry.link.is_some()) {
+                        self.linked = true;
+                        return self.end();
+                    }
+                    let Some(entry) = new else {
+                        let name = old.map(|entry| entry.name).unwrap_or_default();
+                        self.removals.push(WriteStep::Remove { parent, name });
+                        continue;
+                    };
                     if !path.is_empty() {
                         path.push(b'/');
                     }
@@ -159,33 +204,43 @@ impl<'r> Walk<'r> {
                     if let Node::Directory { tree } = entry.node {
                         let number = self.next_directory;
                         self.next_directory += 1;
-                        let parent = frame.number;
                         let entry = self.with_xattrs(entry, &path)?;
                         self.directories.push(WriteStep::Directory {
                             number,
                             parent,
                             entry: Box::new(entry),
                         });
+                        let old = match old.map(|old| old.node) {
+                            Some(Node::Directory { tree }) => Some(entries(tree)),
+                            _ => None,
+                        };
                         stack.push(Frame {
                             number,
-                            entries: self.reader.directory(tree),
+                            entries: entries(tree),
+                            old,
                             path_len: path.len(),
                         });
                     } else if !self.present.contains(&path) {
-                        let parent = frame.number;
-                        self.entry(parent, entry, &path)?;
+                        self.entry(parent, entry, &path, old.as_ref())?;
                     }
                 }
             }
-            if self.directories.len() + self.files.len() + self.later.len() >= WINDOW_ENTRIES {
+            let waiting = self.directories.len() + self.removals.len();
+            if waiting + self.files.len() + self.later.len() >= WINDOW_ENTRIES {
                 self.flush()?;
             }
         }
         self.end()
     }
 
-    /// An entry that is not a directory.
-    fn entry(&mut self, parent: DirectoryNumber, entry: Entry, path: &[u8]) -> OperationResult<()> {
+    /// An entry that is not a directory; `old`: what the target has under its name.
+    fn entry(
+        &mut self,
+        parent: DirectoryNumber,
+        entry: Entry,
+        path: &[u8],
+        old: Option<&Entry>,
+    ) -> OperationResult<()> {
         let entry = self.with_xattrs(entry, path)?;
         if let Some(group) = entry.link
             && !self.groups.insert(group)
@@ -200,7 +255,7 @@ impl<'r> Walk<'r> {
             Node::File { content, .. } => {
                 let content = content.clone();
                 let entry = Arc::new(entry);
-                self.file(parent, entry, &content, path)
+                self.file(parent, entry, &content, path, old)
             }
             _ => {
                 self.later.push(WriteStep::Node {
@@ -218,14 +273,17 @@ impl<'r> Walk<'r> {
         entry: Arc<Entry>,
         content: &Content,
         path: &[u8],
+        old: Option<&Entry>,
     ) -> OperationResult<()> {
+        let there = self.there(old)?;
         let number = self.next_file;
         self.next_file += 1;
-        let waiting = |parts, last| WaitingFile {
+        let waiting = |parts: Vec<WaitingPart>, last| WaitingFile {
             number,
             parent,
             entry: Arc::clone(&entry),
             path: path.to_vec(),
+            kept: kept(&parts, &there),
             parts,
             last,
         };
@@ -265,7 +323,10 @@ impl<'r> Walk<'r> {
                     }
                 }
                 part => {
-                    self.bytes += part.len();
+                    // What is there takes no room in the window.
+                    if !there.has(&part) {
+                        self.bytes += part.len();
+                    }
                     parts.push(part);
                 }
             }
@@ -276,6 +337,19 @@ impl<'r> Walk<'r> {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// What a file at the place holds, as its old entry says.
+    fn there(&self, old: Option<&Entry>) -> OperationResult<There> {
+        let mut there = There::default();
+        if let Some(Node::File { size, content, .. }) = old.map(|entry| &entry.node) {
+            for part in file_parts(self.reader, *size, content) {
+                if let WaitingPart::Chunk { offset, len, id } = part? {
+                    there.0.insert(offset, (len, id));
+                }
+            }
+        }
+        Ok(there)
     }
 
     fn file_parts(
@@ -341,10 +415,13 @@ impl<'r> Walk<'r> {
             return Err(OperationError::Interrupted);
         }
         let mut steps = std::mem::take(&mut self.directories);
+        steps.append(&mut self.removals);
         let files = std::mem::take(&mut self.files);
         let mut buffers = Vec::new();
         if !files.is_empty() {
-            let present = if self.applier.may_hold() {
+            let present = if self.changes {
+                files.iter().map(|file| file.kept.clone()).collect()
+            } else if self.applier.may_hold() {
                 // Who is asked about a directory must have been given it.
                 self.apply(std::mem::take(&mut steps), Vec::new())?;
                 self.present(&files)?
@@ -467,4 +544,44 @@ impl<'r> Walk<'r> {
             .collect();
         Ok(self.applier.present(queries).map_err(HostError::from)?)
     }
+}
+
+/// The chunks of a file by their offsets.
+#[derive(Default)]
+struct There(HashMap<u64, (u32, ChunkId)>);
+
+impl There {
+    fn has(&self, part: &WaitingPart) -> bool {
+        match part {
+            WaitingPart::Chunk { offset, len, id } => self.0.get(offset) == Some(&(*len, *id)),
+            _ => false,
+        }
+    }
+}
+
+fn kept(parts: &[WaitingPart], there: &There) -> Vec<bool> {
+    let chunks = parts
+        .iter()
+        .filter(|part| matches!(part, WaitingPart::Chunk { .. }));
+    chunks.map(|part| there.has(part)).collect()
+}
+
+/// The next name of a directory, with what the target has under it and what it shall have.
+fn next_of(frame: &mut Frame<'_>) -> Option<RepoResult<(Option<Entry>, Option<Entry>)>> {
+    let Some(old) = &mut frame.old else {
+        return Some(frame.entries.next()?.map(|entry| (None, Some(entry))));
+    };
+    let order = match (old.peek(), frame.entries.peek()) {
+        (None, None) => return None,
+        (Some(Ok(_)), None) => Ordering::Less,
+        (None, Some(Ok(_))) => Ordering::Greater,
+        (Some(Ok(old)), Some(Ok(new))) => old.name.cmp(&new.name),
+        (Some(Err(_)), _) => return old.next()?.err().map(Err),
+        (_, Some(Err(_))) => return frame.entries.next()?.err().map(Err),
+    };
+    let before = (order != Ordering::Greater).then(|| old.next()).flatten();
+    let after = (order != Ordering::Less)
+        .then(|| frame.entries.next())
+        .flatten();
+    Some((|| Ok((before.transpose()?, after.transpose()?)))())
 }

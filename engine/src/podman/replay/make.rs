@@ -15,7 +15,7 @@ use crate::podman::definition::{NetworkDefinition, SecretDefinition};
 use crate::podman::networks;
 
 /// The first Podman whose `update` takes a restart policy.
-const RESTART_UPDATE_SINCE: (u32, u32) = (5, 1);
+pub const RESTART_UPDATE_SINCE: (u32, u32) = (5, 1);
 /// What a health check's timeout has to be at least, in nanoseconds.
 const HEALTH_TIMEOUT_MIN: i64 = 1_000_000_000;
 /// The first Podman whose secrets have labels.

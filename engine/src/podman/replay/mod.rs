@@ -17,7 +17,9 @@ mod systemd;
 
 pub use compare::{Comparison, FieldDifference, Reason, compare};
 pub use explain::{Explanation, Verdict};
-pub use make::{Maker, architecture_of, container_id, takes_restart_policy, write_profile};
+pub use make::{
+    Maker, RESTART_UPDATE_SINCE, architecture_of, container_id, takes_restart_policy, write_profile,
+};
 pub use mounts::volumes_from_of;
 pub use network::has_random_port;
 pub use obstacles::{HostFacts, Obstacle, Wanted, missing_options, obstacles, same_network};

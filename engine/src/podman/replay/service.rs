@@ -72,6 +72,11 @@ impl Service {
         Ok(service)
     }
 
+    /// Whether it has not ended yet.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     fn wait(&mut self, purpose: Purpose<'_>) -> Result<(), PodmanError> {
         let deadline = Instant::now() + START_MAX;
         loop {

@@ -218,6 +218,9 @@ impl LocalReplay {
             let runs = obstacle.cause == "is there and runs";
             !(is_name && self.options.replace && (!runs || self.options.replace_running))
         });
+        if self.options.ports_come_free {
+            found.retain(|obstacle| !obstacle.cause.starts_with("needs the port"));
+        }
         if self.options.drop_static {
             found.retain(|obstacle| obstacle.remedy != "--drop-static");
         }

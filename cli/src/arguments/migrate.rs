@@ -1,0 +1,80 @@
+//! What `migrate` takes.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Patience, freeze_duration};
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["selectors", "all"]))]
+pub struct Migrate {
+    /// What to move
+    #[arg(value_name = "SELECTOR")]
+    pub selectors: Vec<OsString>,
+
+    /// Move everything of the host
+    #[arg(long)]
+    pub all: bool,
+
+    /// Whose Podman it is moved from: local or local:USER [default: local]
+    #[arg(long, value_name = "HOST")]
+    pub from: Option<OsString>,
+
+    /// Whose Podman it is moved to: local, local:USER or ssh://[LOGIN@]HOST[:PORT]
+    #[arg(long, value_name = "HOST")]
+    pub to: OsString,
+
+    /// Take containers along that use something of what is moved
+    #[arg(long, conflicts_with = "split")]
+    pub with_dependents: bool,
+
+    /// Leave them behind, with a copy of what they use
+    #[arg(long)]
+    pub split: bool,
+
+    /// Give networks whose subnet is taken a free one, and move static addresses with it
+    #[arg(long)]
+    pub remap_subnet: bool,
+
+    /// Leave out static addresses
+    #[arg(long)]
+    pub drop_static: bool,
+
+    /// Leave out devices, bind mounts, OCI runtimes and options that the target does not have
+    #[arg(long)]
+    pub drop_missing: bool,
+
+    /// The source goes on when its containers were at rest for so long; nothing is moved if that can
+    /// be foreseen
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = freeze_duration)]
+    pub max_freeze: Duration,
+
+    /// Only look for what is in the way: no content is sent
+    #[arg(long, conflicts_with_all = ["rollback", "finish"])]
+    pub dry_run: bool,
+
+    /// Go back to the source, as it was when it was stopped
+    #[arg(long, conflicts_with = "finish")]
+    pub rollback: bool,
+
+    /// With --rollback: what the target wrote since it runs may be lost
+    #[arg(long, requires = "rollback")]
+    pub discard_target_writes: bool,
+
+    /// Forget what is kept for a way back
+    #[arg(long)]
+    pub finish: bool,
+
+    /// Run this shell command when the target runs: addresses, names and proxies may follow
+    #[arg(long, value_name = "COMMAND")]
+    pub on_cutover: Option<OsString>,
+
+    /// Run this shell command when the source is back
+    #[arg(long, value_name = "COMMAND", requires = "rollback")]
+    pub on_rollback: Option<OsString>,
+
+    #[command(flatten)]
+    pub patience: Patience,
+}

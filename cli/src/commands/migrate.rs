@@ -1,0 +1,523 @@
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use podkeep_engine::host::About;
+use podkeep_engine::host::local::LocalHost;
+use podkeep_engine::host::orders::{Afar, Obey};
+use podkeep_engine::link::Address;
+use podkeep_engine::monitor::{Finding, Monitor, Progress};
+use podkeep_engine::operations::migrate::far::{Session, TargetSide};
+use podkeep_engine::operations::migrate::{
+    self, Fit, MigrateOptions, MigrateReport, Phase, Proven, Road, Sides, Step, Watch,
+};
+use podkeep_engine::operations::{OperationError, OperationResult};
+use podkeep_engine::store::ObjectStore;
+use podkeep_engine::store::local::{CreateError, LocalStore};
+use podkeep_engine::store::remote::RemoteStore;
+use podkeep_format::item::{Escaped, Item, ItemKind};
+
+use crate::arguments::Migrate;
+use crate::context::{Context, Done, exit_after};
+use crate::failure::{Exit, Failure, shell_word};
+use crate::identity;
+use crate::messages::{Message, PassLine, Summary};
+use crate::places::Surroundings;
+use crate::progress::Reporter;
+use crate::remote;
+use crate::selectors;
+use crate::units;
+use crate::whose::Whose;
+
+const TO_HINT: &str = "--to takes local, local:USER or ssh://[LOGIN@]HOST[:PORT]";
+
+pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> {
+    let selection = selectors::parse_selection(&arguments.selectors, arguments.all)?;
+    if context.global.host.is_some() {
+        let message = "--host names no side of a migration".to_owned();
+        return Err(Failure::usage(message, "--from HOST --to HOST"));
+    }
+    let to = To::parse(context, &arguments.to)?;
+    let source = super::host::local(context)?;
+    let state = context.state()?;
+    let host = identity::lasting(&state)?;
+    let reporter = Told {
+        reporter: context.reporter(),
+        context,
+    };
+    let (target, road) = to.reach(context, arguments)?;
+    let sides = Sides {
+        source: &source,
+        state: &state,
+        host,
+        host_name: identity::name(&context.whose),
+        target: &*target,
+        road: &road,
+        name: name(arguments, host),
+    };
+    let options = MigrateOptions {
+        selection,
+        with_dependents: arguments.with_dependents,
+        split: arguments.split,
+        fit: Fit {
+            remap_subnet: arguments.remap_subnet,
+            drop_static: arguments.drop_static,
+            drop_missing: arguments.drop_missing,
+            ports_come_free: false,
+        },
+        max_freeze: arguments.max_freeze,
+        dry_run: arguments.dry_run,
+        zone_minutes: super::backup::zone_minutes(),
+        wait: arguments.patience.wait,
+    };
+    let report = if arguments.rollback {
+        migrate::rollback(&sides, arguments.discard_target_writes, &reporter)
+    } else if arguments.finish {
+        migrate::finish(&sides, &reporter)
+    } else {
+        migrate::migrate(&sides, &options, &reporter)
+    };
+    reporter.reporter.end();
+    let report = report.map_err(|error| context.failure(error))?;
+    Ok(told(context, arguments, &report, &reporter.reporter))
+}
+
+/// The same for the same selection between the same hosts, so that it is found again.
+fn name(arguments: &Migrate, host: podkeep_format::id::HostId) -> String {
+    let mut selectors: Vec<&[u8]> = arguments.selectors.iter().map(|s| s.as_bytes()).collect();
+    selectors.sort_unstable();
+    selectors.dedup();
+    let mut words = vec![host.0.to_vec(), arguments.to.as_bytes().to_vec()];
+    words.extend(selectors.into_iter().map(<[u8]>::to_vec));
+    words.push(vec![u8::from(arguments.all)]);
+    // No two lists of words are one text.
+    let mut text = Vec::new();
+    for word in words {
+        text.extend_from_slice(&(word.len() as u64).to_le_bytes());
+        text.extend_from_slice(&word);
+    }
+    podkeep_engine::link::hash_of(&text)[..16].to_owned()
+}
+
+/// Where a migration ends.
+enum To {
+    Here(Whose),
+    There(Address),
+}
+
+impl To {
+    fn parse(context: &Context<'_>, to: &OsStr) -> Result<Self, Failure> {
+        if Address::is_one(to) {
+            // It has no path: what lies there is podkeep's business.
+            let mut whole = to.to_os_string();
+            let bare = !to.as_bytes()["ssh://".len()..].contains(&b'/');
+            whole.push(if bare { "/podkeep" } else { "podkeep" });
+            let address = Address::parse(&whole).map_err(|defect| {
+                let message = format!("{} is no host: {defect}", to.display());
+                Failure::usage(message, TO_HINT)
+            })?;
+            if address.path != b"/podkeep" {
+                let message = format!("{} names a path", to.display());
+                return Err(Failure::usage(message, TO_HINT));
+            }
+            return Ok(Self::There(address));
+        }
+        let whose = Whose::named(Some(to))?;
+        let same = match (&whose, &context.whose) {
+            (Whose::User(to), Whose::User(from)) => to.uid == from.uid,
+            (Whose::Own | Whose::Inside(_), Whose::Own | Whose::Inside(_)) => true,
+            _ => false,
+        };
+        match same {
+            true => Err(Failure::usage(
+                "the target is the source".to_owned(),
+                TO_HINT,
+            )),
+            false => Ok(Self::Here(whose)),
+        }
+    }
+
+    fn reach<'a>(
+        self,
+        context: &'a Context<'a>,
+        arguments: &'a Migrate,
+    ) -> Result<(Arc<dyn Obey>, Between<'a>), Failure> {
+        let mut road = Between {
+            context,
+            arguments,
+            address: None,
+            orders: None,
+            stores: Mutex::default(),
+        };
+        match self {
+            Self::Here(whose) => {
+                let side = side(&whose)?;
+                Ok((Arc::new(start(side)?), road))
+            }
+            Self::There(address) => {
+                let orders = Arc::new(Afar::new(remote::connect(context, &address)?));
+                road.address = Some(address);
+                road.orders = Some(Arc::clone(&orders));
+                Ok((orders, road))
+            }
+        }
+    }
+}
+
+fn start(side: TargetSide) -> Result<Session, Failure> {
+    Session::start(side).map_err(|error| Failure::local("start", "a thread", error))
+}
+
+/// The Podman of this machine that `whose` is, as a target.
+pub(super) fn side(whose: &Whose) -> Result<TargetSide, Failure> {
+    let environment: Vec<_> = std::env::vars_os().collect();
+    let surroundings = Surroundings {
+        root: whose.is_root(),
+        variable: &|name| std::env::var_os(name),
+    };
+    let mut state = surroundings.state()?;
+    let host = match whose {
+        Whose::Own => LocalHost::new(&state).with_podman(&environment),
+        Whose::Inside(inside) => LocalHost::new(&state)
+            .with_podman(&environment)
+            .inside(inside)
+            .map_err(|error| Failure::operation(error.into(), None))?,
+        Whose::User(account) => {
+            state = state.join("users").join(account.uid.to_string());
+            LocalHost::of_user(&state, account.clone(), &environment)
+                .map_err(|error| Failure::operation(error.into(), None))?
+        }
+    };
+    Ok(TargetSide {
+        host: Box::new(host),
+        id: identity::lasting(&state)?,
+        name: identity::name(whose),
+        state,
+    })
+}
+
+/// What lies between the two sides.
+struct Between<'a> {
+    context: &'a Context<'a>,
+    arguments: &'a Migrate,
+    /// `None`: both are on this machine.
+    address: Option<Address>,
+    orders: Option<Arc<Afar>>,
+    stores: Mutex<Vec<Arc<RemoteStore>>>,
+}
+
+impl Between<'_> {
+    fn stores(&self) -> std::sync::MutexGuard<'_, Vec<Arc<RemoteStore>>> {
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Road for Between<'_> {
+    fn store(&self, path: &Path, make: bool) -> OperationResult<Arc<dyn ObjectStore>> {
+        let Some(address) = &self.address else {
+            let store = match make {
+                false => LocalStore::open(path)?,
+                true => LocalStore::create(path).map_err(|error| match error {
+                    CreateError::Store(error) => OperationError::Store(error),
+                    occupied => OperationError::Refused {
+                        message: occupied.to_string(),
+                        hint: String::new(),
+                    },
+                })?,
+            };
+            return Ok(Arc::new(store));
+        };
+        let link = remote::connect(self.context, address).map_err(|failure| {
+            OperationError::Host(podkeep_engine::host::HostError::Unreachable {
+                host: address.host_text(),
+                cause: failure.message,
+            })
+        })?;
+        let place = Address {
+            path: path.as_os_str().as_bytes().to_vec(),
+            ..address.clone()
+        };
+        let store = RemoteStore::open(link, &place.path, make, &place.to_string())?;
+        let store = Arc::new(store);
+        self.stores().push(Arc::clone(&store));
+        Ok(store)
+    }
+
+    fn bytes(&self) -> u64 {
+        let orders = self.orders.as_ref().map_or(0, |orders| orders.traffic());
+        let stores = self.stores();
+        let stores = stores.iter().map(|store| {
+            let traffic = store.traffic();
+            traffic.bytes_sent + traffic.bytes_received
+        });
+        orders + stores.sum::<u64>()
+    }
+
+    fn cut_over(&self) -> Result<(), String> {
+        self.arguments.on_cutover.as_deref().map_or(Ok(()), shell)
+    }
+
+    fn rolled_back(&self) -> Result<(), String> {
+        self.arguments.on_rollback.as_deref().map_or(Ok(()), shell)
+    }
+}
+
+/// Runs a person's own command, with what it prints on standard error.
+fn shell(command: &OsStr) -> Result<(), String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a command of the user's own, with the user's own environment"
+    )]
+    let status = Command::new("/bin/sh")
+        .arg("-c")
+        .arg(command)
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(std::io::stderr()))
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{} ended with {status}", command.display())),
+        Err(error) => Err(format!("{} cannot be run: {error}", command.display())),
+    }
+}
+
+/// Tells people and programs.
+struct Told<'a> {
+    reporter: Reporter<'a>,
+    context: &'a Context<'a>,
+}
+
+impl Monitor for Told<'_> {
+    fn finding(&self, finding: Finding) {
+        self.reporter.finding(finding);
+    }
+
+    fn progress(&self, progress: Progress<'_>) {
+        // Passes are told as such.
+        if !matches!(progress, Progress::ItemDone { .. }) {
+            self.reporter.progress(progress);
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.reporter.interrupted()
+    }
+}
+
+impl Watch for Told<'_> {
+    fn step(&self, step: Step) {
+        let output = self.context.output;
+        let say = |message: Message, text: String| {
+            output.json(&message, true);
+            output.remark(&text);
+        };
+        match step {
+            Step::Met { from, to } => say(
+                Message::Hosts {
+                    from: (&from).into(),
+                    to: (&to).into(),
+                },
+                format!("From {} to {}", shown(&from), shown(&to)),
+            ),
+            Step::Takes { items } => say(
+                Message::Takes {
+                    items: items.iter().map(Into::into).collect(),
+                },
+                format!("Takes: {}", takes(&items)),
+            ),
+            Step::Pass {
+                number,
+                at_rest,
+                bytes_read,
+                bytes_sent,
+                seconds,
+            } => say(
+                Message::Pass(PassLine {
+                    number,
+                    at_rest,
+                    bytes_read,
+                    bytes_sent,
+                    seconds,
+                }),
+                format!(
+                    "  pass {number}   {}   {:>8} read   {:>8} sent   {}",
+                    if at_rest { "stopped" } else { "running" },
+                    units::size(bytes_read),
+                    units::size(bytes_sent),
+                    units::duration(seconds)
+                ),
+            ),
+            Step::Predicted { seconds } => say(
+                Message::Predicted { seconds },
+                format!("  predicted out of service: {}", units::duration(seconds)),
+            ),
+            Step::Stopped { containers } if containers.is_empty() => {}
+            Step::Stopped { containers } => {
+                let text = format!("  stopped  {}", containers.join(", "));
+                say(Message::Stopped { containers }, text);
+            }
+            Step::Started { containers } if containers.is_empty() => {}
+            Step::Started { containers } => {
+                let text = format!("  started  {}", containers.join(", "));
+                say(Message::Started { containers }, text);
+            }
+            Step::Proof(proven) => {
+                let Proven {
+                    item,
+                    fields,
+                    differences,
+                    ..
+                } = proven;
+                let equal = fields - differences.len() as u64;
+                let text = format!("  proof {item}: {equal} of {fields} fields equal");
+                say(
+                    Message::Proven {
+                        item,
+                        fields,
+                        differences,
+                    },
+                    text,
+                );
+            }
+        }
+    }
+}
+
+fn shown(about: &About) -> String {
+    let kind = if about.rootful { "rootful" } else { "rootless" };
+    format!("{kind}, {}, Podman {}", about.driver, about.podman)
+}
+
+/// "container web; image shop:7; volume uploads"
+fn takes(items: &[Item]) -> String {
+    let of = |kind: ItemKind| -> Option<String> {
+        let names = items.iter().filter(|item| item.kind == kind);
+        let names: Vec<String> = names
+            .map(|item| match kind {
+                ItemKind::Image => units::image_name(&Escaped(&item.name).to_string()),
+                _ => Escaped(&item.name).to_string(),
+            })
+            .collect();
+        (!names.is_empty()).then(|| format!("{} {}", kind.word(), names.join(", ")))
+    };
+    let kinds = ItemKind::ALL.into_iter().filter_map(of);
+    kinds.collect::<Vec<_>>().join("; ")
+}
+
+fn told(
+    context: &Context<'_>,
+    arguments: &Migrate,
+    report: &MigrateReport,
+    reporter: &Reporter<'_>,
+) -> Done {
+    for action in &report.actions {
+        if arguments.dry_run {
+            context.output.row(
+                || Message::Action {
+                    message: action.clone(),
+                },
+                || format!("  {action}"),
+            );
+        }
+    }
+    for conflict in &report.conflicts {
+        context.output.row(
+            || Message::Conflict {
+                message: conflict.clone(),
+            },
+            || format!("  conflict: {conflict}"),
+        );
+    }
+    let warnings = reporter.warnings();
+    let exit = match report.conflicts.is_empty() {
+        true => exit_after(warnings),
+        false => Exit::Failed,
+    };
+    let again = |flag: &str| {
+        let mut words = vec!["podkeep migrate".to_owned(), flag.to_owned()];
+        if arguments.all {
+            words.push("--all".to_owned());
+        }
+        let shown = |word: &OsString| shell_word(&word.to_string_lossy());
+        words.extend(arguments.selectors.iter().map(shown));
+        if let Some(from) = &arguments.from {
+            words.extend(["--from".to_owned(), shown(from)]);
+        }
+        words.extend(["--to".to_owned(), shown(&arguments.to)]);
+        words.join(" ")
+    };
+    let mut text = vec![String::new()];
+    if arguments.rollback {
+        text.push("Back at the source; what was sent is kept for the next time".to_owned());
+    } else if arguments.finish {
+        text.push("Finished; nothing is kept for a way back".to_owned());
+    } else if arguments.dry_run {
+        text.push(match report.conflicts.is_empty() {
+            true => "Nothing was changed; it can be moved".to_owned(),
+            false => "Nothing was changed; something is in the way".to_owned(),
+        });
+    } else {
+        text.push(format!(
+            "Moved in {}, out of service {}; {} sent for {}",
+            units::duration(report.seconds),
+            units::duration(report.freeze_seconds),
+            units::size(report.bytes_sent),
+            units::size(report.bytes_logical)
+        ));
+        text.push(format!("Kept for a way back until:  {}", again("--finish")));
+        text.push(format!(
+            "  go back:                  {}",
+            again("--rollback")
+        ));
+    }
+    Done {
+        exit,
+        text,
+        summary: Summary::Migrate {
+            phase: match report.phase {
+                Phase::Prepared => "prepared",
+                Phase::Released => "released",
+                Phase::Active => "active",
+            },
+            items: report.items,
+            freeze_seconds: report.freeze_seconds,
+            bytes_sent: report.bytes_sent,
+            bytes_logical: report.bytes_logical,
+            findings: warnings,
+            seconds: report.seconds,
+        },
+    }
+}
+
+/// Orders that come over standard input: the Podman of this login, once somebody asks for it.
+#[derive(Default)]
+pub(super) struct OnDemand {
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+impl OnDemand {
+    fn session(&self) -> Result<Arc<Session>, Failure> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = &*session {
+            return Ok(Arc::clone(session));
+        }
+        let started = Arc::new(start(side(&Whose::Own)?)?);
+        *session = Some(Arc::clone(&started));
+        Ok(started)
+    }
+}
+
+impl Obey for OnDemand {
+    fn obey(&self, order: &[u8]) -> Result<Vec<u8>, podkeep_engine::host::HostError> {
+        let session =
+            self.session()
+                .map_err(|failure| podkeep_engine::host::HostError::Refused {
+                    object: "this host's Podman".to_owned(),
+                    cause: failure.message,
+                    hint: failure.hint.unwrap_or_default(),
+                })?;
+        session.obey(order)
+    }
+}

@@ -1,0 +1,136 @@
+//! What a migration does with whole containers: whether they run, that they do not come back by
+//! themselves, that what was made for them goes again.
+
+use podkeep_format::item::{Item, ItemKind};
+use serde::{Deserialize, Serialize};
+
+use super::HostError;
+use super::local::LocalHost;
+use crate::podman::replay::{RESTART_UPDATE_SINCE, Version};
+use crate::podman::{Podman, keep};
+
+/// What a host says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    pub driver: String,
+    pub podman: String,
+    pub rootful: bool,
+    /// A restart policy can be changed.
+    pub updates_restart: bool,
+}
+
+/// A container that is kept from coming back, and how that is undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    pub container: String,
+    /// What it had.
+    pub policy: Option<String>,
+    /// Its Podman cannot change the policy: the container was removed, its snapshot holds it.
+    pub removed: bool,
+}
+
+/// The Podman of a host, seen as a keeper of containers.
+pub trait Keep: Send + Sync {
+    fn about(&self) -> Result<About, HostError>;
+
+    /// Those of `containers` (names) that run or are paused.
+    fn at_work(&self, containers: &[String]) -> Result<Vec<String>, HostError>;
+
+    /// Returns when they are stopped; those that are gone are stopped.
+    fn stop(&self, containers: &[String]) -> Result<(), HostError>;
+
+    fn start(&self, containers: &[String]) -> Result<(), HostError>;
+
+    /// What holding a container back would change.
+    fn would_hold_back(&self, container: &str) -> Result<HeldBack, HostError>;
+
+    /// Keeps a stopped container from coming back at the next boot. Done twice, it is the same.
+    fn hold_back(&self, held: &HeldBack) -> Result<(), HostError>;
+
+    /// Takes that back, as far as the container is still there.
+    fn let_go(&self, held: &HeldBack) -> Result<(), HostError>;
+
+    /// Removes an item of Podman if it is there; what runs or is in use is refused.
+    fn remove(&self, item: &Item) -> Result<(), HostError>;
+}
+
+impl LocalHost {
+    fn kept(&self) -> Result<&Podman, HostError> {
+        self.podman_of(&"containers")
+    }
+}
+
+impl Keep for LocalHost {
+    fn about(&self) -> Result<About, HostError> {
+        let info = self.store_info()?;
+        Ok(About {
+            driver: info.driver.clone(),
+            podman: info.version.clone(),
+            rootful: !self.kept()?.is_rootless(),
+            updates_restart: Version::parse(&info.version).is_at_least(RESTART_UPDATE_SINCE),
+        })
+    }
+
+    fn at_work(&self, containers: &[String]) -> Result<Vec<String>, HostError> {
+        Ok(keep::at_work(self.kept()?, containers)?)
+    }
+
+    fn stop(&self, containers: &[String]) -> Result<(), HostError> {
+        Ok(keep::stop_all(self.kept()?, containers)?)
+    }
+
+    fn start(&self, containers: &[String]) -> Result<(), HostError> {
+        Ok(keep::start_all(self.kept()?, containers)?)
+    }
+
+    fn would_hold_back(&self, container: &str) -> Result<HeldBack, HostError> {
+        let podman = self.kept()?;
+        let policy = keep::restart_policy(podman, container)?;
+        // Podman refuses it for some containers: the one that it has tells.
+        let changes = match &policy {
+            Some(same) => {
+                self.about()?.updates_restart
+                    && keep::set_restart_policy(podman, container, Some(same)).is_ok()
+            }
+            None => true,
+        };
+        Ok(HeldBack {
+            container: container.to_owned(),
+            removed: !changes,
+            policy,
+        })
+    }
+
+    fn hold_back(&self, held: &HeldBack) -> Result<(), HostError> {
+        let podman = self.kept()?;
+        match (&held.policy, held.removed) {
+            (None, _) => Ok(()),
+            (Some(_), true) => Ok(keep::remove(podman, "container", &held.container)?),
+            (Some(_), false) => Ok(keep::set_restart_policy(podman, &held.container, None)?),
+        }
+    }
+
+    fn let_go(&self, held: &HeldBack) -> Result<(), HostError> {
+        match (&held.policy, held.removed) {
+            (Some(policy), false) => Ok(keep::set_restart_policy(
+                self.kept()?,
+                &held.container,
+                Some(policy),
+            )?),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove(&self, item: &Item) -> Result<(), HostError> {
+        let kind = match item.kind {
+            ItemKind::Container => "container",
+            ItemKind::Pod => "pod",
+            ItemKind::Volume => "volume",
+            ItemKind::Network => "network",
+            ItemKind::Secret => "secret",
+            _ => return Ok(()),
+        };
+        let name = String::from_utf8_lossy(&item.name);
+        Ok(keep::remove(self.kept()?, kind, &name)?)
+    }
+}

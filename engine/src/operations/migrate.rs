@@ -1,0 +1,669 @@
+//! `migrate`: moves a service to another host, with its containers at rest only for the last delta.
+//!
+//! Nothing moves on a path of its own. Each pass is a backup into a staging repository that lies in the
+//! target's state folder; where that lies, the target's side ([`far`]) restores it, and later passes
+//! change what it restored. Both sides keep in a file how far they are ([`state`]):
+//!
+//! - *prepared*: the source runs, or goes on by itself,
+//! - *released*: the source is stopped and kept from coming back; all of it is at the target,
+//! - *active*: the target runs.
+//!
+//! The target is told to start only after *released* is durable at the source, and the source comes back
+//! only after the target has withdrawn: so two never run (`decisions/0020-migrate.md`).
+
+pub mod far;
+mod orders;
+mod scope;
+mod source;
+mod state;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use podkeep_format::id::HostId;
+use podkeep_format::item::{Escaped, Item, ItemKind, unescape};
+use podkeep_format::snapshot::Consistency;
+
+pub use self::orders::{Fit, Need, Order, Outcome, Proven, Reached};
+pub use self::state::Phase;
+
+use self::orders::Answer;
+use self::scope::{Scope, scope};
+use self::source::{Passes, open_staging};
+use self::state::{Folder, Near};
+use super::{OperationError, OperationResult, Selection};
+use crate::host::orders::Obey;
+use crate::host::{About, FreezeRequest, HostError, Keep, Source, Target};
+use crate::monitor::Monitor;
+use crate::repo::Repository;
+use crate::store::ObjectStore;
+
+/// Passes while the source runs.
+const PASSES_MAX: u32 = 6;
+/// Another pass is worth its time only if it is shorter than this share of the one before.
+const SHRINKS: f64 = 0.7;
+/// A pass that is as short as this leaves nothing to win.
+const PASS_SHORT: f64 = 0.5;
+/// What stopping and starting is taken to last in a prediction.
+const STOP_AND_START: f64 = 2.0;
+
+#[derive(Clone, Debug, Default)]
+pub struct MigrateOptions {
+    pub selection: Selection,
+    /// Containers that use what moves come along.
+    pub with_dependents: bool,
+    /// They stay, and what they use is copied.
+    pub split: bool,
+    /// Flags of a person; whether ports come free is found out.
+    pub fit: Fit,
+    /// The source goes on if it was at rest for so long and the target could not take over.
+    pub max_freeze: Duration,
+    pub dry_run: bool,
+    pub zone_minutes: i16,
+    pub wait: Duration,
+}
+
+/// A host that a migration starts from.
+pub trait SourceHost: Source + Target + Keep {}
+
+impl<H: Source + Target + Keep> SourceHost for H {}
+
+/// The two sides, and what lies between them.
+pub struct Sides<'a> {
+    pub source: &'a dyn SourceHost,
+    /// The folder of what must last of the source's host.
+    pub state: &'a Path,
+    pub host: HostId,
+    pub host_name: String,
+    pub target: &'a dyn Obey,
+    pub road: &'a dyn Road,
+    /// Hex: the same for the same selection between the same hosts.
+    pub name: String,
+}
+
+/// What lies between.
+pub trait Road {
+    /// The store at `path` of the target's machine, made if asked for.
+    fn store(&self, path: &Path, make: bool) -> OperationResult<Arc<dyn ObjectStore>>;
+
+    /// Bytes that went over it, both ways.
+    fn bytes(&self) -> u64;
+
+    /// The target runs: addresses, names and proxies may follow. `Err`: why they do not.
+    fn cut_over(&self) -> Result<(), String>;
+
+    /// The source is back.
+    fn rolled_back(&self) -> Result<(), String>;
+}
+
+/// A step of a migration, for people and programs.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Both sides know each other.
+    Met {
+        from: About,
+        to: About,
+    },
+    Takes {
+        items: Vec<Item>,
+    },
+    /// A pass is done.
+    Pass {
+        number: u32,
+        at_rest: bool,
+        bytes_read: u64,
+        bytes_sent: u64,
+        seconds: f64,
+    },
+    Predicted {
+        seconds: f64,
+    },
+    Stopped {
+        containers: Vec<String>,
+    },
+    Started {
+        containers: Vec<String>,
+    },
+    Proof(Proven),
+}
+
+/// Who is told.
+pub trait Watch: Monitor {
+    fn step(&self, step: Step);
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct MigrateReport {
+    /// How far it is.
+    pub phase: Phase,
+    pub items: u64,
+    /// From the first container that was stopped to the last that was started.
+    pub freeze_seconds: f64,
+    /// Predicted, for a dry run.
+    pub bytes_sent: u64,
+    pub bytes_logical: u64,
+    /// In the way, or what would be done: of a dry run.
+    pub actions: Vec<String>,
+    pub conflicts: Vec<String>,
+    pub needs: Vec<Need>,
+    pub seconds: f64,
+}
+
+fn text_of(item: &Item) -> String {
+    item.to_string()
+}
+
+fn item_of(text: &str) -> Option<Item> {
+    let (kind, name) = text.split_once(':')?;
+    let kind = ItemKind::ALL.into_iter().find(|one| one.word() == kind)?;
+    Some(Item::new(kind, unescape(name.as_bytes())?))
+}
+
+/// Gives an order and takes its outcome.
+fn order(sides: &Sides<'_>, order: &Order, monitor: &dyn Monitor) -> OperationResult<Outcome> {
+    let odd = |error: serde_json::Error| {
+        OperationError::Host(HostError::Unreachable {
+            host: "the target's podkeep".into(),
+            cause: format!("what it says makes no sense: {error}"),
+        })
+    };
+    let bytes = serde_json::to_vec(order).map_err(odd)?;
+    if bytes.len() > podkeep_format::wire::ORDER_BYTES_MAX {
+        return Err(OperationError::Refused {
+            message: "too much moves at once to be named in one order".into(),
+            hint: "move it in several migrations".into(),
+        });
+    }
+    let answer = sides.target.obey(&bytes)?;
+    match serde_json::from_slice(&answer).map_err(odd)? {
+        Answer::Done(outcome) => {
+            for told in outcome.findings.clone() {
+                monitor.finding(told.into_finding());
+            }
+            Ok(*outcome)
+        }
+        Answer::Failed { conflicts, .. } if !conflicts.is_empty() => {
+            Err(OperationError::Conflicts { conflicts })
+        }
+        Answer::Failed { message, hint, .. } => Err(OperationError::Refused {
+            message: format!("at the target: {message}"),
+            hint,
+        }),
+    }
+}
+
+/// Moves what `options` selects, or goes on with what was begun.
+pub fn migrate(
+    sides: &Sides<'_>,
+    options: &MigrateOptions,
+    watch: &dyn Watch,
+) -> OperationResult<MigrateReport> {
+    let started = Instant::now();
+    let folder = Folder::lock(sides.state, &sides.name, options.wait)?;
+    let near: Near = folder.read()?;
+    let met = meet(sides, watch)?;
+    let mut run = Migration {
+        sides,
+        options,
+        watch,
+        folder,
+        near,
+        report: MigrateReport::default(),
+    };
+    let moved = match run.near.phase {
+        Phase::Active => Err(OperationError::Refused {
+            message: "this is moved already".into(),
+            hint: "--finish ends the migration, --rollback goes back".into(),
+        }),
+        Phase::Released => run.take_over_again(&met),
+        Phase::Prepared => run.from_the_start(&met),
+    };
+    run.report.bytes_sent = sides.road.bytes();
+    run.report.phase = run.near.phase;
+    run.report.seconds = started.elapsed().as_secs_f64();
+    moved.map(|()| run.report)
+}
+
+/// Goes back to the source as it was left.
+pub fn rollback(
+    sides: &Sides<'_>,
+    discard: bool,
+    watch: &dyn Watch,
+) -> OperationResult<MigrateReport> {
+    let started = Instant::now();
+    let folder = Folder::lock(sides.state, &sides.name, Duration::ZERO)?;
+    let mut near: Near = folder.read()?;
+    if near == Near::default() {
+        return Err(unknown());
+    }
+    // While nobody can say that the target rests, the source does not come back.
+    let met = meet(sides, watch)?;
+    for finding in sides.source.thaw_leftovers() {
+        watch.finding(finding);
+    }
+    near.returning = true;
+    folder.write(&near)?;
+    order(sides, &Order::Withdraw { discard }, watch)?;
+    if near.phase != Phase::Prepared || near.releasing {
+        let staging = match near.fences.iter().any(|fence| fence.removed) {
+            false => None,
+            true => Some(open_staging(sides, &folder, &near, &met.repository, false)?),
+        };
+        source::come_back(sides, staging.as_ref(), &near, watch)?;
+    }
+    let containers = near.ran.clone();
+    near = Near {
+        key: near.key,
+        items: near.items,
+        ..Near::default()
+    };
+    folder.write(&near)?;
+    watch.step(Step::Started { containers });
+    if let Err(cause) = sides.road.rolled_back() {
+        watch.finding(source::warning("--on-rollback", cause));
+    }
+    Ok(MigrateReport {
+        phase: Phase::Prepared,
+        items: near.items.len() as u64,
+        bytes_sent: sides.road.bytes(),
+        seconds: started.elapsed().as_secs_f64(),
+        ..MigrateReport::default()
+    })
+}
+
+/// Ends a migration whose target runs: what a rollback needs goes.
+pub fn finish(sides: &Sides<'_>, watch: &dyn Watch) -> OperationResult<MigrateReport> {
+    let started = Instant::now();
+    let folder = Folder::lock(sides.state, &sides.name, Duration::ZERO)?;
+    let near: Near = folder.read()?;
+    if near == Near::default() {
+        return Err(unknown());
+    }
+    if near.phase != Phase::Active {
+        return Err(OperationError::Refused {
+            message: "this is not moved yet".into(),
+            hint: "run the migration again, or --rollback".into(),
+        });
+    }
+    meet(sides, watch)?;
+    order(sides, &Order::Finish, watch)?;
+    folder.remove()?;
+    Ok(MigrateReport {
+        phase: Phase::Active,
+        items: near.items.len() as u64,
+        bytes_sent: sides.road.bytes(),
+        seconds: started.elapsed().as_secs_f64(),
+        ..MigrateReport::default()
+    })
+}
+
+fn unknown() -> OperationError {
+    OperationError::Refused {
+        message: "there is no such migration here".into(),
+        hint: "name the same items and hosts as when it was begun".into(),
+    }
+}
+
+fn meet(sides: &Sides<'_>, watch: &dyn Watch) -> OperationResult<Outcome> {
+    let migration = sides.name.clone();
+    let met = order(sides, &Order::Meet { migration }, watch)?;
+    watch.step(Step::Met {
+        from: sides.source.about()?,
+        to: met.about.clone(),
+    });
+    Ok(met)
+}
+
+struct Migration<'a> {
+    sides: &'a Sides<'a>,
+    options: &'a MigrateOptions,
+    watch: &'a dyn Watch,
+    folder: Folder,
+    near: Near,
+    report: MigrateReport,
+}
+
+impl Migration<'_> {
+    fn order(&self, what: &Order) -> OperationResult<Outcome> {
+        order(self.sides, what, self.watch)
+    }
+
+    fn save(&self) -> OperationResult<()> {
+        self.folder.write(&self.near)
+    }
+
+    fn open(&mut self, met: &Outcome) -> OperationResult<Repository> {
+        if self.near.key.is_empty() {
+            self.near.key = source::new_key()?;
+            self.save()?;
+        }
+        let repository = &met.repository;
+        let repo = open_staging(self.sides, &self.folder, &self.near, repository, true)?;
+        let key = self.near.key.clone();
+        self.order(&Order::Open { key })?;
+        Ok(repo)
+    }
+
+    fn from_the_start(&mut self, met: &Outcome) -> OperationResult<()> {
+        let sides = self.sides;
+        for finding in sides.source.thaw_leftovers() {
+            self.watch.finding(finding);
+        }
+        if self.near.releasing {
+            // Cut off between stopping and releasing, when nothing that is armed brings it back.
+            source::come_back(sides, None, &self.near, self.watch)?;
+            self.near.releasing = false;
+            self.save()?;
+        }
+        let inventory = Source::inventory(sides.source)?;
+        let selected = source::selected(sides, &inventory, &self.options.selection, self.watch)?;
+        let scope = scope(&inventory, selected, self.options, self.watch)?;
+        self.watch.step(Step::Takes {
+            items: scope.items.clone(),
+        });
+        self.report.items = scope.items.len() as u64;
+        self.near.items = scope.items.iter().map(text_of).collect();
+        self.near.fit = Fit {
+            ports_come_free: met.machine == far::machine(),
+            ..self.options.fit
+        };
+        let repo = self.open(met)?;
+        let passes = Passes {
+            source: sides.source,
+            repo: &repo,
+            inventory: &inventory,
+            options: self.options,
+            watch: self.watch,
+        };
+        self.check(&passes, &scope)?;
+        if self.options.dry_run || !self.report.conflicts.is_empty() {
+            return match self.options.dry_run {
+                true => Ok(()),
+                false => Err(OperationError::Conflicts {
+                    conflicts: std::mem::take(&mut self.report.conflicts),
+                }),
+            };
+        }
+        let mut number = 0;
+        let mut before = self.pass(&passes, &mut number, &scope.items, None)?;
+        self.near.whole = before.run.clone();
+        self.save()?;
+        self.order(&Order::Prepare {
+            run: before.run.clone(),
+            fit: self.near.fit,
+        })?;
+        let volumes: Vec<Item> = of_kinds(&scope, &[ItemKind::Volume]);
+        // Whatever did not run is as it was.
+        while !scope.running.is_empty() && !volumes.is_empty() && number < PASSES_MAX {
+            let change = Some(false);
+            let pass = self.pass(&passes, &mut number, &volumes, change)?;
+            let shrinks = number == 2 || pass.seconds < before.seconds * SHRINKS;
+            before = pass;
+            if before.seconds < PASS_SHORT || !shrinks {
+                break;
+            }
+        }
+        let predicted = match number {
+            // All of it was read by the first one.
+            1 => STOP_AND_START,
+            _ => before.seconds + STOP_AND_START,
+        };
+        self.watch.step(Step::Predicted { seconds: predicted });
+        if predicted > self.options.max_freeze.as_secs_f64() {
+            return Err(OperationError::Refused {
+                message: format!(
+                    "the containers would be at rest for some {predicted:.1} s, which is more than \
+                     they may; what was sent is kept"
+                ),
+                hint: format!("--max-freeze={}s", predicted.ceil() * 2.0),
+            });
+        }
+        self.move_over(&passes, &scope, number)
+    }
+
+    /// Looks for what is in the way before anything is sent but definitions.
+    fn check(&mut self, passes: &Passes<'_>, scope: &Scope) -> OperationResult<()> {
+        let definitions = of_kinds(
+            scope,
+            &[
+                ItemKind::Container,
+                ItemKind::Pod,
+                ItemKind::Network,
+                ItemKind::Secret,
+            ],
+        );
+        let run = passes.definitions(&definitions)?;
+        let images = passes.inventory.images.iter();
+        let images = images.filter(|image| scope.items.contains(&image.item()));
+        let checked = self.order(&Order::Check {
+            run,
+            images: images.map(|image| image.id.clone()).collect(),
+            volumes: scope.names(ItemKind::Volume),
+            bytes: 0,
+            fit: self.near.fit,
+        })?;
+        self.report.actions = checked.actions;
+        self.report.conflicts = checked.conflicts;
+        self.report.needs = checked.needs;
+        Ok(())
+    }
+
+    /// Reads, sends, and changes the target by it where it says so (`true`: for the last time).
+    fn pass(
+        &mut self,
+        passes: &Passes<'_>,
+        number: &mut u32,
+        items: &[Item],
+        change: Option<bool>,
+    ) -> OperationResult<PassDone> {
+        let since = Instant::now();
+        let bytes_before = self.sides.road.bytes();
+        let at_rest = change == Some(true);
+        let report = passes.run(items, at_rest)?;
+        if *number == 0 {
+            self.report.bytes_logical = report.bytes_logical;
+        }
+        let run = report.run.map(|run| run.to_hex()).unwrap_or_default();
+        if let Some(last) = change {
+            self.order(&Order::Change {
+                run: run.clone(),
+                last,
+            })?;
+        }
+        *number += 1;
+        let seconds = since.elapsed().as_secs_f64();
+        let local = report.bytes_added;
+        let sent = self.sides.road.bytes() - bytes_before;
+        self.watch.step(Step::Pass {
+            number: *number,
+            at_rest,
+            bytes_read: report.bytes_read,
+            bytes_sent: if sent == 0 { local } else { sent },
+            seconds,
+        });
+        Ok(PassDone { run, seconds })
+    }
+
+    /// The gap: from the stop of the source to the start of the target.
+    fn move_over(
+        &mut self,
+        passes: &Passes<'_>,
+        scope: &Scope,
+        mut number: u32,
+    ) -> OperationResult<()> {
+        let sides = self.sides;
+        self.near.ran = scope.running.clone();
+        self.near.fences = scope
+            .containers
+            .iter()
+            .map(|name| sides.source.would_hold_back(name))
+            .collect::<Result<_, _>>()?;
+        self.save()?;
+        let since = Instant::now();
+        let guard = match scope.running.is_empty() {
+            true => None,
+            false => {
+                let freezing = sides.source.freeze(&FreezeRequest {
+                    containers: scope.running.clone(),
+                    how: Consistency::Stop,
+                    must: true,
+                    max: self.options.max_freeze,
+                    needs: Vec::new(),
+                })?;
+                let why = freezing
+                    .findings
+                    .iter()
+                    .map(|finding| finding.message.clone());
+                let why: Vec<String> = why.collect();
+                for finding in freezing.findings {
+                    self.watch.finding(finding);
+                }
+                let guard = freezing.guard;
+                Some(guard.ok_or_else(|| OperationError::Refused {
+                    message: format!("the source could not be stopped: {}", why.join("; ")),
+                    hint: String::new(),
+                })?)
+            }
+        };
+        self.watch.step(Step::Stopped {
+            containers: scope.running.clone(),
+        });
+        // An error drops the guard, and the source goes on.
+        let items = of_kinds(scope, &[ItemKind::Volume, ItemKind::Container]);
+        let last = match items.is_empty() {
+            // Nothing of it changes.
+            true => self.near.whole.clone(),
+            false => self.pass(passes, &mut number, &items, Some(true))?.run,
+        };
+        let late = || OperationError::Refused {
+            message: "the target was not ready within --max-freeze; the source goes on, and what \
+                      was sent is kept"
+                .into(),
+            hint: "run it again, or with a longer --max-freeze".into(),
+        };
+        self.near.last = last;
+        self.near.releasing = true;
+        self.save()?;
+        let left = match guard {
+            None => Some(0.0),
+            Some(guard) if guard.holds() && since.elapsed() < self.options.max_freeze => {
+                guard.leave()
+            }
+            Some(_) => None,
+        };
+        if left.is_none() {
+            self.near.releasing = false;
+            self.save()?;
+            return Err(late());
+        }
+        if let Err(error) = self.release(scope) {
+            source::come_back(sides, None, &self.near, self.watch)?;
+            self.near.releasing = false;
+            self.save()?;
+            return Err(error);
+        }
+        self.activate()?;
+        self.report.freeze_seconds = match scope.running.is_empty() {
+            true => 0.0,
+            false => since.elapsed().as_secs_f64(),
+        };
+        self.moved()
+    }
+
+    /// From here on the source does not come back by itself.
+    fn release(&mut self, scope: &Scope) -> OperationResult<()> {
+        let source = self.sides.source;
+        let at_work = source.at_work(&scope.containers)?;
+        if !at_work.is_empty() {
+            return Err(OperationError::Refused {
+                message: format!("somebody started {} meanwhile", at_work.join(", ")),
+                hint: "run it again".into(),
+            });
+        }
+        for fence in self.near.fences.iter().filter(|fence| !fence.removed) {
+            source.hold_back(fence)?;
+        }
+        self.near.phase = Phase::Released;
+        self.near.releasing = false;
+        self.save()?;
+        // Only now: what is removed comes back from its snapshot alone.
+        for fence in self.near.fences.iter().filter(|fence| fence.removed) {
+            source.hold_back(fence)?;
+        }
+        Ok(())
+    }
+
+    fn activate(&mut self) -> OperationResult<()> {
+        let starts = self.near.ran.clone();
+        let outcome = self.order(&Order::Activate { starts }).map_err(released)?;
+        self.near.phase = Phase::Active;
+        self.save()?;
+        self.watch.step(Step::Started {
+            containers: outcome.started,
+        });
+        for proof in outcome.proofs {
+            self.watch.step(Step::Proof(proof));
+        }
+        Ok(())
+    }
+
+    fn moved(&self) -> OperationResult<()> {
+        if let Err(cause) = self.sides.road.cut_over() {
+            self.watch.finding(source::warning("--on-cutover", cause));
+        }
+        Ok(())
+    }
+
+    /// The source was released by a run that was cut off.
+    fn take_over_again(&mut self, met: &Outcome) -> OperationResult<()> {
+        self.report.items = self.near.items.len() as u64;
+        for fence in &self.near.fences {
+            self.sides.source.hold_back(fence)?;
+        }
+        if met.reached != Reached::Active {
+            let _repo = self.open(met)?;
+            let prepare = Order::Prepare {
+                run: self.near.whole.clone(),
+                fit: self.near.fit,
+            };
+            self.order(&prepare).map_err(released)?;
+            self.order(&Order::Change {
+                run: self.near.last.clone(),
+                last: true,
+            })?;
+        }
+        self.activate()?;
+        self.moved()
+    }
+}
+
+/// The source is stopped and stays so: whoever reads why has to know.
+fn released(error: OperationError) -> OperationError {
+    match error {
+        OperationError::Refused { message, hint } => OperationError::Refused {
+            message: format!("{message}; the source is stopped"),
+            hint: match hint.is_empty() {
+                true => "run it again, or go back with --rollback".to_owned(),
+                false => format!("{hint}; or go back with --rollback"),
+            },
+        },
+        other => other,
+    }
+}
+
+struct PassDone {
+    /// In hex.
+    run: String,
+    seconds: f64,
+}
+
+fn of_kinds(scope: &Scope, kinds: &[ItemKind]) -> Vec<Item> {
+    let items = scope.items.iter().filter(|item| kinds.contains(&item.kind));
+    items.cloned().collect()
+}
+
+/// As people name it on the command line.
+pub fn shown(item: &Item) -> String {
+    format!("{}:{}", item.kind.word(), Escaped(&item.name))
+}
