@@ -10,7 +10,8 @@ use crate::samples::{bodies, conversation, objects};
 /// Mutations of each seed.
 const MUTATIONS: u32 = 400;
 /// Targets for decoders of the engine, whose tests read their corpus.
-const READ_BY_THE_ENGINE: [&str; 8] = [
+const READ_BY_THE_ENGINE: [&str; 9] = [
+    "api-answer",
     "artifacts",
     "bolt-state",
     "definition",

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use podkeep_engine::podman::replay::Answer;
 use podkeep_engine::podman::{
     ArtifactDefinition, ConfigDefinition, ContainerDefinition, LayerObjects, NetworkDefinition,
     Origin, PodDefinition, SecretDefinition, StoreListing, TarSplit, TarSplitEntry, UnitDefinition,
@@ -14,7 +15,8 @@ use podkeep_engine::podman::{
 pub type Read = fn(&[u8]);
 
 /// By fuzz target.
-pub const DECODERS: [(&str, Read); 7] = [
+pub const DECODERS: [(&str, Read); 8] = [
+    ("api-answer", read_api_answer),
     ("bolt-state", read_bolt_state),
     ("definition", read_definition),
     ("tar-split", read_tar_split),
@@ -64,6 +66,16 @@ pub fn read_bolt_state(bytes: &[u8]) {
     for (container, _) in containers {
         assert!(is_object_name(&container.name));
     }
+}
+
+/// What Podman's API answers, or who else answers in its place: what of it is shown is one short line.
+pub fn read_api_answer(bytes: &[u8]) {
+    let Ok(answer) = Answer::parse(bytes) else {
+        return;
+    };
+    let refusal = answer.refusal();
+    assert!(!refusal.is_empty() && refusal.len() <= 1024 && !refusal.contains('\n'));
+    assert_ne!(answer.made_id(), Some(""));
 }
 
 /// Whatever is taken for a definition is written as what reads the same.

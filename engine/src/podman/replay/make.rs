@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::Version;
-use super::service::{Service, made_id, query};
+use super::service::{Service, query};
 use super::stored::{Object, map, number, text};
 use crate::podman::command::{Podman, PodmanError, Purpose};
 use crate::podman::definition::{NetworkDefinition, SecretDefinition};
@@ -60,7 +60,9 @@ impl Maker {
         };
         let body = serde_json::to_vec(body).map_err(|error| purpose.error(error))?;
         let answer = self.service.post(purpose, path, &body)?;
-        let id = made_id(&answer).ok_or_else(|| purpose.error("the answer names no ID"))?;
+        let id = answer
+            .made_id()
+            .ok_or_else(|| purpose.error("the answer names no ID"))?;
         Ok(id.to_owned())
     }
 

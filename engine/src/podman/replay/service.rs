@@ -123,11 +123,11 @@ impl Service {
         if answer.len() as u64 > limit {
             return Err(purpose.error("Podman's API answered more than 64 MiB"));
         }
-        let answer = parse(&answer).map_err(|cause| purpose.error(cause))?;
+        let answer = Answer::parse(&answer).map_err(|cause| purpose.error(cause))?;
         if answer.status < 400 {
             return Ok(answer);
         }
-        let mut error = purpose.error(said(&answer));
+        let mut error = purpose.error(answer.refusal());
         error.not_found = answer.status == 404;
         Err(error)
     }
@@ -158,50 +158,60 @@ fn plain_version(version: &str) -> &str {
     &version[..end]
 }
 
-/// An answer of an HTTP/1.0 conversation: a status line, headers, and a body until the end.
-fn parse(bytes: &[u8]) -> Result<Answer, String> {
-    let foreign = || "what answered is not Podman's API".to_owned();
-    let head_end = bytes
-        .windows(4)
-        .take(HEAD_BYTES_MAX)
-        .position(|window| window == b"\r\n\r\n")
-        .ok_or_else(foreign)?;
-    let head = std::str::from_utf8(&bytes[..head_end]).map_err(|_| foreign())?;
-    let mut words = head.lines().next().unwrap_or_default().split(' ');
-    let protocol = words.next().unwrap_or_default();
-    let status = words.next().and_then(|word| word.parse::<u16>().ok());
-    let Some(status) = status.filter(|_| protocol.starts_with("HTTP/1.")) else {
-        return Err(foreign());
-    };
-    let body = &bytes[head_end + 4..];
-    let body = match body.trim_ascii() {
-        b"" => Value::Null,
-        body => serde_json::from_slice(body)
-            .or_else(|error| match status {
-                // Some failures are plain words.
-                400.. => Ok(Value::String(String::from_utf8_lossy(body).into_owned())),
-                _ => Err(error),
-            })
-            .map_err(|error| format!("the answer of Podman's API is not understood: {error}"))?,
-    };
-    Ok(Answer { status, body })
-}
-
-/// What a refusal says: {"cause": "...", "message": "...", "response": 500}.
-fn said(answer: &Answer) -> String {
-    let words = match &answer.body {
-        Value::Object(body) if !text(body, "message").is_empty() => text(body, "message"),
-        Value::String(words) => words,
-        _ => "",
-    };
-    let line = words.lines().next().unwrap_or_default();
-    let mut end = line.len().min(QUOTED_BYTES_MAX);
-    while !line.is_char_boundary(end) {
-        end -= 1;
+impl Answer {
+    /// An answer of an HTTP/1.0 conversation: a status line, headers, and a body until the end.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let foreign = || "what answered is not Podman's API".to_owned();
+        let head_end = bytes
+            .windows(4)
+            .take(HEAD_BYTES_MAX)
+            .position(|window| window == b"\r\n\r\n")
+            .ok_or_else(foreign)?;
+        let head = std::str::from_utf8(&bytes[..head_end]).map_err(|_| foreign())?;
+        let mut words = head.lines().next().unwrap_or_default().split(' ');
+        let protocol = words.next().unwrap_or_default();
+        let status = words.next().and_then(|word| word.parse::<u16>().ok());
+        let Some(status) = status.filter(|_| protocol.starts_with("HTTP/1.")) else {
+            return Err(foreign());
+        };
+        let body = &bytes[head_end + 4..];
+        let body = match body.trim_ascii() {
+            b"" => Value::Null,
+            body => serde_json::from_slice(body)
+                .or_else(|error| match status {
+                    // Some failures are plain words.
+                    400.. => Ok(Value::String(String::from_utf8_lossy(body).into_owned())),
+                    _ => Err(error),
+                })
+                .map_err(|error| {
+                    format!("the answer of Podman's API is not understood: {error}")
+                })?,
+        };
+        Ok(Self { status, body })
     }
-    match line[..end].trim() {
-        "" => format!("Podman's API refuses it with status {}", answer.status),
-        line => line.to_owned(),
+
+    /// What a refusal says: {"cause": "...", "message": "...", "response": 500}.
+    pub fn refusal(&self) -> String {
+        let words = match &self.body {
+            Value::Object(body) if !text(body, "message").is_empty() => text(body, "message"),
+            Value::String(words) => words,
+            _ => "",
+        };
+        let line = words.lines().next().unwrap_or_default();
+        let mut end = line.len().min(QUOTED_BYTES_MAX);
+        while !line.is_char_boundary(end) {
+            end -= 1;
+        }
+        match line[..end].trim() {
+            "" => format!("Podman's API refuses it with status {}", self.status),
+            line => line.to_owned(),
+        }
+    }
+
+    /// The "Id" of what a request made.
+    pub fn made_id(&self) -> Option<&str> {
+        let body: &Object = self.body.as_object()?;
+        Some(text(body, "Id")).filter(|id| !id.is_empty())
     }
 }
 
@@ -219,29 +229,27 @@ pub(super) fn query(value: &str) -> String {
     escaped
 }
 
-/// The "Id" of what a request made.
-pub(super) fn made_id(answer: &Answer) -> Option<&str> {
-    let body: &Object = answer.body.as_object()?;
-    Some(text(body, "Id")).filter(|id| !id.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(bytes: &[u8]) -> Result<Answer, String> {
+        Answer::parse(bytes)
+    }
+
     #[test]
     fn answers_of_the_api_are_understood_and_others_are_not() {
         let answer = parse(b"HTTP/1.0 201 Created\r\nX: y\r\n\r\n{\"Id\":\"ab\"}\n").unwrap();
-        assert_eq!((answer.status, made_id(&answer)), (201, Some("ab")));
+        assert_eq!((answer.status, answer.made_id()), (201, Some("ab")));
         assert_eq!(parse(b"HTTP/1.1 204 No\r\n\r\n").unwrap().body, Value::Null);
         let refusal = b"HTTP/1.0 500 E\r\n\r\n{\"cause\":\"c\",\"message\":\"no such\\nimage\"}";
-        assert_eq!(said(&parse(refusal).unwrap()), "no such");
+        assert_eq!(parse(refusal).unwrap().refusal(), "no such");
         assert_eq!(
-            said(&parse(b"HTTP/1.0 404 N\r\n\r\nNot found").unwrap()),
+            parse(b"HTTP/1.0 404 N\r\n\r\nNot found").unwrap().refusal(),
             "Not found"
         );
         assert_eq!(
-            said(&parse(b"HTTP/1.0 409 N\r\n\r\n").unwrap()),
+            parse(b"HTTP/1.0 409 N\r\n\r\n").unwrap().refusal(),
             "Podman's API refuses it with status 409"
         );
         for foreign in [
