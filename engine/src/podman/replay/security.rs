@@ -244,3 +244,56 @@ fn paths(config: &Object, body: &mut Object) {
         body.insert("mask".into(), json!(hidden));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::podman::replay::{Choices, Version};
+
+    /// The categories of the old container would lock the new one out of what Podman labels anew.
+    #[test]
+    fn v_19_labels_that_podman_gave_by_itself_are_not_asked_for() {
+        let asked = |config: Value| {
+            let config = config.as_object().cloned().unwrap_or_default();
+            let mut body = Object::new();
+            ask(
+                &ContainerRequest {
+                    config: &config,
+                    name: "c",
+                    image: "i",
+                    pod: None,
+                    names: &BTreeMap::new(),
+                    volumes: &BTreeMap::new(),
+                    anonymous: &BTreeSet::new(),
+                    seccomp_profile: None,
+                    choices: &Choices::default(),
+                    runtime: None,
+                    target: Version::parse("5.4.2"),
+                },
+                &mut body,
+            );
+            assert!(!json!(body).to_string().contains("c12,c34"), "{body:?}");
+            body.remove("selinux_opts")
+        };
+        let own = "system_u:system_r:container_t:s0:c12,c34";
+        let given = json!({
+            "ProcessLabel": own, "MountLabel": own,
+            "spec": {"process": {"selinuxLabel": own}, "linux": {"mountLabel": own}},
+        });
+        assert_eq!(asked(given.clone()), None);
+        let with = |options: Value| {
+            let mut config = given.clone();
+            config["labelopts"] = options;
+            config
+        };
+        // As every container is stored where there is no SELinux.
+        assert_eq!(asked(with(json!(["disable"]))), None);
+        let options = json!(["type:spc_t", "level:s0:c1,c2"]);
+        assert_eq!(asked(with(options.clone())), Some(options));
+        let mut disabled = with(json!(["disable"]));
+        disabled["spec"]["annotations"] = json!({ LABEL: "disable" });
+        assert_eq!(asked(disabled), Some(json!(["disable"])));
+    }
+}
