@@ -7,7 +7,11 @@ use std::path::{Component, Path};
 use crate::sources::{Source, files};
 
 /// Where a person or CI begins, and the fuzz targets, which are a workspace of their own.
-const ENTRANCES: &[&str] = &["tests/run.sh", "tests/demo.sh"];
+const ENTRANCES: &[&str] = &[
+    "tests/run.sh",
+    "tests/demo.sh",
+    "tests/fuzz.sh",
+];
 const OWN_WORKSPACE: &str = "tests/fuzz/";
 
 /// The paths in `path = "..."` of `[[test]]` and `[[bench]]` tables, relative to the top.
