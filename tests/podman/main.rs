@@ -22,3 +22,4 @@ mod rootless;
 mod shell;
 mod stack;
 mod volumes;
+mod zfs;

@@ -14,6 +14,8 @@ pub struct Shell {
     pub name: String,
     /// What each script starts with: variables and functions.
     words: &'static str,
+    /// The program on the host that runs scripts in the virtual machine that they are for.
+    guest: Option<&'static str>,
 }
 
 impl Shell {
@@ -33,7 +35,23 @@ impl Shell {
     fn on(host: Host, words: &'static str) -> Self {
         host.install_podkeep();
         let name = host.ok(&["hostname"]);
-        Self { host, name, words }
+        Self {
+            host,
+            name,
+            words,
+            guest: None,
+        }
+    }
+
+    /// Boots a virtual machine whose Podman has the driver zfs. Scripts run in there.
+    #[track_caller]
+    pub fn up_guest(words: &'static str) -> Self {
+        let mut shell = Self::on(Host::up(Suite::Zfs, Driver::Vfs), words);
+        shell.bring(&["guest.sh", "guest-init.sh"]);
+        shell.host.ok(&["bash", "/root/guest.sh"]);
+        shell.guest = Some("guest");
+        shell.name = shell.ok("hostname");
+        shell
     }
 
     /// Copies programs of `tests/lab` to `/root`.
@@ -48,8 +66,15 @@ impl Shell {
 
     /// Runs a script, however it ends.
     pub fn run(&self, script: &str) -> Outcome {
+        self.run_fed(script, b"")
+    }
+
+    /// The same, with `stdin` as its standard input.
+    pub fn run_fed(&self, script: &str, stdin: &[u8]) -> Outcome {
         let script = format!("{NOT}\n{}\n{script}", self.words);
-        self.host.run(&["bash", "-euo", "pipefail", "-c", &script])
+        let shell = ["bash", "-euo", "pipefail", "-c", &script];
+        let argv: Vec<&str> = self.guest.into_iter().chain(shell).collect();
+        self.host.run_fed(&argv, stdin)
     }
 
     /// What a script that must succeed prints on standard output.

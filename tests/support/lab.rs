@@ -25,6 +25,8 @@ pub enum Suite {
     Trixie,
     /// Podman 5.8
     Sid,
+    /// Podman 5.4 with QEMU and a kernel that has ZFS
+    Zfs,
 }
 
 /// Where a host's Podman keeps images and volumes.
@@ -54,6 +56,7 @@ impl fmt::Display for Suite {
             Suite::Bookworm => "bookworm",
             Suite::Trixie => "trixie",
             Suite::Sid => "sid",
+            Suite::Zfs => "zfs",
         })
     }
 }

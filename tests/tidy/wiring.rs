@@ -11,6 +11,7 @@ const ENTRANCES: &[&str] = &[
     "tests/run.sh",
     "tests/demo.sh",
     "tests/fuzz.sh",
+    "tests/zfs.sh",
 ];
 const OWN_WORKSPACE: &str = "tests/fuzz/";
 
