@@ -173,6 +173,10 @@ pub trait TreeScan: Send {
         0
     }
 
+    /// Once `next` gave `None`, as the last thing before those who write into the tree are put at rest:
+    /// begins what [`again`](Self::again) will finish.
+    fn before_rest(&mut self) {}
+
     /// Once `next` gave `None`: reads the tree once more, and takes over what did not change since it was
     /// read. Only the last reading counts, and it begins when those who write into the tree are at rest.
     fn again(&mut self, _: Writers) -> Result<(), FsError> {

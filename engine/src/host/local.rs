@@ -464,6 +464,7 @@ fn open_definition(
                 states: None,
                 owners,
                 view: files.view,
+                begun: Arc::default(),
             })?;
             Some(Box::new(LockedScan { tree, _lock: lock }))
         }

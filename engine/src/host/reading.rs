@@ -13,7 +13,7 @@ use super::ScanRequest;
 use super::lock::ItemLock;
 use crate::fs::mapped::{MappedFiles, shared_writable};
 use crate::fs::owners::Owners;
-use crate::fs::scan::{ScanRoot, ScanSpec, ScanStates, View, scan, scan_again};
+use crate::fs::scan::{BegunCopies, ScanRoot, ScanSpec, ScanStates, View, scan, scan_again};
 use crate::fs::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan, Writers};
 
 /// A file system without such copies, on which most volumes are.
@@ -25,6 +25,7 @@ pub(super) struct ItemScan {
     root: ScanRoot,
     states: Option<PathBuf>,
     owners: Arc<Owners>,
+    begun: Arc<BegunCopies>,
     /// `None` only between the two readings.
     tree: Option<Box<dyn TreeScan>>,
     _lock: ItemLock,
@@ -48,6 +49,7 @@ impl ItemScan {
             root,
             states,
             owners,
+            begun: Arc::default(),
             tree: None,
             _lock: lock,
         };
@@ -72,6 +74,7 @@ impl ItemScan {
             cross_mounts: request.cross_mounts,
             states,
             owners: Arc::clone(&self.owners),
+            begun: Arc::clone(&self.begun),
             view: View::Whole,
         })
     }
@@ -135,6 +138,12 @@ impl TreeScan for ItemScan {
             sync_of(fd);
         }
         self.tree.as_mut().map_or(0, |tree| tree.before_again())
+    }
+
+    fn before_rest(&mut self) {
+        if let Some(tree) = &mut self.tree {
+            tree.before_rest();
+        }
     }
 
     fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {

@@ -65,6 +65,11 @@ impl Pump {
         self.tree.before_again()
     }
 
+    /// As [`TreeScan::before_rest`].
+    pub fn before_rest(&mut self) {
+        self.tree.before_rest();
+    }
+
     /// Begins anew ([`TreeScan::again`]); what was read stays read.
     pub fn again(&mut self, writers: Writers) -> OperationResult<()> {
         Ok(self.tree.again(writers).map_err(HostError::from)?)

@@ -3,10 +3,13 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use podkeep_engine::fs::Writers;
 use podkeep_engine::fs::mapped::MappedFiles;
-use podkeep_engine::fs::scan::{ScanSpec, ScanStates, scan, scan_again};
+use podkeep_engine::fs::scan::{BegunCopies, ScanSpec, ScanStates, scan, scan_again};
+
+use rustix::fs::FallocateFlags;
 
 use super::support::{drain, noise, read, spec};
 use crate::mount::Mounted;
@@ -108,6 +111,82 @@ fn large_files_are_read_from_copies_where_there_are_reflinks() {
         });
         assert_eq!((before, after), (20 * 3000, 2 * (2 << 20)), "{kind}");
     }
+}
+
+/// A copy that is begun while a file is written is what the file is when its writers rest.
+#[test]
+fn copies_that_were_begun_are_put_right() {
+    let mounted = Mounted::image("xfs", 400, &["-m", "reflink=1"]);
+    let tree = read_once(&mounted);
+    let mib = 1u64 << 20;
+    for name in ["grown", "cut", "punched", "replaced", "filled", "gone"] {
+        fs::write(tree.join(name), noise(name.len() as u64, 3 << 20)).expect("write");
+    }
+    let filled = fs::File::create(tree.join("filled")).expect("create");
+    rustix::fs::fallocate(&filled, FallocateFlags::empty(), 0, 3 * mib).expect("allocate");
+    let begun = Arc::<BegunCopies>::default();
+    let spec_of = || ScanSpec {
+        begun: Arc::clone(&begun),
+        ..spec_of(&tree)
+    };
+    let mut live = scan_again(spec_of(), Writers::GoOn).expect("it starts");
+    while live.next().expect("a batch").is_some() {}
+    live.before_rest();
+    drop(live);
+
+    let open = |name: &str| {
+        let file = fs::File::options().write(true).open(tree.join(name));
+        file.expect("open")
+    };
+    // Blocks, odd bytes, and some twice.
+    for (at, bytes) in [(0, 4096), (70_000, 10), (70_005, 3000), (2 * mib - 1, 1)] {
+        open("large")
+            .write_all_at(&noise(at, bytes), at)
+            .expect("write");
+    }
+    open("grown")
+        .write_all_at(&noise(5, 500_001), 3 * mib - 7)
+        .expect("write");
+    open("cut").set_len(2 * mib + 100).expect("cut");
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(open("punched"), hole, mib, mib / 2).expect("punch");
+    open("filled")
+        .write_all_at(&noise(6, 5000), mib)
+        .expect("write");
+    fs::write(tree.join("new"), noise(8, 2 << 20)).expect("write");
+    fs::rename(tree.join("new"), tree.join("replaced")).expect("rename");
+    fs::remove_file(tree.join("gone")).expect("remove");
+    let expected = read(&tree);
+
+    let mut rest = scan_again(spec_of(), Writers::Rest).expect("it starts");
+    // Whatever is written once all is captured.
+    let mut batches = Vec::new();
+    loop {
+        let batch = rest.next().expect("a batch").expect("it is captured");
+        let captured = batch.captured;
+        batches.push(batch.bytes_read);
+        if captured {
+            break;
+        }
+    }
+    for name in [
+        "large",
+        "below/large",
+        "grown",
+        "cut",
+        "punched",
+        "filled",
+        "replaced",
+    ] {
+        open(name).write_all_at(&[9; 4096], 8192).expect("write");
+    }
+    assert_eq!(
+        batches.iter().sum::<u64>(),
+        20 * 3000,
+        "large ones are copied"
+    );
+    while rest.next().expect("a batch").is_some() {}
+    assert_eq!(rest.finish().expect("it ends"), expected.outcome);
 }
 
 #[test]

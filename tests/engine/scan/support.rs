@@ -97,6 +97,7 @@ pub fn spec(root: &Path) -> ScanSpec {
         owners: Arc::default(),
         states: None,
         view: View::Whole,
+        begun: Arc::default(),
     }
 }
 

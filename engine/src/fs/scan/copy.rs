@@ -1,8 +1,9 @@
 //! Copies of files that share their blocks with the original until one of the two is written
 //! (reflinks; XFS, btrfs and others have them), for a tree that rests only for a moment.
 //!
-//! A copy takes no longer for a large file than for a small one, but it writes out what of the file
-//! is dirty first; whoever can, does that before the tree is at rest. It has no name, so that
+//! A copy takes no longer for a large file than for a small one, but it takes time by the file's extents,
+//! and writes out what of it is dirty first; whoever can, begins both before the tree is at rest
+//! ([`begun`](super::begun)). It has no name, so that
 //! nothing of it is left when the process ends, however it ends. Where it cannot be had (another
 //! file system, no room for it) the file is read at once: that only takes longer.
 
@@ -21,7 +22,7 @@ use crate::fs::attributes::FsTraits;
 
 /// Copies of all scans at a time: each holds a descriptor, of which a process has 1,024 without asking
 /// for more.
-const COPIES_MAX: usize = 512;
+pub(super) const COPIES_MAX: usize = 512;
 static COPIES: AtomicUsize = AtomicUsize::new(0);
 
 /// The copies of one scan.
@@ -40,10 +41,10 @@ pub(crate) struct FileCopy {
 }
 
 /// One of [`COPIES`].
-struct Counted;
+pub(super) struct Counted;
 
 impl Counted {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let before = COPIES.fetch_add(1, Ordering::Relaxed);
         let counted = Self;
         (before < COPIES_MAX).then_some(counted)
@@ -72,16 +73,21 @@ impl Worker<'_> {
         if !is_large || copies.refused.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let Some(counted) = Counted::new() else {
-            return Ok(None);
-        };
         let (file, before) = self.open_file(dir, name, listed)?;
-        let content = match nameless(dir).and_then(|copy| {
-            ioctl_ficlone(&copy, &file)?;
-            Ok(copy)
-        }) {
-            Ok(content) => content,
-            Err(errno) => {
+        let begun = self.shared.begun.take(before.identity());
+        let begun = begun.and_then(|copy| copy.put_right(&file, before.size).ok()?);
+        let copied = begun.map(Ok).or_else(|| {
+            let counted = Counted::new()?;
+            let copied = nameless(dir).and_then(|copy| {
+                ioctl_ficlone(&copy, &file)?;
+                Ok((copy, counted))
+            });
+            Some(copied)
+        });
+        let (content, counted) = match copied {
+            None => return Ok(None),
+            Some(Ok(copied)) => copied,
+            Some(Err(errno)) => {
                 // Too little room, or too many files open: others may fit.
                 if !matches!(
                     errno,
@@ -127,7 +133,7 @@ pub(crate) fn has_copies(dir: &OwnedFd) -> bool {
 }
 
 /// A file without a name, on the file system of a directory.
-fn nameless(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
+pub(super) fn nameless(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     openat(dir, c".", flags, Mode::RUSR | Mode::WUSR)
 }

@@ -7,6 +7,7 @@
 //! batches under way (at most a handful of 4 MiB), a stage and a window for each worker, and the
 //! entries of directories that are not finished.
 
+mod begun;
 pub(crate) mod content;
 mod copy;
 mod directory;
@@ -41,6 +42,7 @@ use report::Report;
 use stat::Stat;
 use work::{Shared, Worker};
 
+pub use self::begun::BegunCopies;
 pub use self::view::{OnlyPaths, View};
 use super::attributes::FsTraits;
 use super::background::Readers;
@@ -82,6 +84,8 @@ pub struct ScanSpec {
     pub view: View,
     /// Whose ids the tree holds. File states are only for runs with the same.
     pub owners: Arc<Owners>,
+    /// What a scan begins ([`TreeScan::before_rest`]) and one of the same tree at rest finishes.
+    pub begun: Arc<BegunCopies>,
 }
 
 /// The file states of a scan; see [`states`](super::states).
@@ -178,6 +182,7 @@ fn start(spec: ScanSpec, again: Option<Writers>) -> Result<Scan, FsError> {
         cross_mounts: spec.cross_mounts,
         view: spec.view,
         owners: spec.owners,
+        begun: spec.begun,
         beyond: Mutex::default(),
         states,
         always_read,
@@ -278,6 +283,11 @@ impl TreeScan for Scan {
             true => small,
             false => small + large,
         }
+    }
+
+    fn before_rest(&mut self) {
+        let paths = self.shared.report.take_young();
+        self.shared.begun.begin(self.shared.open.root(), &paths);
     }
 
     fn finish(mut self: Box<Self>) -> Result<ScanOutcome, FsError> {

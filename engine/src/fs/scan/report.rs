@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::copy::COPIES_MAX;
 use crate::fs::batch::Outbox;
 use crate::monitor::{Finding, FindingKind};
 
 /// Findings of one kind that are told one by one; what is beyond is summed up at the end.
 const FINDINGS_MAX: u64 = 1000;
+/// Files whose paths are kept, because they will be read again: as many as may be copied.
+const YOUNG_MAX: usize = COPIES_MAX;
 /// Paths that a summing finding names.
 const SAMPLE_PATHS: usize = 16;
 
@@ -22,6 +25,8 @@ pub(crate) struct Report {
     /// those of which it may make copies.
     pub bytes_unsettled_small: AtomicU64,
     pub bytes_unsettled_large: AtomicU64,
+    /// Some of the large ones, by their paths.
+    young: Mutex<Vec<Vec<u8>>>,
     tallies: Mutex<Vec<Tally>>,
 }
 
@@ -73,6 +78,17 @@ impl Report {
             paths: vec![path],
             message,
         });
+    }
+
+    pub fn young(&self, path: impl FnOnce() -> Vec<u8>) {
+        let mut young = self.young.lock().unwrap_or_else(PoisonError::into_inner);
+        if young.len() < YOUNG_MAX {
+            young.push(path());
+        }
+    }
+
+    pub fn take_young(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.young.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Tells what was only counted.

@@ -18,6 +18,8 @@ use podkeep_format::tree::{Entry, Node, TreeNode, build_directory};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
+use super::begun::BegunCopies;
+use super::content::SMALL_FILE_BYTES_MAX;
 use super::copy::Copies;
 use super::directory::{
     Body, Contents, Directory, OpenDirectories, Opened, PushBody, open_directory, open_quietly,
@@ -92,6 +94,7 @@ pub(crate) struct Shared {
     pub always_read: HashSet<u64>,
     /// Of a tree that is at rest only for the time being.
     pub copies: Option<Copies>,
+    pub begun: Arc<BegunCopies>,
     pub queue: Queue,
     pub open: OpenDirectories,
     pub links: Links,
@@ -480,6 +483,9 @@ impl<'s> Worker<'s> {
         let mut encoded = Encoder::new();
         read.entry.encode(&mut encoded);
         let fingerprint = self.fingerprint(directory, &read);
+        if fingerprint.is_empty() && read.stat.size >= SMALL_FILE_BYTES_MAX {
+            self.shared.report.young(|| directory.path_of(name));
+        }
         directory
             .contents()
             .push(name, &fingerprint, PushBody::Entry(encoded.as_slice()));

@@ -322,6 +322,10 @@ impl<'a> Run<'a> {
                 members.push(member);
             }
         }
+        let opened = members.iter_mut().filter_map(|m| m.opened.as_mut());
+        for tree in opened.filter_map(|opened| opened.tree.as_mut()) {
+            tree.before_rest();
+        }
         Ok(members)
     }
 
