@@ -1,7 +1,9 @@
 #!/bin/bash
 # podkeep's main job on real Podman hosts, which this builds itself: volumes in use and images are
 # backed up, changed, backed up again, destroyed, and restored on three versions of Podman with three
-# storage drivers. A comparison that shares no code with podkeep counts the differences.
+# storage drivers. A comparison that shares no code with podkeep counts the differences. Then a whole
+# service, with traffic while it is backed up: its host is destroyed, and it answers again on a bare
+# host with another driver and another Podman, also after that host's next boot.
 #
 # Run it as root on Debian 12 or later, as often as you like. Ctrl-C leaves nothing behind.
 #
@@ -25,7 +27,7 @@ podkeep on real Podman hosts
   installs   ${missing[*]:-nothing, all Debian packages are there}
   builds     podkeep itself, optimised, in ${CARGO_TARGET_DIR:-target/}, about 1 GB
   caches     root file systems of Podman hosts in $PODKEEP_LAB_CACHE, about 2 GB
-  uses       /var/tmp for hosts and repository, about 4 GB, removed again
+  uses       /var/tmp for hosts and repository, about 5 GB, removed again
   takes      on two cores about 10 minutes the first time, then less than 3
 INTRO
 install_packages "${missing[@]}"
@@ -45,12 +47,13 @@ trap 'echo; echo "Stopped; cleaning up." >&2; exit 130' INT
 trap 'exit 143' TERM
 mkdir "$PODKEEP_LAB_SHARE" "$PODKEEP_LAB_SHARE/truth"
 
-# Runs podkeep on a host: podkeep_on HOST ARGUMENT...
+# Runs podkeep on a host: podkeep_on HOST ARGUMENT... With warnings it has done what it was asked to.
+ended() { [ "$1" = 3 ] || die "podkeep ended with exit code $1"; }
 podkeep_on() {
     local host=$1; shift
     printf '%s# podkeep %s\n' "$host" "$*"
     "$lab" exec "$host" env PODKEEP_REPO=/share/repository PODKEEP_PASSWORD=demonstration podkeep "$@" \
-        || die "podkeep $* ended with exit code $?"
+        || ended $?
 }
 
 new_host() {
@@ -58,10 +61,13 @@ new_host() {
     "$lab" put "$1" target/release/podkeep /usr/local/bin/podkeep
     "$lab" put "$1" tests/lab/demo-data.sh /root/demo-data.sh
     "$lab" put "$1" tests/lab/listing.sh /root/listing.sh
+    "$lab" put "$1" tests/lab/stack.sh /root/stack.sh
 }
 # A power cut of the host, and its next boot.
 power_cut() { "$lab" crash "$1"; "$lab" up "$1"; }
 data() { "$lab" exec "$1" bash /root/demo-data.sh "$2"; }
+# stack HOST ARGUMENT...
+stack() { local host=$1; shift; "$lab" exec "$host" bash /root/stack.sh "$@"; }
 # The bytes of all volumes and images.
 bytes_of_host() {
     "$lab" exec web1 bash -c '{ du -csB1 /var/lib/containers/storage/volumes/*/_data | tail -n 1 | cut -f 1
@@ -149,8 +155,10 @@ cargo build --locked --release -p podkeep
 wait "$beside" || die "cannot build the hosts' file systems"
 # The other hosts boot while the first one is worked on. They have no image and no volume.
 export lab
-export -f new_host
-setsid bash -euc 'new_host web2 bookworm vfs; new_host web3 sid btrfs' \
+export -f new_host stack
+setsid bash -euc 'new_host web2 bookworm vfs; new_host web3 sid btrfs
+    new_host shop1 trixie overlay; "$lab" image shop1 postgres; stack shop1 make
+    new_host shop2 sid btrfs' \
     < /dev/null > "$PODKEEP_LAB_RUN/others.log" 2>&1 &
 beside=$!
 
@@ -196,6 +204,41 @@ restore web2 "vfs, Podman 4.3"
 
 title "Restored on a host with Podman 5.8 and the btrfs driver"
 restore web3 "btrfs, Podman 5.8"
+
+title "A service on host shop1: pod, PostgreSQL, web servers, secret, Quadlet unit; backed up under traffic"
+stack shop1 answers > "$PODKEEP_LAB_SHARE/before"
+before=$(bytes_of_repository); begin=$(now_ms)
+podkeep_on shop1 backup --all
+row "the service, with traffic: backup" - "$(human $(($(bytes_of_repository) - before)))" "$(seconds $(($(now_ms) - begin)))" -
+# What it says later has all that it said when its containers were paused.
+stack shop1 answers > "$PODKEEP_LAB_SHARE/after"
+files=$(stack shop1 own-files)
+
+title "Host shop1 is destroyed; restored on shop2, which has no image, no network, nothing"
+"$lab" down shop1
+stack shop2 set-up
+begin=$(now_ms)
+podkeep_on shop2 restore latest@shop1 --all --start
+stack shop2 wait
+took=$(($(now_ms) - begin))
+served() {
+    local lines
+    lines=$(stack shop2 check /share/after "$(wc -l < "$PODKEEP_LAB_SHARE/before")") \
+        || die "the service on shop2 is not what it was"
+    row "$1" - - "$(seconds "$2")" 0
+    echo "$lines of the lines that its web servers answered on shop1 are here, in one unbroken chain"
+}
+served "  it answers on btrfs, Podman 5.8, with its data" $took
+if [ "$(stack shop2 own-files)" != "$files" ]; then
+    echo "The worker's own files did not come back; a warning above says why."
+    total_differences=$((total_differences + 1))
+fi
+
+title "Power cut of shop2, and its next boot"
+begin=$(now_ms)
+power_cut shop2
+stack shop2 wait
+served "  and after a power cut and boot" $(($(now_ms) - begin))
 
 printf '\n%-50s %9s %9s %8s %11s\n' "" size added seconds differences
 printf '%s\n' "${table[@]}"
