@@ -217,7 +217,7 @@ pub fn migrate(
             hint: "--finish ends the migration, --rollback goes back".into(),
         }),
         Phase::Released => run.take_over_again(&met),
-        Phase::Prepared => run.from_the_start(&met),
+        Phase::Prepared => run.run_whole(&met),
     };
     run.report.bytes_sent = sides.road.bytes();
     run.report.phase = run.near.phase;
@@ -345,7 +345,7 @@ impl Migration<'_> {
         Ok(repo)
     }
 
-    fn from_the_start(&mut self, met: &Outcome) -> OperationResult<()> {
+    fn run_whole(&mut self, met: &Outcome) -> OperationResult<()> {
         let sides = self.sides;
         for finding in sides.source.thaw_leftovers() {
             self.watch.finding(finding);
