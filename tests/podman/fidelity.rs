@@ -138,11 +138,9 @@ fn script(rows: &[Row<'_>], version: (u32, u32)) -> String {
                 _ if row.since > version => {
                     let _ = writeln!(
                         script,
-                        "! podman create --name lacking {} $I >/dev/null 2>&1",
+                        "not podman create --name lacking {} $I >/dev/null 2>&1",
                         row.option
                     );
-                    // `!` does not end a script.
-                    script.push_str("! podman container exists lacking || exit 1\n");
                 }
                 Some(argument) => arguments.push_str(argument),
                 None => {

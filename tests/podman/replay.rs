@@ -250,7 +250,7 @@ fn i_07_another_architecture_is_made_and_started_only_when_forced() {
         [ "$(status arm)" = "arm running" ]
         podman inspect drawn --format '{{json .HostConfig.PortBindings}}' | cmp - /root/ports
         podman start still >/dev/null
-        ! podman exec still /bin/ip addr | grep -q 10.75.1.77"#);
+        not grep -q 10.75.1.77 <<< "$(podman exec still /bin/ip addr)""#);
 }
 
 /// Mounts have the options that they had, what `U` would re-own is not re-owned by the restore, and an
@@ -278,5 +278,5 @@ fn v_16_anonymous_volumes_are_anonymous_again_and_v_10_options_stay() {
         podman start c >/dev/null; [ "$(stat -c %u "$(data own)/file")" = 1000 ]
         [ "$(podman exec c /bin/cat /data/file)" = "$A" ]; podman exec c /bin/cat /own/file >/dev/null
         podman rm -f -t 0 -v c >/dev/null
-        ! podman volume exists "$A"; podman volume exists named; podman volume exists own"#);
+        not podman volume exists "$A"; podman volume exists named; podman volume exists own"#);
 }
