@@ -81,7 +81,7 @@ boot() {
     # that no controller which something else enables at the root reaches the host.
     ( echo $BASHPID > "$cgroup/cgroup.procs"
       exec setsid unshare --mount --pid --uts --ipc --net --cgroup --fork \
-          bash "$LAB/init.sh" "$name" "$h" "$base" "$mode" ) </dev/null >"$h/console.log" 2>&1 &
+          bash "$LAB/init.sh" "$name" "$h" "$base" "$mode" "$driver" ) </dev/null >"$h/console.log" 2>&1 &
     unshare_pid=$!
     # Booted when the script that prepared the namespaces has become the host's init.
     booted() {
@@ -95,7 +95,7 @@ boot() {
     fi
     disown "$unshare_pid"
     echo "$pid $(start_time "$pid")" > "$h/pid"
-    lab_exec "$name" bash -s "$suite" "$driver" "$mode" < "$LAB/settle.sh" \
+    lab_exec "$name" bash -s "$suite" "$mode" < "$LAB/settle.sh" \
         || die "host $name booted but could not be set up"
 }
 

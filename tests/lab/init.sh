@@ -1,9 +1,9 @@
-# The first process of a host: init.sh NAME HOST_DIR BASE MODE
+# The first process of a host: init.sh NAME HOST_DIR BASE MODE DRIVER
 #
 # Runs in fresh namespaces, makes the host's root file system from its base and its disk, leaves the
 # machine's own root behind (pivot_root), and becomes the host's init.
 set -eu
-name=$1 h=$2 base=$3 mode=$4
+name=$1 h=$2 base=$3 mode=$4 driver=$5
 root=$h/root
 
 mount --make-rprivate /
@@ -67,6 +67,15 @@ pivot_root . old
 umount -l /old
 rmdir /old || true
 mount --make-rshared /
+
+# Before anything can run podman: a unit that does at boot would make a database of its default driver.
+[ "$driver" != xfs ] || driver=overlay
+cat > /etc/containers/storage.conf <<CONF
+[storage]
+driver = "$driver"
+graphroot = "/var/lib/containers/storage"
+runroot = "/run/containers/storage"
+CONF
 
 if [ "$mode" = systemd ]; then
     # Units that would reach for the machine's devices, kernel or terminals, and a registry that tests

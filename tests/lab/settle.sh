@@ -1,8 +1,8 @@
-# Runs inside a host after each boot: settle.sh SUITE DRIVER MODE
+# Runs inside a host after each boot: settle.sh SUITE MODE
 #
 # Waits until the host is ready, and writes the settings that a machine of this kind needs.
 set -eu
-suite=$1 driver=$2 mode=$3
+suite=$1 mode=$2
 
 cgroups=cgroupfs events=file
 if [ "$mode" = systemd ]; then
@@ -30,13 +30,6 @@ fi
     [ "$suite" != bookworm ] || echo 'runtime = "runc"'
 } > /etc/containers/containers.conf
 
-[ "$driver" != xfs ] || driver=overlay
-cat > /etc/containers/storage.conf <<CONF
-[storage]
-driver = "$driver"
-graphroot = "/var/lib/containers/storage"
-runroot = "/run/containers/storage"
-CONF
 # Podman 4.3 warns about a CNI network that it does not use.
 rm -f /etc/cni/net.d/87-podman-bridge.conflist
 
