@@ -118,7 +118,8 @@ UNIT
 answers() { get "$status"; get "$page"; }
 
 wait_until_it_answers() {
-    has_entries() { get "$page" | grep -q '|'; }
+    # Not -q, which would end before wget has written a long page.
+    has_entries() { get "$page" | grep '|'; }
     until_true 60 "the shop's page" has_entries
     until_true 60 "the status page" get "$status"
 }
