@@ -243,22 +243,12 @@ pub(super) fn come_back(
             .collect();
         if !items.is_empty() {
             let options = RestoreOptions {
-                snapshot: SnapSpec {
+                items,
+                existing: Existing::Merge,
+                ..RestoreOptions::of(SnapSpec {
                     which: SnapWhich::Prefix(near.last.clone()),
                     host: None,
-                },
-                all: false,
-                items,
-                to_dir: None,
-                rename: None,
-                existing: Existing::Merge,
-                retag: false,
-                squash: None,
-                dry_run: false,
-                replay: Default::default(),
-                start: false,
-                threads: 0,
-                wait: std::time::Duration::ZERO,
+                })
             };
             restore(repo, sides.source, &options, monitor)?;
         }
