@@ -48,8 +48,9 @@ for driver in "$@"; do
             echo "$run backup: longest time between two writes of the client: $(podman logs writer | tail -n 1) ms"
         done
         podman rm -f -t 0 db writer > /dev/null
-        podkeep restore latest volume:pgdata --as pgdata2 > /dev/null
-        podman run -d --name db2 --network=none --user postgres -v pgdata2:/pg \
+        podman volume rm pgdata > /dev/null
+        podkeep restore latest volume:pgdata > /dev/null
+        podman run -d --name db2 --network=none --user postgres -v pgdata:/pg \
             localhost/postgres:1 postgres -D /pg -k /tmp > /dev/null
         until podman exec db2 pg_isready -q; do sleep 0.5; done
         podman exec db2 psql -Atc "select

@@ -6,6 +6,7 @@
 //! prune took away: those items are read and published anew under a new lease.
 
 mod choose;
+mod contention;
 mod freeze;
 
 use std::collections::{HashMap, VecDeque};

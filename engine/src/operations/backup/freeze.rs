@@ -7,7 +7,7 @@
 //! counts.
 //!
 //! How long they will rest is told by the readings before: so long took that part of them which has to
-//! be read again. Where that is long they are read once more while the containers run, so that
+//! be read again, without what others used of the processors meanwhile. Where that is long they are read once more while the containers run, so that
 //! little is left to be stored, and the expectation is of a reading that stores little.
 
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::snapshot::Consistency;
 
+use super::contention::Turns;
 use super::{Counting, Job, Opened, Pending, Pump, Reading, Run, Session};
 use crate::fs::Writers;
 use crate::host::{Freeze, FreezeRequest, Freezing, Inventory};
@@ -336,10 +337,14 @@ impl<'a> Run<'a> {
             (entries * BYTES_PER_ENTRY, bytes)
         };
         let (since, before) = (Instant::now(), taken(opened));
+        let turns = Turns::now();
         opened.take(&mut session.writer, |tree, writer| {
             tree.take_all(writer, &Ahead(self.monitor))
         })?;
         let (took, after) = (since.elapsed(), taken(opened));
+        // What rests takes no turns.
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let took = Turns::now().alone(turns, took, processors);
         // Last: it writes out what is dirty.
         let again = opened.tree.as_mut().map_or(0, Pump::before_again);
         let entries = after.0 - before.0;
