@@ -7,7 +7,8 @@
 //! counts.
 //!
 //! How long they will rest is told by the readings before: so long took that part of them which has to
-//! be read again, without what others used of the processors meanwhile. Where that is long they are read once more while the containers run, so that
+//! be read again, with less waiting for
+//! processors, which those who rest do not use. Where that is long they are read once more while the containers run, so that
 //! little is left to be stored, and the expectation is of a reading that stores little.
 
 use std::collections::HashMap;
@@ -342,9 +343,8 @@ impl<'a> Run<'a> {
             tree.take_all(writer, &Ahead(self.monitor))
         })?;
         let (took, after) = (since.elapsed(), taken(opened));
-        // What rests takes no turns.
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let took = Turns::now().alone(turns, took, processors);
+        let took = Turns::now().with_fewer(&turns, took, processors);
         // Last: it writes out what is dirty.
         let again = opened.tree.as_mut().map_or(0, Pump::before_again);
         let entries = after.0 - before.0;
