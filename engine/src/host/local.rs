@@ -439,6 +439,9 @@ impl Source for LocalHost {
         if let Some(states) = self.states(request) {
             published(&states, &request.item.to_string(), snapshot)?;
         }
+        if let Some(known) = &request.known {
+            known.published(&request.item.to_string(), snapshot);
+        }
         Ok(())
     }
 }
@@ -465,6 +468,7 @@ fn open_definition(
                 owners,
                 view: files.view,
                 begun: Arc::default(),
+                known: None,
             })?;
             Some(Box::new(LockedScan { tree, _lock: lock }))
         }

@@ -38,6 +38,7 @@ pub use self::freeze::{Freeze, FreezeRequest, Freezing, Thawed};
 pub use self::keep::{About, HeldBack, Keep};
 use crate::chunk::Chunking;
 use crate::fs::owners::Owners;
+use crate::fs::scan::KnownContents;
 pub use crate::fs::write::{Existing, Room};
 use crate::fs::{FsError, TreeScan, TreeWriter};
 use crate::monitor::{Finding, FindingKind};
@@ -208,6 +209,8 @@ pub struct ScanRequest {
     pub known_layers: Vec<KnownLayer>,
     /// File states may be reused if they were recorded for exactly this snapshot of the item.
     pub trusted: Option<SnapshotId>,
+    /// What this run, or those before it, learnt of large files; used together with file states.
+    pub known: Option<Arc<KnownContents>>,
 }
 
 /// What an item is besides its files, and its files.

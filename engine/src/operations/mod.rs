@@ -28,6 +28,7 @@ mod stored_image;
 mod walk;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::definition::FieldChange;
@@ -36,6 +37,7 @@ use podkeep_format::item::Item;
 use podkeep_format::snapshot::Consistency;
 use podkeep_format::tree::{Entry, Time};
 
+use crate::fs::scan::KnownContents;
 use crate::host::replay::{Proof, ReplayOptions};
 use crate::host::{Existing, HostError};
 use crate::monitor::FrozenFor;
@@ -123,6 +125,8 @@ pub struct BackupOptions {
     pub max_freeze: Option<Duration>,
     /// Places that the run itself uses: whoever serves them is never frozen.
     pub needs: Vec<PathBuf>,
+    /// For runs that follow one another in one process: what they learn of large files.
+    pub known: Option<Arc<KnownContents>>,
 }
 
 /// Containers are set going again when they were at rest for so long.

@@ -136,6 +136,7 @@ impl Worker<'_> {
                 before = after;
                 continue;
             }
+            self.record_pieces(&before, content.pieces);
             entry.node = Node::File {
                 size: content.size,
                 content: content.content,
