@@ -104,6 +104,15 @@ fn a_running_service_moves_and_comes_back() {
         .filter(|line| line["type"] == "conflict")
         .collect();
     assert_eq!((code, in_the_way.len()), (1, 1), "{lines:?}");
+    let space = lines.iter().find(|line| line["type"] == "space");
+    let space = space.expect("what is needed");
+    assert!(space["bytes_needed"].as_f64() > Some(20e6), "{space}");
+    assert!(space["bytes_free"].as_f64() > Some(0.0), "{space}");
+    assert!(number(&lines, "bytes_logical") > 20e6);
+    assert!(number(&lines, "freeze_seconds") > 0.0);
+    for host in [&a, &b] {
+        assert_eq!(host.script("ls -A /var/lib/podkeep/migrations"), "");
+    }
     assert_eq!(migrate(&a, "").0, 1);
     assert!(runs(&a));
     assert_eq!(
@@ -128,6 +137,11 @@ fn a_running_service_moves_and_comes_back() {
     );
     let pass = lines.iter().rev().find(|line| line["type"] == "pass");
     let pass = pass.expect("a pass");
+    let last = lines.last().expect("a last line");
+    let parts = last["freeze_parts"].as_object().expect("parts").values();
+    let parts: f64 = parts.filter_map(serde_json::Value::as_f64).sum();
+    let whole = number(&lines, "freeze_seconds");
+    assert!((parts - whole).abs() < 0.1, "{last}");
     assert_eq!(pass["at_rest"], true);
     assert!(pass["bytes_sent"].as_f64() < Some(2e6), "{pass}");
     assert_eq!(content(&b), before);

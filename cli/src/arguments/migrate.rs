@@ -67,6 +67,11 @@ pub struct Migrate {
     #[arg(long)]
     pub finish: bool,
 
+    /// Run this shell command before the last pass: a database may write its memory out, as it does when it
+    /// is stopped
+    #[arg(long, value_name = "COMMAND")]
+    pub before_stop: Option<OsString>,
+
     /// Run this shell command when the target runs: addresses, names and proxies may follow
     #[arg(long, value_name = "COMMAND")]
     pub on_cutover: Option<OsString>,

@@ -11,7 +11,8 @@ use podkeep_engine::link::Address;
 use podkeep_engine::monitor::{Finding, Monitor, Progress};
 use podkeep_engine::operations::migrate::far::{Session, TargetSide};
 use podkeep_engine::operations::migrate::{
-    self, Fit, MigrateOptions, MigrateReport, Phase, Proven, Road, Sides, Step, Watch,
+    self, Fit, FreezeParts, MigrateOptions, MigrateReport, Need, Phase, Proven, Road, Sides, Step,
+    Watch,
 };
 use podkeep_engine::operations::{OperationError, OperationResult};
 use podkeep_engine::store::ObjectStore;
@@ -255,6 +256,11 @@ impl Road for Between<'_> {
         orders + stores.sum::<u64>()
     }
 
+    fn before_stop(&self) -> Result<bool, String> {
+        let command = self.arguments.before_stop.as_deref();
+        command.map_or(Ok(false), |command| shell(command).map(|()| true))
+    }
+
     fn cut_over(&self) -> Result<(), String> {
         self.arguments.on_cutover.as_deref().map_or(Ok(()), shell)
     }
@@ -349,9 +355,13 @@ impl Watch for Told<'_> {
                     units::duration(seconds)
                 ),
             ),
-            Step::Predicted { seconds } => say(
-                Message::Predicted { seconds },
-                format!("  predicted out of service: {}", units::duration(seconds)),
+            Step::Predicted { seconds, bytes } => say(
+                Message::Predicted { seconds, bytes },
+                format!(
+                    "  predicted out of service: {}, up to {} to be read again",
+                    units::duration(seconds),
+                    units::size(bytes)
+                ),
             ),
             Step::Stopped { containers } if containers.is_empty() => {}
             Step::Stopped { containers } => {
@@ -422,6 +432,25 @@ fn told(
             );
         }
     }
+    let needs = report.needs.iter().filter(|_| arguments.dry_run);
+    for Need {
+        place,
+        bytes,
+        bytes_free,
+    } in needs
+    {
+        context.output.row(
+            || Message::Space {
+                place: place.clone(),
+                bytes_needed: *bytes,
+                bytes_free: *bytes_free,
+            },
+            || {
+                let (bytes, free) = (units::size(*bytes), units::size(*bytes_free));
+                format!("  needs up to {bytes} in {place} of the target, {free} free")
+            },
+        );
+    }
     for conflict in &report.conflicts {
         context.output.row(
             || Message::Conflict {
@@ -458,6 +487,11 @@ fn told(
             true => "Nothing was changed; it can be moved".to_owned(),
             false => "Nothing was changed; something is in the way".to_owned(),
         });
+        text.push(format!(
+            "Images and volumes take {}; out of service for some {} by what is known now",
+            units::size(report.bytes_logical),
+            units::duration(report.freeze_seconds)
+        ));
     } else {
         text.push(format!(
             "Moved in {}, out of service {}; {} sent for {}",
@@ -466,6 +500,9 @@ fn told(
             units::size(report.bytes_sent),
             units::size(report.bytes_logical)
         ));
+        if report.freeze_seconds > 0.0 {
+            text.push(format!("Out of service: {}", parts(&report.freeze)));
+        }
         text.push(format!("Kept for a way back until:  {}", again("--finish")));
         text.push(format!(
             "  go back:                  {}",
@@ -483,12 +520,26 @@ fn told(
             },
             items: report.items,
             freeze_seconds: report.freeze_seconds,
+            freeze_parts: (&report.freeze).into(),
             bytes_sent: report.bytes_sent,
             bytes_logical: report.bytes_logical,
             findings: warnings,
             seconds: report.seconds,
         },
     }
+}
+
+/// What the time out of service went into.
+fn parts(freeze: &FreezeParts) -> String {
+    let parts = [
+        ("stopping", freeze.stop),
+        ("reading and sending", freeze.read),
+        ("writing", freeze.write),
+        ("fencing", freeze.fence),
+        ("starting", freeze.start),
+    ];
+    let parts = parts.map(|(name, seconds)| format!("{name} {}", units::duration(seconds)));
+    parts.join(", ")
 }
 
 /// Orders that come over standard input: the Podman of this login, once somebody asks for it.

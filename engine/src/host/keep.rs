@@ -1,11 +1,14 @@
 //! What a migration does with whole containers: whether they run, that they do not come back by
 //! themselves, that what was made for them goes again.
 
+use std::path::PathBuf;
+
 use podkeep_format::item::{Item, ItemKind};
 use serde::{Deserialize, Serialize};
 
 use super::HostError;
 use super::local::LocalHost;
+use crate::fs::scan::{Measured, measure};
 use crate::podman::replay::{RESTART_UPDATE_SINCE, Version};
 use crate::podman::{Podman, keep};
 
@@ -52,6 +55,13 @@ pub trait Keep: Send + Sync {
 
     /// Removes an item of Podman if it is there; what runs or is in use is refused.
     fn remove(&self, item: &Item) -> Result<(), HostError>;
+
+    /// What the files of a volume amount to now. Nothing, where there is no volume whose files can be
+    /// read.
+    fn measure(&self, volume: &Item) -> Result<Measured, HostError>;
+
+    /// The folders below which images and volumes go.
+    fn places(&self) -> Result<Vec<PathBuf>, HostError>;
 }
 
 impl LocalHost {
@@ -132,5 +142,17 @@ impl Keep for LocalHost {
         };
         let name = String::from_utf8_lossy(&item.name);
         Ok(keep::remove(self.kept()?, kind, &name)?)
+    }
+
+    fn measure(&self, volume: &Item) -> Result<Measured, HostError> {
+        let readable = self.read_volume(volume)?;
+        Ok(readable.data.map(measure).unwrap_or_default())
+    }
+
+    fn places(&self) -> Result<Vec<PathBuf>, HostError> {
+        let info = self.store_info()?;
+        let mut places = vec![info.graph_root.clone(), info.volume_path.clone()];
+        places.dedup();
+        Ok(places)
     }
 }

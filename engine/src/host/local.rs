@@ -290,6 +290,10 @@ impl LocalHost {
         self.podman_for(&"containers")?.info()
     }
 
+    pub(super) fn read_volume(&self, item: &Item) -> Result<super::volume::Readable, HostError> {
+        self.podman(item)?.volumes.read(item)
+    }
+
     pub(super) fn images(&self) -> Result<&Images, HostError> {
         Ok(&self.podman_for(&"images")?.images)
     }

@@ -145,6 +145,8 @@ pub struct ImageFacts {
     pub layers: Vec<DiffId>,
     /// It lies in a store that this Podman only reads: no part of the host's own.
     pub external: bool,
+    /// Of its layers' tars, as far as the store tells.
+    pub bytes: u64,
 }
 
 impl ImageFacts {

@@ -280,6 +280,7 @@ mod tests {
             names: names(&[name]),
             layers: Vec::new(),
             external: false,
+            bytes: 0,
         };
         let network = |name: &str, is_default_unchanged| NetworkFacts {
             name: name.into(),
@@ -447,6 +448,7 @@ mod tests {
             names: names(&["localhost/podman-pause:5.4.2-0"]),
             layers: Vec::new(),
             external: false,
+            bytes: 0,
         });
         let item = |name: &str| Item::new(ItemKind::Image, name.as_bytes());
         let pause = item("localhost/podman-pause:5.4.2-0");

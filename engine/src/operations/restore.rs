@@ -76,7 +76,7 @@ pub fn restore(
     }
     restoring.settle()?;
     if options.start {
-        restoring.start()?;
+        let _last = restoring.start()?;
     }
     restoring.prove()?;
     Ok(restoring.into_report())
@@ -321,10 +321,11 @@ impl<'a> Restoring<'a> {
         }
     }
 
-    pub fn start(&mut self) -> OperationResult<()> {
+    /// Starts what ran, and waits until it is healthy. Returns when the last of it was started.
+    pub fn start(&mut self) -> OperationResult<Option<Instant>> {
         match &mut self.definitions {
             Some(all) => all.start(&self.counting),
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 

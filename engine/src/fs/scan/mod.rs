@@ -16,6 +16,7 @@ mod glob;
 mod known;
 mod links;
 mod list;
+mod measure;
 mod owner;
 mod queue;
 pub(crate) mod report;
@@ -45,6 +46,7 @@ use work::{Shared, Worker};
 
 pub use self::begun::BegunCopies;
 pub use self::known::KnownContents;
+pub use self::measure::{Measured, measure};
 pub use self::view::{OnlyPaths, View};
 use super::attributes::FsTraits;
 use super::background::Readers;

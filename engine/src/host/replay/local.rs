@@ -315,6 +315,7 @@ impl LocalReplay {
         name: &str,
         health_max: Duration,
         findings: &mut Vec<Finding>,
+        last: &mut Option<Instant>,
     ) -> Result<(), HostError> {
         let container = &self.definitions.containers[name];
         let (status, object) = (container.status.clone(), format!("container:{name}"));
@@ -332,6 +333,7 @@ impl LocalReplay {
             findings.push(note(object, FindingKind::NotRestored, error.to_string()));
             return Ok(());
         }
+        *last = Some(Instant::now());
         if has_check {
             let message = match self.wait_for_health(&new, health_max)?.as_str() {
                 "starting" => format!("it is not healthy after {} s", health_max.as_secs()),
@@ -403,24 +405,31 @@ impl Replay for LocalReplay {
         Ok(findings)
     }
 
-    fn start(&mut self, health_max: Duration) -> Result<Vec<Finding>, HostError> {
+    fn start(
+        &mut self,
+        health_max: Duration,
+    ) -> Result<(Vec<Finding>, Option<Instant>), HostError> {
         let mut findings = Vec::new();
+        let mut last = None;
         for name in self.order.clone() {
             let made = self
                 .made
                 .contains(&Item::new(ItemKind::Container, name.as_bytes()));
             if made {
-                self.start_one(&name, health_max, &mut findings)?;
+                self.start_one(&name, health_max, &mut findings, &mut last)?;
             }
         }
         let active = self.units.values().filter(|unit| unit.active == "active");
         for unit in active {
-            if let Err(cause) = systemctl(&["start", &unit.service]) {
-                let object = format!("unit:{}", unit.name);
-                findings.push(note(object, FindingKind::NotRestored, cause));
+            match systemctl(&["start", &unit.service]) {
+                Ok(_) => last = Some(Instant::now()),
+                Err(cause) => {
+                    let object = format!("unit:{}", unit.name);
+                    findings.push(note(object, FindingKind::NotRestored, cause));
+                }
             }
         }
-        Ok(findings)
+        Ok((findings, last))
     }
 
     fn prove(&mut self) -> Result<Vec<Proof>, HostError> {

@@ -9,7 +9,7 @@ mod layer;
 mod local;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podkeep_format::item::Item;
 
@@ -102,8 +102,10 @@ pub trait Replay: Send {
     fn settle(&mut self) -> Result<Vec<Finding>, HostError>;
 
     /// Starts what ran, in the order of who needs whom, and pauses what was paused. Waits for
-    /// health checks, for each container at most so long. What does not start is a finding.
-    fn start(&mut self, health_max: Duration) -> Result<Vec<Finding>, HostError>;
+    /// health checks, for each container at most so long. What does not start is a finding. Returns also
+    /// when the last of it was started.
+    fn start(&mut self, health_max: Duration)
+    -> Result<(Vec<Finding>, Option<Instant>), HostError>;
 
     /// Compares what was made with what was stored.
     fn prove(&mut self) -> Result<Vec<Proof>, HostError>;

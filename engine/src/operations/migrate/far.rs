@@ -16,9 +16,10 @@ use zeroize::Zeroizing;
 use super::orders::{Answer, Fit, Need, Order, Outcome, Proven, Reached, Told};
 use super::state::{Far, Folder};
 use super::{item_of, text_of};
+use crate::fs::write::free_below;
 use crate::host::orders::Obey;
 use crate::host::replay::{Proof, ReplayOptions};
-use crate::host::{Existing, HostError, Keep, Target};
+use crate::host::{HostError, Keep, Target};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::restore::change::Changing;
 use crate::operations::restore::{Coming, Restoring};
@@ -238,6 +239,8 @@ impl Work<'_> {
             }
             Order::Withdraw { discard } => self.withdraw(*discard),
             Order::Finish => self.finish(),
+            // What made it has ended.
+            Order::Prove => Ok(Outcome::default()),
             Order::Prepare { .. } | Order::Change { .. } | Order::Activate { .. } => {
                 Err(refused("nothing is prepared here".into()))
             }
@@ -254,10 +257,12 @@ impl Work<'_> {
         let folder = Folder::lock(&self.side.state, migration, ENDS_WITHIN)?;
         self.far = folder.read()?;
         let repository = folder.path.join(REPOSITORY);
+        let is_staged = repository.is_dir();
         self.folder = Some(folder);
         Ok(Outcome {
             about,
             repository: repository.display().to_string(),
+            is_staged,
             machine: machine(),
             started: match self.far.reached {
                 Reached::Active => self.side.host.at_work(&self.far.starts)?,
@@ -359,17 +364,47 @@ impl Work<'_> {
                 ));
             }
         }
-        let needs = crate::fs::write::room_below(&self.folder()?.path).map(|room| Need {
-            place: room.directory.display().to_string(),
-            bytes,
-            bytes_free: room.bytes_free,
-        });
         Ok(Outcome {
             actions: report.actions,
             conflicts: report.conflicts,
-            needs: needs.into_iter().collect(),
+            needs: self.needs(bytes)?,
             ..Outcome::default()
         })
+    }
+
+    /// What so many bytes need here at most: once as they are staged, once where they go.
+    fn needs(&self, bytes: u64) -> OperationResult<Vec<Need>> {
+        let mut needs: Vec<(u64, Need)> = Vec::new();
+        let mut devices = Vec::new();
+        let staging = [self.folder()?.path.clone()];
+        for (is_staging, place) in staging.into_iter().map(|place| (true, place)).chain(
+            self.side
+                .host
+                .places()?
+                .into_iter()
+                .map(|place| (false, place)),
+        ) {
+            let Some(room) = free_below(&place) else {
+                continue;
+            };
+            // Images and volumes mostly lie together, and count once.
+            if devices.contains(&(is_staging, room.device)) {
+                continue;
+            }
+            devices.push((is_staging, room.device));
+            match needs.iter_mut().find(|(device, _)| *device == room.device) {
+                Some((_, need)) => need.bytes += bytes,
+                None => needs.push((
+                    room.device,
+                    Need {
+                        place: room.directory.display().to_string(),
+                        bytes,
+                        bytes_free: room.bytes_free,
+                    },
+                )),
+            }
+        }
+        Ok(needs.into_iter().map(|(_, need)| need).collect())
     }
 
     /// Everything from the preparing to the end of what stands on it. An order that belongs elsewhere
@@ -439,6 +474,7 @@ impl Work<'_> {
                     let layers = std::mem::take(&mut layers);
                     self.activate(repo, &mut restoring, early, starts, layers)
                 }
+                Ok(Order::Prove) if self.far.reached == Reached::Active => prove(&mut restoring),
                 _ => {
                     *waiting = Some((order, answer));
                     return Ok(());
@@ -581,11 +617,10 @@ impl Work<'_> {
         self.far.reached = Reached::Active;
         self.far.starts = starts.clone();
         self.save()?;
-        restoring.start()?;
-        restoring.prove()?;
+        let since = restoring.start()?;
         Ok(Outcome {
-            proofs: restoring.report.proofs.iter().map(proven).collect(),
             started: self.side.host.at_work(&starts)?,
+            seconds: since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
             ..Outcome::default()
         })
     }
@@ -646,18 +681,7 @@ pub(super) fn machine() -> String {
 
 fn options(run: &str, fit: Fit) -> RestoreOptions {
     RestoreOptions {
-        snapshot: SnapSpec {
-            which: SnapWhich::Prefix(run.to_owned()),
-            host: None,
-        },
         all: true,
-        items: Vec::new(),
-        to_dir: None,
-        rename: None,
-        existing: Existing::Refuse,
-        retag: false,
-        squash: None,
-        dry_run: false,
         replay: ReplayOptions {
             remap_subnet: fit.remap_subnet,
             drop_static: fit.drop_static,
@@ -666,8 +690,10 @@ fn options(run: &str, fit: Fit) -> RestoreOptions {
             ..ReplayOptions::default()
         },
         start: true,
-        threads: 0,
-        wait: Duration::ZERO,
+        ..RestoreOptions::of(SnapSpec {
+            which: SnapWhich::Prefix(run.to_owned()),
+            host: None,
+        })
     }
 }
 
@@ -709,6 +735,14 @@ fn require_whole(heard: &Heard) -> OperationResult<()> {
         Some(finding) => Err(refused(format!("{}: {}", finding.object, finding.message))),
         None => Ok(()),
     }
+}
+
+fn prove(restoring: &mut Restoring<'_>) -> OperationResult<Outcome> {
+    restoring.prove()?;
+    Ok(Outcome {
+        proofs: restoring.report.proofs.iter().map(proven).collect(),
+        ..Outcome::default()
+    })
 }
 
 fn proven(proof: &Proof) -> Proven {

@@ -38,6 +38,8 @@ pub enum Order {
         /// Containers that ran, in their order.
         starts: Vec<String>,
     },
+    /// Compares what was made with what was stored, once it runs.
+    Prove,
     /// Stops what runs and removes what was made; refused once this side ran, unless what it wrote
     /// meanwhile may go.
     Withdraw { discard: bool },
@@ -76,6 +78,8 @@ pub struct Outcome {
     pub reached: Reached,
     /// Where the staging repository lies.
     pub repository: String,
+    /// It was there already.
+    pub is_staged: bool,
     /// Names the machine: the same on both sides, they lie on one.
     pub machine: String,
     pub actions: Vec<String>,
@@ -87,6 +91,7 @@ pub struct Outcome {
     pub proofs: Vec<Proven>,
     /// Containers that were started, or would be.
     pub started: Vec<String>,
+    /// Since the last of them was started.
     pub seconds: f64,
 }
 

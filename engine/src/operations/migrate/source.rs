@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::state::{Folder, Near};
 use super::{MigrateOptions, Sides, SourceHost, Watch};
+use crate::fs::scan::KnownContents;
 use crate::host::{Existing, HostError, Inventory, OpenItem, ScanRequest, Source};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::backup::backup;
@@ -90,6 +91,8 @@ pub(super) struct Passes<'a> {
     pub inventory: &'a Inventory,
     pub options: &'a MigrateOptions,
     pub watch: &'a dyn Watch,
+    /// Each pass tells the next one how large files were cut.
+    pub known: Arc<KnownContents>,
 }
 
 impl Passes<'_> {
@@ -138,6 +141,7 @@ impl Passes<'_> {
             states: self.repo.cache_folder().map(|folder| folder.join(STATES)),
             wait: self.options.wait,
             consistency: Some(Consistency::Live),
+            known: Some(Arc::clone(&self.known)),
             ..BackupOptions::default()
         };
         backup(self.repo, &narrow, &options, monitor)

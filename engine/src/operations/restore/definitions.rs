@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podkeep_format::id::ChunkKind;
 use podkeep_format::item::{Item, ItemKind};
@@ -300,13 +300,14 @@ impl Definitions {
         Ok(())
     }
 
-    /// Starts what ran.
-    pub fn start(&mut self, monitor: &dyn Monitor) -> OperationResult<()> {
+    /// Starts what ran. Returns when the last of it was started.
+    pub fn start(&mut self, monitor: &dyn Monitor) -> OperationResult<Option<Instant>> {
         monitor.progress(Progress::Phase("starting"));
-        for finding in self.replay.start(HEALTH_MAX)? {
+        let (findings, last) = self.replay.start(HEALTH_MAX)?;
+        for finding in findings {
             monitor.finding(finding);
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Compares what was made with what was stored.
