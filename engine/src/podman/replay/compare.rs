@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::network;
+use super::obstacles::is_later_default;
 use super::request::{Choices, SHORT_ID_DIGITS};
 use super::stored::{Object, below, flag, is_nothing, text, texts};
 
@@ -270,6 +271,14 @@ fn reason(
     if OWN.iter().any(|own| is_below(field, own)) {
         return Some(Reason::NewObject);
     }
+    // A field that came with a later version says what the earlier one always does.
+    match (before, after) {
+        (None, Some(after)) if is_later_default(field, after) => return Some(Reason::HostDefault),
+        (Some(before), None) if is_later_default(field, before) => {
+            return Some(Reason::VersionLacks);
+        }
+        _ => {}
+    }
     if both.lacking.iter().any(|lacking| is_below(field, lacking)) {
         return Some(Reason::VersionLacks);
     }
@@ -472,6 +481,22 @@ mod tests {
             .map(|(field, reason)| ((*field).to_owned(), *reason))
             .collect();
         assert_eq!(differences(stored, made), expected);
+    }
+
+    #[test]
+    fn what_a_later_version_writes_down_is_explained_only_as_its_default() {
+        let with = |count: u32| json!({"healthMaxLogCount": count});
+        let found = |stored: Value, made: Value| differences(stored, made)[0].1;
+        assert_eq!(found(json!({}), with(5)), Some(Reason::HostDefault));
+        assert_eq!(found(with(5), json!({})), Some(Reason::VersionLacks));
+        for (stored, made) in [
+            (json!({}), with(9)),
+            (with(9), json!({})),
+            (with(9), with(5)),
+            (with(5), with(9)),
+        ] {
+            assert_eq!(found(stored, made), None);
+        }
     }
 
     #[test]

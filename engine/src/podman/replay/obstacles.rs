@@ -462,24 +462,31 @@ pub(super) fn missing_binds(config: &Object) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Field, the version that brought it, and what it is by default.
+const SINCE: [(&str, (u32, u32), &str); 12] = [
+    ("startupHealthCheck", (4, 4), ""),
+    ("label_nested", (4, 5), "false"),
+    ("group_entry", (4, 5), ""),
+    ("rootfs_mapping", (4, 5), ""),
+    ("shmSizeSystemd", (4, 5), "0"),
+    ("healthLogDestination", (5, 3), "\"local\""),
+    ("healthMaxLogCount", (5, 3), "5"),
+    ("healthMaxLogSize", (5, 3), "500"),
+    ("useImageHostname", (5, 4), "false"),
+    ("baseHostsFile", (5, 4), ""),
+    ("artifactVolumes", (5, 6), ""),
+    ("logLabels", (5, 8), ""),
+];
+
+/// Whether a field that some versions do not have says what these always do. `written`: as JSON.
+pub(super) fn is_later_default(field: &str, written: &str) -> bool {
+    let known = SINCE.iter().find(|(known, _, _)| *known == field);
+    known.is_some_and(|(_, _, default)| written == *default)
+}
+
 /// Fields of a stored configuration that came with a later version of Podman than the target's, as long
 /// as they say something that was not the default.
 pub fn missing_options(config: &Object, target: Version) -> BTreeSet<&'static str> {
-    /// Field, the version that brought it, and what it is by default.
-    const SINCE: [(&str, (u32, u32), &str); 12] = [
-        ("startupHealthCheck", (4, 4), ""),
-        ("label_nested", (4, 5), "false"),
-        ("group_entry", (4, 5), ""),
-        ("rootfs_mapping", (4, 5), ""),
-        ("shmSizeSystemd", (4, 5), "0"),
-        ("healthLogDestination", (5, 3), "\"local\""),
-        ("healthMaxLogCount", (5, 3), "5"),
-        ("healthMaxLogSize", (5, 3), "500"),
-        ("useImageHostname", (5, 4), "false"),
-        ("baseHostsFile", (5, 4), ""),
-        ("artifactVolumes", (5, 6), ""),
-        ("logLabels", (5, 8), ""),
-    ];
     let mut missing: BTreeSet<&'static str> = SINCE
         .into_iter()
         .filter(|(_, since, _)| !target.is_at_least(*since))
