@@ -494,6 +494,7 @@ impl Migration<'_> {
     ) -> OperationResult<()> {
         let sides = self.sides;
         self.near.ran = scope.running.clone();
+        self.near.infra = sides.source.at_work(&scope.infra)?;
         self.near.fences = scope
             .containers
             .iter()
@@ -574,7 +575,10 @@ impl Migration<'_> {
     /// From here on the source does not come back by itself.
     fn release(&mut self, scope: &Scope) -> OperationResult<()> {
         let source = self.sides.source;
-        let at_work = source.at_work(&scope.containers)?;
+        // They hold the addresses and ports of their pods.
+        source.stop(&self.near.infra)?;
+        let all: Vec<String> = [&scope.containers[..], &self.near.infra].concat();
+        let at_work = source.at_work(&all)?;
         if !at_work.is_empty() {
             return Err(OperationError::Refused {
                 message: format!("somebody started {} meanwhile", at_work.join(", ")),
@@ -618,6 +622,7 @@ impl Migration<'_> {
     /// The source was released by a run that was cut off.
     fn take_over_again(&mut self, met: &Outcome) -> OperationResult<()> {
         self.report.items = self.near.items.len() as u64;
+        self.sides.source.stop(&self.near.infra)?;
         for fence in &self.near.fences {
             self.sides.source.hold_back(fence)?;
         }

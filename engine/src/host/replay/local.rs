@@ -20,7 +20,7 @@ use crate::podman::replay::{
     write_profile,
 };
 use crate::podman::{
-    ContainerDefinition, Podman, SecretDefinition, StoreInfo, UnitDefinition, inspect_image,
+    ContainerDefinition, PodDefinition, Podman, SecretDefinition, StoreInfo, UnitDefinition, inspect_image,
 };
 
 /// How often a health check's state is looked at.
@@ -34,6 +34,8 @@ pub(in crate::host) struct LocalReplay {
     folder: PathBuf,
     options: ReplayOptions,
     facts: HostFacts,
+    /// Pods that are there already: a container may come back into one.
+    pods: BTreeMap<String, PodDefinition>,
     /// As they are to be made, by the name that they had.
     definitions: Definitions,
     /// As they were stored.
@@ -234,7 +236,7 @@ impl LocalReplay {
         let stored_pod = container
             .pod
             .as_ref()
-            .and_then(|pod| self.definitions.pods.get(pod));
+            .and_then(|pod| self.definitions.pods.get(pod).or(self.pods.get(pod)));
         let pod_name = container.pod.as_ref().map(|pod| {
             self.names
                 .pods
@@ -308,6 +310,33 @@ impl LocalReplay {
             }
             std::thread::sleep(HEALTH_PAUSE);
         }
+    }
+
+    /// Starts the infra containers of pods that ran and of which no container did: the others come with
+    /// their containers.
+    fn start_infra(&mut self, findings: &mut Vec<Finding>) -> Result<(), HostError> {
+        let containers = self.definitions.containers.values();
+        let begun: BTreeSet<String> = containers
+            .filter(|one| matches!(one.status.as_str(), "running" | "paused" | "stopping"))
+            .filter_map(|one| one.pod.clone())
+            .collect();
+        let pods = self.definitions.pods.iter();
+        let left = pods.filter(|(name, pod)| {
+            let is_made = self.made.contains(&Item::new(ItemKind::Pod, name.as_bytes()));
+            pod.running && is_made && !begun.contains(*name)
+        });
+        let left: Vec<(String, String)> = left
+            .filter_map(|(name, pod)| {
+                Some((name.clone(), self.renamed.get(&pod.infra_id)?.clone()))
+            })
+            .collect();
+        for (name, infra) in left {
+            if let Err(error) = self.maker()?.run("start", &infra) {
+                let object = format!("pod:{name}");
+                findings.push(note(object, FindingKind::NotRestored, error.to_string()));
+            }
+        }
+        Ok(())
     }
 
     fn start_one(
@@ -405,6 +434,7 @@ impl Replay for LocalReplay {
 
     fn start(&mut self, health_max: Duration) -> Result<Vec<Finding>, HostError> {
         let mut findings = Vec::new();
+        self.start_infra(&mut findings)?;
         for name in self.order.clone() {
             let made = self
                 .made

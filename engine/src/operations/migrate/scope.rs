@@ -18,6 +18,8 @@ pub(super) struct Scope {
     /// Names of all its containers, and of those that run.
     pub containers: Vec<String>,
     pub running: Vec<String>,
+    /// IDs of the infra containers of its pods.
+    pub infra: Vec<String>,
 }
 
 impl Scope {
@@ -104,6 +106,12 @@ pub(super) fn scope(
             inventory,
             names(&|one| matches!(one.status.as_str(), "running" | "paused" | "stopping")),
         ),
+        infra: inventory
+            .pods
+            .iter()
+            .filter(|pod| taken.contains(&pod.item()) && !pod.infra_id.is_empty())
+            .map(|pod| pod.infra_id.clone())
+            .collect(),
         items,
     })
 }

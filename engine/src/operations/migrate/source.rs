@@ -256,6 +256,7 @@ pub(super) fn come_back(
     for fence in &near.fences {
         sides.source.let_go(fence)?;
     }
+    sides.source.start(&near.infra)?;
     Ok(sides.source.start(&near.ran)?)
 }
 

@@ -43,6 +43,8 @@ pub struct Near {
     pub items: Vec<String>,
     /// Containers that ran and are fenced, in the order in which they are started again.
     pub ran: Vec<String>,
+    /// Infra containers of pods that ran there: a container in such a pod does not end them.
+    pub infra: Vec<String>,
     /// What is done so that they do not come back; recorded before it is.
     pub fences: Vec<HeldBack>,
     pub fit: Fit,

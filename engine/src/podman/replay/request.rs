@@ -16,6 +16,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::stored::{Object, below, flag, is_nothing, map, number, objects, text, texts};
+use super::pod::infra_name;
 use super::{Version, mounts, network, security};
 
 /// A container that is to be made, and what is otherwise where it is made.
@@ -502,9 +503,13 @@ fn shared_with(wanted: &ContainerRequest<'_>, id: &str) -> Option<Value> {
         return None;
     }
     let infra = wanted.pod.and_then(|pod| pod.infra);
+    let name = new_name(wanted, id);
+    // The pod that it comes back into may be another one of that name.
+    let is_infra = wanted.pod.is_some() && name == infra_name(text(wanted.config, "pod"));
     Some(match infra.map(|infra| text(infra, "id")) {
         Some(infra) if infra == id => namespace("pod", ""),
-        _ => namespace("container", &new_name(wanted, id)),
+        _ if is_infra => namespace("pod", ""),
+        _ => namespace("container", &name),
     })
 }
 

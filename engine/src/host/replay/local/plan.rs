@@ -26,8 +26,10 @@ impl LocalReplay {
         state: &Path,
         request: ReplayRequest,
     ) -> Result<(Self, ReplayPlan), HostError> {
+        let (facts, pods) = host_facts(&podman, &info)?;
         let mut replay = Self {
-            facts: host_facts(&podman, &info)?,
+            facts,
+            pods,
             podman,
             info,
             folder: state.join("replay"),
@@ -372,7 +374,10 @@ fn needs_of(container: &ContainerDefinition) -> Vec<String> {
 }
 
 /// What this host has that definitions may clash with.
-fn host_facts(podman: &Podman, info: &StoreInfo) -> Result<HostFacts, HostError> {
+fn host_facts(
+    podman: &Podman,
+    info: &StoreInfo,
+) -> Result<(HostFacts, BTreeMap<String, PodDefinition>), HostError> {
     let mut facts = HostFacts::read();
     facts.version = Version::parse(&info.version);
     facts.runtime = podman.default_runtime()?;
@@ -386,8 +391,8 @@ fn host_facts(podman: &Podman, info: &StoreInfo) -> Result<HostFacts, HostError>
     let is_lossy = state.source == ConfigSource::Inspect;
     let (_, pods) = state.definitions();
     facts.pods = pods
-        .into_iter()
-        .map(|pod| (pod.name, pod.running && !is_lossy))
+        .iter()
+        .map(|pod| (pod.name.clone(), pod.running && !is_lossy))
         .collect();
     facts.networks = list_networks(podman)?
         .into_iter()
@@ -397,5 +402,6 @@ fn host_facts(podman: &Podman, info: &StoreInfo) -> Result<HostFacts, HostError>
         .into_iter()
         .map(|secret| secret.name)
         .collect();
-    Ok(facts)
+    let pods = pods.into_iter().map(|pod| (pod.name.clone(), pod));
+    Ok((facts, pods.collect()))
 }
