@@ -35,7 +35,7 @@ pub use self::facts::{
     ConfigFacts, ContainerFacts, NetworkFacts, PodFacts, SecretFacts, UnitFacts,
 };
 pub use self::freeze::{Freeze, FreezeRequest, Freezing, Thawed};
-pub use self::keep::{About, HeldBack, Keep};
+pub use self::keep::{About, HeldBack, HeldUnit, Keep};
 use crate::chunk::Chunking;
 use crate::fs::owners::Owners;
 pub use crate::fs::write::{Existing, Room};

@@ -67,6 +67,9 @@ fn needs(inventory: &Inventory, item: &Item, asked: bool) -> Vec<Item> {
     let mut named = |kind: ItemKind, names: &[String]| {
         found.extend(names.iter().map(|name| Item::new(kind, name.as_bytes())));
     };
+    if let Some(unit) = inventory.units.iter().find(|unit| unit.item() == *item) {
+        named(ItemKind::Unit, &unit.needs);
+    }
     let container = inventory.containers.iter().find(|c| c.item() == *item);
     let pod = inventory.pods.iter().find(|pod| pod.item() == *item);
     if let Some(container) = container {
@@ -335,6 +338,7 @@ mod tests {
             units: vec![UnitFacts {
                 name: "web.container".into(),
                 service: "web.service".into(),
+                needs: Vec::new(),
             }],
             ..Inventory::default()
         }

@@ -359,6 +359,7 @@ impl Migration<'_> {
         let inventory = Source::inventory(sides.source)?;
         let selected = source::selected(sides, &inventory, &self.options.selection, self.watch)?;
         let scope = scope(&inventory, selected, self.options, self.watch)?;
+        self.require_own_units(&scope)?;
         self.watch.step(Step::Takes {
             items: scope.items.clone(),
         });
@@ -422,6 +423,31 @@ impl Migration<'_> {
         self.move_over(&passes, &scope, number)
     }
 
+    /// A unit that starts a container which is there is not one that makes it: its files name the
+    /// container's ID.
+    fn require_own_units(&self, scope: &Scope) -> OperationResult<()> {
+        let names = scope.running.iter();
+        let names: Vec<String> = names
+            .filter(|name| !scope.by_unit.contains(name))
+            .cloned()
+            .collect();
+        let in_units = self.sides.source.in_units(&names)?;
+        if in_units.is_empty() {
+            return Ok(());
+        }
+        Err(OperationError::Conflicts {
+            conflicts: in_units
+                .into_iter()
+                .map(|(name, unit)| {
+                    format!(
+                        "container {name} is started by the unit {unit}, which is not moved: \
+                         systemctl disable --now {unit}, podman start {name}"
+                    )
+                })
+                .collect(),
+        })
+    }
+
     /// Looks for what is in the way before anything is sent but definitions.
     fn check(&mut self, passes: &Passes<'_>, scope: &Scope) -> OperationResult<()> {
         let definitions = of_kinds(
@@ -431,6 +457,7 @@ impl Migration<'_> {
                 ItemKind::Pod,
                 ItemKind::Network,
                 ItemKind::Secret,
+                ItemKind::Unit,
             ],
         );
         let run = passes.definitions(&definitions)?;
@@ -495,10 +522,15 @@ impl Migration<'_> {
         let sides = self.sides;
         self.near.ran = scope.running.clone();
         self.near.infra = sides.source.at_work(&scope.infra)?;
-        self.near.fences = scope
-            .containers
-            .iter()
+        let own = scope.containers.iter();
+        self.near.fences = own
+            .filter(|name| !scope.by_unit.contains(name))
             .map(|name| sides.source.would_hold_back(name))
+            .collect::<Result<_, _>>()?;
+        self.near.units = scope
+            .services
+            .iter()
+            .map(|service| sides.source.would_hold_back_unit(service))
             .collect::<Result<_, _>>()?;
         self.save()?;
         let since = Instant::now();
@@ -531,7 +563,12 @@ impl Migration<'_> {
             containers: scope.running.clone(),
         });
         // An error drops the guard, and the source goes on.
-        let items = of_kinds(scope, &[ItemKind::Volume, ItemKind::Container]);
+        let mut items = of_kinds(scope, &[ItemKind::Volume, ItemKind::Container]);
+        // Those of a unit went when they were stopped.
+        items.retain(|item| {
+            let by_unit = &scope.by_unit;
+            item.kind != ItemKind::Container || !by_unit.iter().any(|n| n.as_bytes() == item.name)
+        });
         let last = match items.is_empty() {
             // Nothing of it changes.
             true => self.near.whole.clone(),
@@ -576,9 +613,15 @@ impl Migration<'_> {
     fn release(&mut self, scope: &Scope) -> OperationResult<()> {
         let source = self.sides.source;
         // They hold the addresses and ports of their pods.
+        source.hold_back_units(&self.near.units)?;
         source.stop(&self.near.infra)?;
-        let all: Vec<String> = [&scope.containers[..], &self.near.infra].concat();
-        let at_work = source.at_work(&all)?;
+        // Those that go when they stop are paused, and killed once that is safe.
+        let fences = self.near.fences.iter().filter(|fence| fence.vanishes);
+        let paused: Vec<String> = fences.map(|fence| fence.container.clone()).collect();
+        let mut others = [&scope.containers[..], &self.near.infra].concat();
+        others.retain(|name| !paused.contains(name));
+        let mut at_work = source.at_work(&others)?;
+        at_work.extend(source.awake(&paused)?);
         if !at_work.is_empty() {
             return Err(OperationError::Refused {
                 message: format!("somebody started {} meanwhile", at_work.join(", ")),
@@ -622,6 +665,7 @@ impl Migration<'_> {
     /// The source was released by a run that was cut off.
     fn take_over_again(&mut self, met: &Outcome) -> OperationResult<()> {
         self.report.items = self.near.items.len() as u64;
+        self.sides.source.hold_back_units(&self.near.units)?;
         self.sides.source.stop(&self.near.infra)?;
         for fence in &self.near.fences {
             self.sides.source.hold_back(fence)?;

@@ -38,7 +38,7 @@ use super::walk::entry_at;
 use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, reading};
 use crate::fs::FsErrorKind;
 use crate::fs::owners::Owners;
-use crate::host::{Freeze, HostError, Place, Target, WriteRequest};
+use crate::host::{Freeze, HeldUnit, HostError, Place, Target, WriteRequest};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::lease::HeldLease;
 use crate::repo::reader::{Reader, is_fatal};
@@ -344,6 +344,19 @@ impl<'a> Restoring<'a> {
     pub fn definitions(&self) -> Vec<Item> {
         let all = self.definitions.as_ref();
         all.map_or_else(Vec::new, |all| all.order().to_vec())
+    }
+
+    /// Services of units that come along.
+    pub fn services(&self) -> Vec<HeldUnit> {
+        let all = self.definitions.as_ref();
+        all.map_or_else(Vec::new, |all| all.services().to_vec())
+    }
+
+    /// Paths of the files of units that are still to be written.
+    pub fn unit_paths(&self) -> Vec<String> {
+        let files = self.unit_files.iter();
+        let paths = files.map(|(item, _)| String::from_utf8_lossy(&item.item.name).into_owned());
+        paths.collect()
     }
 
     /// Fails if a definition could not be made; `all`: not only what containers stand on.

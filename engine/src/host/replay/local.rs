@@ -20,7 +20,8 @@ use crate::podman::replay::{
     write_profile,
 };
 use crate::podman::{
-    ContainerDefinition, PodDefinition, Podman, SecretDefinition, StoreInfo, UnitDefinition, inspect_image,
+    ContainerDefinition, PodDefinition, Podman, SecretDefinition, StoreInfo, UnitDefinition,
+    UnitKind, inspect_image,
 };
 
 /// How often a health check's state is looked at.
@@ -46,6 +47,7 @@ pub(in crate::host) struct LocalReplay {
     anonymous: BTreeSet<String>,
     /// Containers that a unit makes: not made here.
     by_unit: BTreeSet<String>,
+    pods_by_unit: BTreeSet<String>,
     /// Of another architecture: not started.
     foreign: BTreeSet<String>,
     order: Vec<String>,
@@ -322,7 +324,9 @@ impl LocalReplay {
             .collect();
         let pods = self.definitions.pods.iter();
         let left = pods.filter(|(name, pod)| {
-            let is_made = self.made.contains(&Item::new(ItemKind::Pod, name.as_bytes()));
+            let is_made = self
+                .made
+                .contains(&Item::new(ItemKind::Pod, name.as_bytes()));
             pod.running && is_made && !begun.contains(*name)
         });
         let left: Vec<(String, String)> = left
@@ -428,6 +432,15 @@ impl Replay for LocalReplay {
             && let Err(cause) = systemctl(&["daemon-reload"])
         {
             findings.push(note("units", FindingKind::Note, cause));
+        }
+        let enabled = self.units.values();
+        let enabled =
+            enabled.filter(|one| one.kind == UnitKind::Systemd && one.enabled == "enabled");
+        for unit in enabled {
+            if let Err(cause) = systemctl(&["enable", &unit.service]) {
+                let object = format!("unit:{}", unit.name);
+                findings.push(note(object, FindingKind::NotRestored, cause));
+            }
         }
         Ok(findings)
     }

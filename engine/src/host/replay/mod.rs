@@ -15,7 +15,7 @@ use podkeep_format::item::Item;
 
 pub(super) use self::layer::write_layer;
 pub(super) use self::local::LocalReplay;
-use super::HostError;
+use super::{HeldUnit, HostError};
 use crate::monitor::Finding;
 pub use crate::podman::replay::{FieldDifference, Reason};
 
@@ -76,6 +76,8 @@ pub struct ReplayPlan {
     pub names: BTreeMap<Item, String>,
     /// Volumes that come with their container, made as anonymous ones: filled after it.
     pub with_containers: BTreeSet<String>,
+    /// Services of the units, and whether each was active.
+    pub services: Vec<HeldUnit>,
 }
 
 /// Whether one thing came out as it was stored.

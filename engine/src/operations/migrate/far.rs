@@ -231,6 +231,7 @@ impl Work<'_> {
             Order::Activate { .. } if self.far.reached == Reached::Active => {
                 let starts = self.far.starts.clone();
                 self.side.host.start(&starts)?;
+                self.side.host.start_units(&self.far.units)?;
                 Ok(Outcome {
                     started: starts,
                     ..Outcome::default()
@@ -294,6 +295,7 @@ impl Work<'_> {
                 hint: "--rollback brings it back, --finish ends the migration".into(),
             });
         }
+        self.remove_units()?;
         let made: Vec<Item> = self
             .far
             .made
@@ -339,7 +341,8 @@ impl Work<'_> {
         // Volumes and images alone have no definitions to look at.
         if !run.is_empty() {
             let options = options(run, fit);
-            let wanted = |_: &Item| false;
+            // Those of units.
+            let wanted = |item: &Item| item.kind == ItemKind::Path;
             report = Restoring::plan(
                 &repo,
                 as_target(host),
@@ -576,7 +579,13 @@ impl Work<'_> {
                 changing.replace(layer)?;
             }
         }
+        self.far.units = restoring.services();
+        self.far.unit_files = restoring.unit_paths();
+        self.save()?;
         restoring.units()?;
+        if let Some(error) = restoring.failed.take() {
+            return Err(error.into());
+        }
         restoring.settle()?;
         self.far.reached = Reached::Active;
         self.far.starts = starts.clone();
@@ -608,6 +617,7 @@ impl Work<'_> {
         let names: Vec<String> = containers
             .map(|item| String::from_utf8_lossy(&item.name).into_owned())
             .collect();
+        self.remove_units()?;
         let host = &*self.side.host;
         host.stop(&names)?;
         let (volumes, others): (Vec<&Item>, Vec<&Item>) =
@@ -618,6 +628,15 @@ impl Work<'_> {
         self.far = Far::default();
         self.save()?;
         Ok(Outcome::default())
+    }
+
+    /// With their containers, which they remove themselves.
+    fn remove_units(&mut self) -> OperationResult<()> {
+        let (units, files) = (&self.far.units, &self.far.unit_files);
+        self.side.host.remove_units(units, files)?;
+        self.far.units.clear();
+        self.far.unit_files.clear();
+        Ok(())
     }
 
     fn finish(&mut self) -> OperationResult<Outcome> {

@@ -181,7 +181,8 @@ impl Source for Narrow<'_> {
 
     fn open(&self, request: &ScanRequest) -> Result<OpenItem, HostError> {
         let mut opened = Source::open(self.source, request)?;
-        if self.definitions_only {
+        // The files of a unit are what stands in the way of one.
+        if self.definitions_only && request.item.kind != ItemKind::Unit {
             opened.tree = None;
         }
         Ok(opened)
@@ -256,8 +257,10 @@ pub(super) fn come_back(
     for fence in &near.fences {
         sides.source.let_go(fence)?;
     }
+    sides.source.let_go_units(&near.units)?;
     sides.source.start(&near.infra)?;
-    Ok(sides.source.start(&near.ran)?)
+    sides.source.start(&near.ran)?;
+    Ok(sides.source.start_units(&near.units)?)
 }
 
 pub(super) fn warning(object: &str, message: String) -> Finding {

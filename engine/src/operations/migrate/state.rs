@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::orders::{Fit, Reached};
-use crate::host::HeldBack;
+use crate::host::{HeldBack, HeldUnit};
 use crate::operations::{OperationError, OperationResult};
 
 const FILE: &str = "state.json";
@@ -47,6 +47,7 @@ pub struct Near {
     pub infra: Vec<String>,
     /// What is done so that they do not come back; recorded before it is.
     pub fences: Vec<HeldBack>,
+    pub units: Vec<HeldUnit>,
     pub fit: Fit,
     /// The run that holds all, and the one that holds what was read last.
     pub whole: String,
@@ -69,6 +70,9 @@ pub struct Far {
     pub volumes: Vec<(String, Option<String>)>,
     /// What is started, in its order.
     pub starts: Vec<String>,
+    /// Units that were made, and all of their files.
+    pub units: Vec<HeldUnit>,
+    pub unit_files: Vec<String>,
 }
 
 /// A migration's folder, locked by this process.

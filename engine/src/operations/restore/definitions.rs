@@ -12,7 +12,7 @@ use podkeep_format::item::{Item, ItemKind};
 use super::owners::Unplaced;
 use super::{Coming, PlannedItem};
 use crate::host::replay::{Proof, Replay, ReplayPlan, ReplayRequest};
-use crate::host::{HostError, Target};
+use crate::host::{HeldUnit, HostError, Target};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::select::{Chosen, Run, choose};
 use crate::operations::stored_image::architecture;
@@ -331,6 +331,11 @@ impl Definitions {
     /// What is made, in this order.
     pub fn order(&self) -> &[Item] {
         &self.plan.order
+    }
+
+    /// Services of units that come along.
+    pub fn services(&self) -> &[HeldUnit] {
+        &self.plan.services
     }
 
     /// Something that was not made; `all`: also containers and pods.

@@ -15,8 +15,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::stored::{Object, below, flag, is_nothing, map, number, objects, text, texts};
 use super::pod::infra_name;
+use super::stored::{Object, below, flag, is_nothing, map, number, objects, text, texts};
 use super::{Version, mounts, network, security};
 
 /// A container that is to be made, and what is otherwise where it is made.

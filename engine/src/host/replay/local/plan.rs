@@ -8,14 +8,14 @@ use podkeep_format::item::{Item, ItemKind};
 use super::super::fit::{self, Definitions, Names};
 use super::super::{ReplayPlan, ReplayRequest};
 use super::{LocalReplay, note, read};
-use crate::host::HostError;
+use crate::host::{HeldUnit, HostError};
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::replay::{
     HostFacts, Obstacle, Version, Wanted, architecture_of, obstacles, same_network, volumes_from_of,
 };
 use crate::podman::{
     ConfigSource, ContainerDefinition, NetworkDefinition, PodDefinition, Podman, SecretDefinition,
-    StoreInfo, UnitDefinition, list_networks, list_secrets, read_state,
+    StoreInfo, UNIT_LABEL, UnitDefinition, list_networks, list_secrets, read_state,
 };
 
 impl LocalReplay {
@@ -41,6 +41,7 @@ impl LocalReplay {
             units: BTreeMap::new(),
             anonymous: BTreeSet::new(),
             by_unit: BTreeSet::new(),
+            pods_by_unit: BTreeSet::new(),
             foreign: BTreeSet::new(),
             order: Vec::new(),
             maker: None,
@@ -102,6 +103,20 @@ impl LocalReplay {
         self.definitions
             .containers
             .retain(|name, _| !by_unit.contains(name));
+        // A unit that makes a pod would replace the one that is there.
+        let of_unit = |pod: &PodDefinition| {
+            let infra = pod.infra.as_ref();
+            let labels = infra.and_then(|infra| infra.get("labels")?.as_object());
+            let unit = labels.and_then(|labels| labels.get(UNIT_LABEL)?.as_str());
+            unit.is_some_and(|unit| units.contains(unit))
+        };
+        let pods = self.definitions.pods.iter();
+        let pods = pods.filter(|(_, pod)| of_unit(pod));
+        self.pods_by_unit = pods.map(|(name, _)| name.clone()).collect();
+        let by_unit = &self.pods_by_unit;
+        self.definitions
+            .pods
+            .retain(|name, _| !by_unit.contains(name));
         Ok(())
     }
 
@@ -151,6 +166,15 @@ impl LocalReplay {
                 "leave container {name} to the unit {unit}, which makes it"
             ));
         }
+        for name in &self.pods_by_unit {
+            plan.actions
+                .push(format!("leave pod {name} to the unit that makes it"));
+        }
+        let units = self.units.values().map(|unit| HeldUnit {
+            service: unit.service.clone(),
+            active: unit.active == "active",
+        });
+        plan.services = units.collect();
         conflicts.sort();
         conflicts.dedup();
         plan.conflicts = conflicts;
