@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Patience, freeze_duration};
+use super::{Patience, UsernsChoice, freeze_duration};
 
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["selectors", "all"]))]
@@ -45,6 +45,15 @@ pub struct Migrate {
     /// Leave out devices, bind mounts, OCI runtimes and options that the target does not have
     #[arg(long)]
     pub drop_missing: bool,
+
+    /// What becomes of user namespaces that the Podman there cannot have (keep-id for root, idmap for a
+    /// user): they go, or get a range of ids; owners in volumes stay what the containers see
+    #[arg(long, value_name = "MAP")]
+    pub userns_map: Option<UsernsChoice>,
+
+    /// Let the user whose Podman it goes to keep things running without a session
+    #[arg(long)]
+    pub enable_linger: bool,
 
     /// The source goes on when its containers were at rest for so long; nothing is moved if that can
     /// be foreseen

@@ -66,6 +66,8 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
             drop_static: arguments.drop_static,
             drop_missing: arguments.drop_missing,
             ports_come_free: false,
+            userns_map: arguments.userns_map.map(Into::into),
+            enable_linger: arguments.enable_linger,
         },
         max_freeze: arguments.max_freeze,
         dry_run: arguments.dry_run,
@@ -80,6 +82,9 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
         migrate::migrate(&sides, &options, &reporter)
     };
     reporter.reporter.end();
+    if let Some(session) = &road.session {
+        session.end();
+    }
     let report = report.map_err(|error| context.failure(error))?;
     Ok(told(context, arguments, &report, &reporter.reporter))
 }
@@ -149,12 +154,14 @@ impl To {
             arguments,
             address: None,
             orders: None,
+            session: None,
             stores: Mutex::default(),
         };
         match self {
             Self::Here(whose) => {
-                let side = side(&whose)?;
-                Ok((Arc::new(start(side)?), road))
+                let session = Arc::new(start(side(&whose)?)?);
+                road.session = Some(Arc::clone(&session));
+                Ok((session, road))
             }
             Self::There(address) => {
                 let orders = Arc::new(Afar::new(remote::connect(context, &address)?));
@@ -205,6 +212,8 @@ struct Between<'a> {
     /// `None`: both are on this machine.
     address: Option<Address>,
     orders: Option<Arc<Afar>>,
+    /// The target's side, if it is on this machine.
+    session: Option<Arc<Session>>,
     stores: Mutex<Vec<Arc<RemoteStore>>>,
 }
 

@@ -153,7 +153,7 @@ impl Definitions {
             }
             Err(error) => findings.push(unlisted("containers and pods", &error.to_string())),
         }
-        match list_networks(&self.podman) {
+        match list_networks(&self.podman, &info.graph_root) {
             Ok(networks) => known.networks = by_name(networks, |network| &network.name),
             Err(error) => findings.push(unlisted("networks", &error.to_string())),
         }
@@ -183,7 +183,7 @@ impl Definitions {
         match item.kind {
             ItemKind::Container => {
                 let (container, spec) = known.containers.get(name).ok_or_else(gone)?;
-                container_readable(item, container, spec, info)
+                container_readable(item, container, spec, info, self.podman.is_rootless())
             }
             ItemKind::Pod => Ok(plain(known.pods.get(name).ok_or_else(gone)?.encode())),
             ItemKind::Network => {
@@ -318,6 +318,7 @@ fn container_readable(
     container: &ContainerDefinition,
     spec: &Path,
     info: &StoreInfo,
+    rootless: bool,
 ) -> Result<Readable, HostError> {
     let mut findings = Vec::new();
     let mut definition = container.clone();
@@ -350,7 +351,10 @@ fn container_readable(
         None => Err(format!("the driver {} is not known", info.driver)),
     };
     let (root, view) = match layer {
-        Ok(Some(WritableLayer::Upper(root))) => (root, View::OverlayUpper),
+        Ok(Some(WritableLayer::Upper(root))) => {
+            let in_user_namespace = rootless;
+            (root, View::OverlayUpper { in_user_namespace })
+        }
         Ok(Some(WritableLayer::Compared { root, changes })) => {
             let crate::podman::Changes { changed, removed } = changes;
             (root, View::Changed { changed, removed })

@@ -171,10 +171,9 @@ impl Keep for LocalHost {
     }
 
     fn remove_units(&self, units: &[HeldUnit], files: &[String]) -> Result<(), HostError> {
-        let Some(systemd) = Units::find(self.kept()?) else {
-            return Ok(());
-        };
+        let systemd = Units::find(self.kept()?);
         for unit in units {
+            let Some(systemd) = &systemd else { break };
             if systemd.is_active(&unit.service)? {
                 systemd.stop(&unit.service)?;
             }
@@ -194,7 +193,7 @@ impl Keep for LocalHost {
             }
         }
         let names: Vec<String> = units.iter().map(|unit| unit.service.clone()).collect();
-        Ok(systemd.reload(&names)?)
+        systemd.map_or(Ok(()), |systemd| Ok(systemd.reload(&names)?))
     }
 
     fn stop(&self, containers: &[String]) -> Result<(), HostError> {

@@ -229,13 +229,13 @@ impl LocalHost {
     /// Where the owners of a tree go.
     fn placement(&self, request: &WriteRequest) -> Result<Placement, HostError> {
         let source = Arc::clone(&request.owners);
-        Placement::new(source, self.owners()?, request.squash).map_err(|(kind, id)| {
-            HostError::Refused {
-                object: format!("{} {id}", kind.word()),
-                cause: "it has no place on this host itself".into(),
-                hint: "--squash-unmapped=UID[:GID] with ids that this host has".into(),
-            }
-        })
+        let placement = Placement::new(source, self.owners()?, request.squash);
+        let placement = placement.map_err(|(kind, id)| HostError::Refused {
+            object: format!("{} {id}", kind.word()),
+            cause: "it has no place on this host itself".into(),
+            hint: "--squash-unmapped=UID[:GID] with ids that this host has".into(),
+        })?;
+        Ok(placement.seen_by(request.view.as_ref()))
     }
 
     /// Where file states of this host lie: what they hold are ids under its maps.
@@ -547,15 +547,9 @@ impl Target for LocalHost {
     fn replay(&self, request: ReplayRequest) -> Result<(ReplayPlan, Box<dyn Replay>), HostError> {
         let podman = self.podman_for(&"containers")?;
         podman.require_one_driver()?;
-        if podman.podman.is_rootless() {
-            return Err(HostError::Refused {
-                object: "containers and what belongs to them".into(),
-                cause: "they are not made in the Podman of a user yet".into(),
-                hint: "restore volumes, images and paths by name".into(),
-            });
-        }
         let info = podman.info()?.clone();
-        let planned = LocalReplay::plan(podman.podman.clone(), info, &self.state, request)?;
+        let owners = self.owners()?;
+        let planned = LocalReplay::plan(&podman.podman, info, &self.state, owners, request)?;
         let (replay, plan) = planned;
         Ok((plan, Box::new(replay)))
     }
@@ -635,9 +629,12 @@ impl Target for LocalHost {
             }
             Place::Item { item, .. } if item.kind == ItemKind::Container => {
                 let podman = self.podman(item)?;
-                let tree = write_layer(&podman.podman, podman.info()?, request, item)?;
+                let placement = self.placement(request)?;
+                let (info, user) = (podman.info()?, self.user.as_ref());
+                let tree = write_layer(&podman.podman, info, user, request, item)?;
                 let _lock = Some(self.lock(item)?);
-                return Ok(Box::new(LockedWriter { tree, _lock }));
+                let tree = Box::new(LockedWriter { tree, _lock });
+                return Ok(with_owners(tree, placement));
             }
             Place::Item { item, .. } => Some(self.lock(item)?),
             Place::Directory(_) => None,

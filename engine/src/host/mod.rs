@@ -37,7 +37,7 @@ pub use self::facts::{
 pub use self::freeze::{Freeze, FreezeRequest, Freezing, Thawed};
 pub use self::keep::{About, HeldBack, HeldUnit, Keep};
 use crate::chunk::Chunking;
-use crate::fs::owners::Owners;
+use crate::fs::owners::{Owners, OwnersView};
 pub use crate::fs::write::{Existing, Room};
 use crate::fs::{FsError, TreeScan, TreeWriter};
 use crate::monitor::{Finding, FindingKind};
@@ -281,6 +281,8 @@ pub struct WriteRequest {
     pub bytes_expected: Option<u64>,
     /// Of the user namespace whose ids the tree holds.
     pub owners: Arc<Owners>,
+    /// What containers that use it see of them is kept, not what Podman's namespace does.
+    pub view: Option<Arc<OwnersView>>,
     /// User and group, as the target's namespace counts, for ids that have no place there.
     pub squash: Option<(u32, u32)>,
 }

@@ -522,11 +522,25 @@ impl Migration<'_> {
         let sides = self.sides;
         self.near.ran = scope.running.clone();
         self.near.infra = sides.source.at_work(&scope.infra)?;
-        let own = scope.containers.iter();
-        self.near.fences = own
+        // What a unit makes is held back by the unit. A pod with a restart policy gives its infra
+        // container one, too.
+        let all = scope.containers.iter().chain(&self.near.infra);
+        self.near.fences = all
             .filter(|name| !scope.by_unit.contains(name))
             .map(|name| sides.source.would_hold_back(name))
             .collect::<Result<_, _>>()?;
+        let infra = &self.near.infra;
+        let mut removed = self.near.fences.iter().filter(|fence| fence.removed);
+        if let Some(fence) = removed.find(|fence| infra.contains(&fence.container)) {
+            return Err(OperationError::Refused {
+                message: format!(
+                    "the infra container {} has a restart policy that this Podman cannot change: it \
+                     would come back at the next boot",
+                    fence.container
+                ),
+                hint: "make the pod anew without a restart policy".into(),
+            });
+        }
         self.near.units = scope
             .services
             .iter()

@@ -36,7 +36,7 @@ use podkeep_format::item::Item;
 use podkeep_format::snapshot::Consistency;
 use podkeep_format::tree::{Entry, Time};
 
-use crate::host::replay::{Proof, ReplayOptions};
+use crate::host::replay::{Proof, ReplayOptions, Views};
 use crate::host::{Existing, HostError};
 use crate::monitor::FrozenFor;
 use crate::store::StoreError;
@@ -331,6 +331,8 @@ pub struct RestoreOptions {
     pub retag: bool,
     /// User and group for ids that have no place on the target, as its user namespace counts.
     pub squash: Option<(u32, u32)>,
+    /// How owners in items are seen, where no definition that is restored along tells.
+    pub views: Views,
     pub dry_run: bool,
     /// How definitions are fitted to the host.
     pub replay: ReplayOptions,
@@ -354,6 +356,7 @@ impl RestoreOptions {
             existing: Existing::Refuse,
             retag: false,
             squash: None,
+            views: Views::new(),
             dry_run: false,
             replay: ReplayOptions::default(),
             start: false,

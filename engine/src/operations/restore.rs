@@ -35,7 +35,9 @@ use super::counting::Counting;
 use super::patience::patiently;
 use super::select::{self, Chosen};
 use super::walk::entry_at;
-use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, reading};
+use super::{
+    OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, Views, reading,
+};
 use crate::fs::FsErrorKind;
 use crate::fs::owners::Owners;
 use crate::host::{Freeze, HeldUnit, HostError, Place, Target, WriteRequest};
@@ -199,7 +201,10 @@ impl<'a> Restoring<'a> {
         let mut needs = Needs::default();
         let mut in_use = InUse::default();
         for mut item in items.into_iter().filter(|item| wanted(&item.item)) {
-            let request = item.request(repo, options)?;
+            let mut request = item.request(repo, options)?;
+            if let Some(all) = &definitions {
+                request.view = all.views().get(&item.item).cloned();
+            }
             if definitions.as_ref().is_some_and(|all| all.brings(&item)) {
                 with_containers.push((item, request));
                 continue;
@@ -297,7 +302,9 @@ impl<'a> Restoring<'a> {
         let layers = self.definitions.as_mut().map(Definitions::layers);
         for layer in layers.unwrap_or_default() {
             if self.failed.is_none() {
-                let request = layer.request(self.repo, self.options)?;
+                let mut request = layer.request(self.repo, self.options)?;
+                let views = self.definitions.as_ref().map(Definitions::views);
+                request.view = views.and_then(|views| views.get(&layer.item).cloned());
                 self.write(vec![(layer, request)])?;
             }
         }
@@ -344,6 +351,12 @@ impl<'a> Restoring<'a> {
     pub fn definitions(&self) -> Vec<Item> {
         let all = self.definitions.as_ref();
         all.map_or_else(Vec::new, |all| all.order().to_vec())
+    }
+
+    /// How the owners in volumes are seen.
+    pub fn views(&self) -> Views {
+        let all = self.definitions.as_ref();
+        all.map_or_else(Views::new, |all| all.views().clone())
     }
 
     /// Services of units that come along.
@@ -547,6 +560,7 @@ impl PlannedItem {
             },
             bytes_expected: self.bytes,
             owners: Arc::clone(&self.owners),
+            view: options.views.get(&self.item).cloned(),
             squash: options.squash,
         })
     }

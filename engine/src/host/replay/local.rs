@@ -1,16 +1,19 @@
 //! Making definitions again in the Podman of the host that this process runs on.
 
+mod namespaces;
 mod plan;
 mod prove;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podkeep_format::item::{Item, ItemKind};
 
 use super::fit::{Definitions, Names};
 use super::{Proof, Replay, ReplayOptions};
+use crate::fs::owners::Owners;
 use crate::host::HostError;
 use crate::host::lock::make_private;
 use crate::monitor::{Finding, FindingKind};
@@ -48,6 +51,10 @@ pub(in crate::host) struct LocalReplay {
     /// Containers that a unit makes: not made here.
     by_unit: BTreeSet<String>,
     pods_by_unit: BTreeSet<String>,
+    /// Of Podman's namespace.
+    owners: Arc<Owners>,
+    /// The user lingers once something is started.
+    lingers: bool,
     /// Of another architecture: not started.
     foreign: BTreeSet<String>,
     order: Vec<String>,
@@ -88,7 +95,8 @@ impl LocalReplay {
             self.maker = None;
         }
         if self.maker.is_none() {
-            make_private(&self.folder).map_err(|error| HostError::Podman {
+            let made = self.podman.in_its_name(|| make_private(&self.folder));
+            made.map_err(|error| HostError::Podman {
                 action: "make",
                 object: self.folder.display().to_string(),
                 cause: error.to_string(),
@@ -98,6 +106,7 @@ impl LocalReplay {
                 podman: self.podman.clone(),
                 service,
                 version: self.facts.version,
+                graph_root: self.info.graph_root.clone(),
             });
         }
         match &self.maker {
@@ -186,6 +195,7 @@ impl LocalReplay {
             choices: &choices,
             runtime: None,
             target: self.facts.version,
+            user: self.facts.user,
         });
         let body = pod_request(&pod.config, &new, infra.as_ref(), &choices);
         let id = self.maker()?.pod(&new, &body)?;
@@ -206,8 +216,10 @@ impl LocalReplay {
         let Some(Seccomp::Own { filter, .. }) = config.map(seccomp_of) else {
             return Ok(None);
         };
-        let written =
-            make_private(&self.folder).and_then(|()| write_profile(&self.folder, name, filter));
+        let written = self.podman.in_its_name(|| {
+            make_private(&self.folder)?;
+            write_profile(&self.folder, name, filter)
+        });
         written.map(Some).map_err(|error| HostError::Podman {
             action: "write the seccomp profile of",
             object: name.to_owned(),
@@ -268,6 +280,7 @@ impl LocalReplay {
             choices: &choices,
             runtime,
             target: self.facts.version,
+            user: self.facts.user,
         });
         let made = self.maker()?.container(&new, &body);
         if let Some(profile) = profile {
@@ -447,6 +460,14 @@ impl Replay for LocalReplay {
 
     fn start(&mut self, health_max: Duration) -> Result<Vec<Finding>, HostError> {
         let mut findings = Vec::new();
+        if self.lingers
+            && let Some(account) = self.podman.user()
+        {
+            account.enable_linger()?;
+            let message = "lingers from now on: what runs goes on without a session";
+            let object = format!("user {}", account.name);
+            findings.push(note(object, FindingKind::Note, message));
+        }
         self.start_infra(&mut findings)?;
         for name in self.order.clone() {
             let made = self

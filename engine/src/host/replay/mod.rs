@@ -9,6 +9,7 @@ mod layer;
 mod local;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use podkeep_format::item::Item;
@@ -16,8 +17,13 @@ use podkeep_format::item::Item;
 pub(super) use self::layer::write_layer;
 pub(super) use self::local::LocalReplay;
 use super::{HeldUnit, HostError};
+use crate::fs::owners::OwnersView;
 use crate::monitor::Finding;
+pub use crate::podman::replay::userns::UsernsMap;
 pub use crate::podman::replay::{FieldDifference, Reason};
+
+/// By volume, how the owners in it are seen where that is not as Podman's namespace sees them.
+pub type Views = BTreeMap<Item, Arc<OwnersView>>;
 
 /// What may be changed of definitions, or of what is in their way, to fit them to a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +50,10 @@ pub struct ReplayOptions {
     pub start_foreign: bool,
     /// Ports that are in use now are free when they are needed.
     pub ports_come_free: bool,
+    /// What becomes of namespaces of users that this Podman cannot have.
+    pub userns_map: Option<UsernsMap>,
+    /// The user whose Podman it is may keep things running without a session.
+    pub enable_linger: bool,
 }
 
 /// Definitions that are to be made again. Some hold secrets: never shown.
@@ -57,6 +67,8 @@ pub struct ReplayRequest {
     pub images: BTreeSet<String>,
     /// By the ID of an image that is restored along, the architecture that it is for.
     pub architectures: BTreeMap<String, String>,
+    /// What ran is started.
+    pub starts: bool,
     pub options: ReplayOptions,
 }
 
@@ -76,6 +88,7 @@ pub struct ReplayPlan {
     pub names: BTreeMap<Item, String>,
     /// Volumes that come with their container, made as anonymous ones: filled after it.
     pub with_containers: BTreeSet<String>,
+    pub views: Views,
     /// Services of the units, and whether each was active.
     pub services: Vec<HeldUnit>,
 }

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use podkeep_format::id::{HostId, TreeId};
@@ -23,8 +24,8 @@ use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::restore::change::Changing;
 use crate::operations::restore::{Coming, Restoring};
 use crate::operations::{
-    OperationError, OperationResult, RestoreOptions, RestoreReport, SnapSpec, SnapWhich, reading,
-    select,
+    OperationError, OperationResult, RestoreOptions, RestoreReport, SnapSpec, SnapWhich, Views,
+    reading, select,
 };
 use crate::repo::{Credential, OpenOptions, Repository, StoredSnapshot};
 use crate::store::local::LocalStore;
@@ -54,18 +55,33 @@ type Job = (Vec<u8>, Sender<Vec<u8>>);
 
 /// A target's side that takes orders.
 pub struct Session {
-    inbox: Mutex<Sender<Job>>,
+    /// `None`: it takes no more.
+    inbox: Mutex<Option<Sender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Session {
     pub fn start(side: TargetSide) -> std::io::Result<Self> {
         let (inbox, jobs) = channel();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("migrate".into())
             .spawn(move || serve(&side, &jobs))?;
         Ok(Self {
-            inbox: Mutex::new(inbox),
+            inbox: Mutex::new(Some(inbox)),
+            thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// Returns when it has ended, and so has all that it started for the time of it.
+    pub fn end(&self) {
+        fn taken<T>(of: &Mutex<Option<T>>) -> Option<T> {
+            of.lock().unwrap_or_else(PoisonError::into_inner).take()
+        }
+        drop(taken(&self.inbox));
+        if let Some(thread) = taken(&self.thread) {
+            // What it failed with was told with an answer.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -73,9 +89,11 @@ impl Obey for Session {
     fn obey(&self, order: &[u8]) -> Result<Vec<u8>, HostError> {
         let (answer, answered) = channel();
         let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = inbox.send((order.to_vec(), answer));
+        let sent = inbox
+            .as_ref()
+            .and_then(|inbox| inbox.send((order.to_vec(), answer)).ok());
         drop(inbox);
-        let answer = sent.ok().and_then(|()| answered.recv().ok());
+        let answer = sent.and_then(|()| answered.recv().ok());
         answer.ok_or_else(|| HostError::Unreachable {
             host: "the target's side".into(),
             cause: "its thread has ended".into(),
@@ -436,7 +454,8 @@ impl Work<'_> {
         while let Ok((order, answer)) = jobs.recv() {
             let result = match serde_json::from_slice(&order) {
                 Ok(Order::Change { run, last }) => {
-                    self.change(repo, &run, last.then_some(&mut layers))
+                    let layers = last.then_some(&mut layers);
+                    self.change(repo, &run, &restoring.views(), layers)
                 }
                 Ok(Order::Activate { starts }) if self.far.reached == Reached::Staged => {
                     let layers = std::mem::take(&mut layers);
@@ -492,9 +511,11 @@ impl Work<'_> {
         &mut self,
         repo: &Repository,
         run: &str,
+        views: &Views,
         layers: Option<&mut Vec<StoredSnapshot>>,
     ) -> OperationResult<Outcome> {
-        let options = options(run, Fit::default());
+        let mut options = options(run, Fit::default());
+        options.views = views.clone();
         let _lease = reading::lease(repo, self.heard)?;
         let snapshots = snapshots(repo, &options, self.heard)?;
         let reader = reading::reader(repo, self.heard)?;
@@ -566,7 +587,8 @@ impl Work<'_> {
             restoring.require_made(true)?;
         }
         if !layers.is_empty() {
-            let options = options("", Fit::default());
+            let mut options = options("", Fit::default());
+            options.views = restoring.views();
             let reader = reading::reader(repo, self.heard)?;
             let changing = Changing {
                 repo,
@@ -575,7 +597,9 @@ impl Work<'_> {
                 options: &options,
                 monitor: self.heard,
             };
-            for layer in layers {
+            // The container of a unit is made by that.
+            let made = layers.into_iter();
+            for layer in made.filter(|layer| self.is_ours(&layer.header.item)) {
                 changing.replace(layer)?;
             }
         }
@@ -676,12 +700,15 @@ fn options(run: &str, fit: Fit) -> RestoreOptions {
         existing: Existing::Refuse,
         retag: false,
         squash: None,
+        views: Views::new(),
         dry_run: false,
         replay: ReplayOptions {
             remap_subnet: fit.remap_subnet,
             drop_static: fit.drop_static,
             drop_missing: fit.drop_missing,
             ports_come_free: fit.ports_come_free,
+            userns_map: fit.userns_map,
+            enable_linger: fit.enable_linger,
             ..ReplayOptions::default()
         },
         start: true,

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::host::About;
+use crate::host::replay::UsernsMap;
 use crate::monitor::{Finding, FindingKind};
 
 /// Findings of one answer; further ones are counted.
@@ -54,6 +55,10 @@ pub struct Fit {
     pub drop_missing: bool,
     /// The source lies on the same machine: its ports are free once it is stopped.
     pub ports_come_free: bool,
+    #[serde(default)]
+    pub userns_map: Option<UsernsMap>,
+    #[serde(default)]
+    pub enable_linger: bool,
 }
 
 /// How far the target's side is.

@@ -240,6 +240,7 @@ mod tests {
             existing: Existing::Refuse,
             retag: false,
             squash: None,
+            views: crate::host::replay::Views::new(),
             dry_run: false,
             replay: Default::default(),
             start: false,

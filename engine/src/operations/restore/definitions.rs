@@ -18,7 +18,7 @@ use crate::operations::select::{Chosen, Run, choose};
 use crate::operations::stored_image::architecture;
 use crate::operations::walk::{Place, entry_at};
 use crate::operations::{
-    ItemPath, OperationError, OperationResult, RestoreOptions, RestoreReport, Selector,
+    ItemPath, OperationError, OperationResult, RestoreOptions, RestoreReport, Selector, Views,
 };
 use crate::podman::{
     ContainerDefinition, ImageDefinition, PodDefinition, UnitDefinition, VolumeDefinition,
@@ -148,6 +148,7 @@ impl Definitions {
         }
         let mut trees = Vec::new();
         let mut request = ReplayRequest {
+            starts: options.start,
             options: options.replay.clone(),
             ..ReplayRequest::default()
         };
@@ -331,6 +332,10 @@ impl Definitions {
     /// What is made, in this order.
     pub fn order(&self) -> &[Item] {
         &self.plan.order
+    }
+
+    pub fn views(&self) -> &Views {
+        &self.plan.views
     }
 
     /// Services of units that come along.

@@ -1,17 +1,20 @@
 //! What stands in the way of definitions, and the order to make them in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use podkeep_format::item::{Item, ItemKind};
 
 use super::super::fit::{self, Definitions, Names};
 use super::super::{ReplayPlan, ReplayRequest};
 use super::{LocalReplay, note, read};
+use crate::fs::owners::Owners;
 use crate::host::{HeldUnit, HostError};
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::replay::{
-    HostFacts, Obstacle, Version, Wanted, architecture_of, obstacles, same_network, volumes_from_of,
+    HostFacts, Obstacle, Version, Wanted, architecture_of, obstacles, same_network, userns,
+    volumes_from_of,
 };
 use crate::podman::{
     ConfigSource, ContainerDefinition, NetworkDefinition, PodDefinition, Podman, SecretDefinition,
@@ -21,18 +24,21 @@ use crate::podman::{
 impl LocalReplay {
     /// Looks at everything, and changes nothing.
     pub fn plan(
-        podman: Podman,
+        podman: &Podman,
         info: StoreInfo,
         state: &Path,
+        owners: Arc<Owners>,
         request: ReplayRequest,
     ) -> Result<(Self, ReplayPlan), HostError> {
-        let (facts, pods) = host_facts(&podman, &info)?;
+        let (facts, pods) = host_facts(podman, &info)?;
         let mut replay = Self {
             facts,
             pods,
-            podman,
+            podman: podman.clone(),
+            owners,
+            lingers: false,
             info,
-            folder: state.join("replay"),
+            folder: folder(podman, state),
             options: request.options.clone(),
             definitions: Definitions::default(),
             stored: Definitions::default(),
@@ -131,6 +137,9 @@ impl LocalReplay {
             plan.actions
                 .extend(fit::drop_missing(&mut self.definitions, &self.facts));
         }
+        let mut conflicts = Vec::new();
+        self.fit_namespaces(&mut plan, &mut conflicts);
+        self.fit_user(request, &mut plan, &mut conflicts);
         let suffix = options.rename_suffix.as_deref();
         self.names = Names::choose(&self.definitions, &self.facts, suffix);
         for names in [&self.names.containers, &self.names.pods] {
@@ -139,17 +148,13 @@ impl LocalReplay {
                 .extend(renamed.map(|(old, new)| (old.clone(), new.clone())));
         }
         fit::rename_networks(&mut self.definitions, &self.names);
-        let mut conflicts: Vec<String> = self
-            .obstacles()
-            .into_iter()
-            .map(
-                |Obstacle {
-                     object,
-                     cause,
-                     remedy,
-                 }| format!("{object} {cause}: {remedy}"),
-            )
-            .collect();
+        conflicts.extend(self.obstacles().into_iter().map(
+            |Obstacle {
+                 object,
+                 cause,
+                 remedy,
+             }| format!("{object} {cause}: {remedy}"),
+        ));
         self.references(request, &mut conflicts, &mut plan.findings);
         self.foreign(request, &mut plan.findings)?;
         self.arrange(&mut plan, &mut conflicts);
@@ -397,12 +402,27 @@ fn needs_of(container: &ContainerDefinition) -> Vec<String> {
     names
 }
 
+/// Where the socket of an API lies that only its user may ask. That of another user is in a folder of
+/// that user's own.
+fn folder(podman: &Podman, state: &Path) -> PathBuf {
+    let Some(account) = podman.user() else {
+        return state.join("replay");
+    };
+    match podman.variable("XDG_RUNTIME_DIR") {
+        Some(runtime) => Path::new(runtime).join("podkeep"),
+        None => account.home.join(".cache/podkeep/replay"),
+    }
+}
+
 /// What this host has that definitions may clash with.
 fn host_facts(
     podman: &Podman,
     info: &StoreInfo,
 ) -> Result<(HostFacts, BTreeMap<String, PodDefinition>), HostError> {
     let mut facts = HostFacts::read();
+    if let Some(user) = podman.rootless_ids() {
+        facts = facts.of_user(user);
+    }
     facts.version = Version::parse(&info.version);
     facts.runtime = podman.default_runtime()?;
     let state = read_state(podman, info)?;
@@ -412,13 +432,15 @@ fn host_facts(
         .iter()
         .map(|one| (one.name.clone(), runs(&one.status)))
         .collect();
+    let configs = state.containers.iter().map(|one| &one.config);
+    facts.taken_ids = configs.flat_map(userns::taken).collect();
     let is_lossy = state.source == ConfigSource::Inspect;
     let (_, pods) = state.definitions();
     facts.pods = pods
         .iter()
         .map(|pod| (pod.name.clone(), pod.running && !is_lossy))
         .collect();
-    facts.networks = list_networks(podman)?
+    facts.networks = list_networks(podman, &info.graph_root)?
         .into_iter()
         .map(|network| (network.name, network.config))
         .collect();
