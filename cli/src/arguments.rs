@@ -64,7 +64,7 @@ pub struct Global {
     )]
     pub repo: Option<OsString>,
 
-    /// Whose Podman: `local` is the caller's own, `local:USER` the rootless one of USER, for root [default: local]
+    /// Whose Podman: `local` is the caller's own, `local:USER` the rootless one of USER, for root, `ssh://[LOGIN@]HOST[:PORT][,user=USER]` one on another machine [default: local]
     #[arg(long, global = true, value_name = "HOST")]
     pub host: Option<OsString>,
 
@@ -699,7 +699,7 @@ pub struct Saving {
     pub patience: Patience,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Clone)]
 pub struct Agent {
     /// Serve the repository at this path, and nothing else
     #[arg(long, value_name = "PATH")]

@@ -9,7 +9,7 @@ use podkeep_engine::operations::{
 use podkeep_format::item::{Escaped, Item};
 use podkeep_format::tree::Entry;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::shown::{Shown, ShownNode};
 use crate::units;
@@ -407,6 +407,8 @@ pub enum Summary {
     Man {
         pages: u64,
     },
+    /// Of a command that ran on another machine, as that one says it.
+    Afar(Map<String, Value>),
     /// Of a command that has no JSON form, so that this is never written.
     Raw {},
 }

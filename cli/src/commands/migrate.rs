@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use podkeep_engine::host::About;
 use podkeep_engine::host::local::LocalHost;
-use podkeep_engine::host::orders::{Afar, Obey};
+use podkeep_engine::host::orders::{self, Obey};
 use podkeep_engine::link::Address;
 use podkeep_engine::monitor::{Finding, Monitor, Progress};
 use podkeep_engine::operations::migrate::far::{Session, TargetSide};
@@ -19,6 +19,7 @@ use podkeep_engine::store::local::{CreateError, LocalStore};
 use podkeep_engine::store::remote::RemoteStore;
 use podkeep_format::item::{Escaped, Item, ItemKind};
 
+use crate::afar::Afar;
 use crate::arguments::Migrate;
 use crate::context::{Context, Done, exit_after};
 use crate::failure::{Exit, Failure, shell_word};
@@ -31,7 +32,7 @@ use crate::selectors;
 use crate::units;
 use crate::whose::Whose;
 
-const TO_HINT: &str = "--to takes local, local:USER or ssh://[LOGIN@]HOST[:PORT]";
+const TO_HINT: &str = "--to takes local, local:USER or ssh://[LOGIN@]HOST[:PORT][,user=USER]";
 
 pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> {
     let selection = selectors::parse_selection(&arguments.selectors, arguments.all)?;
@@ -39,7 +40,11 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
         let message = "--host names no side of a migration".to_owned();
         return Err(Failure::usage(message, "--from HOST --to HOST"));
     }
-    let to = To::parse(context, &arguments.to)?;
+    let to = match &context.far {
+        // Whoever gave this order has parsed it, and reaches it.
+        Some(_) => None,
+        None => Some(To::parse(context, &arguments.to)?),
+    };
     let source = super::host::local(context)?;
     let state = context.state()?;
     let host = identity::lasting(&state)?;
@@ -47,14 +52,21 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
         reporter: context.reporter(),
         context,
     };
-    let (target, road) = to.reach(context, arguments)?;
+    let (target, road): (Arc<dyn Obey>, Box<dyn Road>) = match (to, &context.far) {
+        (Some(to), _) => {
+            let (target, road) = to.reach(context, arguments)?;
+            (target, Box::new(road))
+        }
+        (None, Some(far)) => (far.target(), Box::new(far.road())),
+        (None, None) => return Err(Failure::defect()),
+    };
     let sides = Sides {
         source: &source,
         state: &state,
         host,
         host_name: identity::name(&context.whose),
         target: &*target,
-        road: &road,
+        road: &*road,
         name: name(arguments, host),
     };
     let options = MigrateOptions {
@@ -102,44 +114,27 @@ fn name(arguments: &Migrate, host: podkeep_format::id::HostId) -> String {
 }
 
 /// Where a migration ends.
-enum To {
+pub(crate) enum To {
     Here(Whose),
-    There(Address),
+    There(Afar),
 }
 
 impl To {
-    fn parse(context: &Context<'_>, to: &OsStr) -> Result<Self, Failure> {
-        if Address::is_one(to) {
-            // It has no path: what lies there is podkeep's business.
-            let mut whole = to.to_os_string();
-            let bare = !to.as_bytes()["ssh://".len()..].contains(&b'/');
-            whole.push(if bare { "/podkeep" } else { "podkeep" });
-            let address = Address::parse(&whole).map_err(|defect| {
-                let message = format!("{} is no host: {defect}", to.display());
-                Failure::usage(message, TO_HINT)
-            })?;
-            if address.path != b"/podkeep" {
-                let message = format!("{} names a path", to.display());
-                return Err(Failure::usage(message, TO_HINT));
-            }
-            return Ok(Self::There(address));
-        }
-        let whose = Whose::named(Some(to))?;
-        let same = match (&whose, &context.whose) {
-            (Whose::User(to), Whose::User(from)) => to.uid == from.uid,
-            (Whose::Own | Whose::Inside(_), Whose::Own | Whose::Inside(_)) => true,
-            _ => false,
+    pub(crate) fn parse(context: &Context<'_>, to: &OsStr) -> Result<Self, Failure> {
+        let same = || Failure::usage("the target is the source".to_owned(), TO_HINT);
+        let whose = match (Whose::named(Some(to))?, &context.whose) {
+            (Whose::Afar(to), Whose::Afar(from)) if to == *from => return Err(same()),
+            (Whose::Afar(to), _) => return Ok(Self::There(to)),
+            (here, _) => here,
         };
-        match same {
-            true => Err(Failure::usage(
-                "the target is the source".to_owned(),
-                TO_HINT,
-            )),
-            false => Ok(Self::Here(whose)),
+        match (&whose, &context.whose) {
+            (Whose::User(to), Whose::User(from)) if to.uid == from.uid => Err(same()),
+            (Whose::Own | Whose::Inside(_), Whose::Own | Whose::Inside(_)) => Err(same()),
+            _ => Ok(Self::Here(whose)),
         }
     }
 
-    fn reach<'a>(
+    pub(crate) fn reach<'a>(
         self,
         context: &'a Context<'a>,
         arguments: &'a Migrate,
@@ -156,9 +151,11 @@ impl To {
                 let side = side(&whose)?;
                 Ok((Arc::new(start(side)?), road))
             }
-            Self::There(address) => {
-                let orders = Arc::new(Afar::new(remote::connect(context, &address)?));
-                road.address = Some(address);
+            Self::There(host) => {
+                let orders = Arc::new(orders::Afar::new(remote::connect_to_podman(
+                    context, &host,
+                )?));
+                road.address = Some(host.address);
                 road.orders = Some(Arc::clone(&orders));
                 Ok((orders, road))
             }
@@ -184,6 +181,7 @@ pub(super) fn side(whose: &Whose) -> Result<TargetSide, Failure> {
             .with_podman(&environment)
             .inside(inside)
             .map_err(|error| Failure::operation(error.into(), None))?,
+        Whose::Afar(_) => return Err(Failure::defect()),
         Whose::User(account) => {
             state = state.join("users").join(account.uid.to_string());
             LocalHost::of_user(&state, account.clone(), &environment)
@@ -199,12 +197,12 @@ pub(super) fn side(whose: &Whose) -> Result<TargetSide, Failure> {
 }
 
 /// What lies between the two sides.
-struct Between<'a> {
+pub(crate) struct Between<'a> {
     context: &'a Context<'a>,
     arguments: &'a Migrate,
     /// `None`: both are on this machine.
     address: Option<Address>,
-    orders: Option<Arc<Afar>>,
+    orders: Option<Arc<orders::Afar>>,
     stores: Mutex<Vec<Arc<RemoteStore>>>,
 }
 
@@ -491,19 +489,26 @@ fn told(
     }
 }
 
-/// Orders that come over standard input: the Podman of this login, once somebody asks for it.
-#[derive(Default)]
+/// Orders that come over standard input, once somebody gives one.
 pub(super) struct OnDemand {
+    whose: Whose,
     session: Mutex<Option<Arc<Session>>>,
 }
 
 impl OnDemand {
+    pub(super) fn new(whose: Whose) -> Self {
+        Self {
+            whose,
+            session: Mutex::default(),
+        }
+    }
+
     fn session(&self) -> Result<Arc<Session>, Failure> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = &*session {
             return Ok(Arc::clone(session));
         }
-        let started = Arc::new(start(side(&Whose::Own)?)?);
+        let started = Arc::new(start(side(&self.whose)?)?);
         *session = Some(Arc::clone(&started));
         Ok(started)
     }
