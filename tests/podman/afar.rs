@@ -88,7 +88,7 @@ fn a_host_behind_ssh_is_backed_up_and_restored() {
         tail -1 /root/first.json | grep '"complete":true' | grep -q '"exit_code":0'
         first=$(($(received) - at))
         [ $first -gt 20000000 ] || { echo "$first bytes of 20 MB"; exit 1; }
-        # Only what is not known crosses, and only a part of an image's layer is a layer of no image.
+        # Only what is not known crosses.
         at=$(received)
         podkeep --json backup --host $web --all > /root/second.json
         second=$(($(received) - at))
@@ -107,7 +107,7 @@ fn a_host_behind_ssh_is_backed_up_and_restored() {
         &a,
         "sed 1d /var/lib/podkeep/hosts/*.key; echo $PODKEEP_PASSWORD",
     );
-    for secret in secrets.lines() {
+    for secret in secrets.lines().filter(|line| line.len() > 16) {
         b.script(&format!(
             "for place in /root /var/lib/podkeep /var/cache/podkeep /tmp /var/tmp /run; do
                  ! grep -rqsF '{secret}' $place || {{ echo \"'{secret}' is in $place\"; exit 1; }}
@@ -124,7 +124,9 @@ fn a_host_behind_ssh_is_backed_up_and_restored() {
         says 1 "on root@10.99.0.2: " podkeep restore latest volume:data --host $web
         says 1 'matches nothing' podkeep backup volume:absent --host $web
         says 2 'needs no host on another machine' podkeep snapshots --host $web
+        keys=$(ls /var/lib/podkeep/hosts)
         says 13 'cannot reach root@10.99.0.2:1' podkeep backup --all --host $web:1
+        [ "$keys" = "$(ls /var/lib/podkeep/hosts)" ] || { echo 'a key for a host that is not there'; exit 1; }
         says 12 'passphrase' env PODKEEP_PASSWORD=wrong podkeep backup --all --host $web
         # The repository may be anywhere: on a third host, on that host itself.
         export PODKEEP_REPO=ssh://root@10.99.0.2/srv/there
@@ -135,7 +137,7 @@ fn a_host_behind_ssh_is_backed_up_and_restored() {
     );
     assert_eq!(content(&b), before);
     b.script("podman exec web grep -q own /etc/own");
-    b.script("[ -z \"$(pgrep -f 'agent-.* agent')\" ]");
+    b.script("[ -z \"$(pgrep ^agent-)\" ]");
     // With a write key nobody here can read what the host stored either.
     run(
         &a,
@@ -157,9 +159,9 @@ fn a_run_behind_ssh_ends_tidily_with_its_near_end() {
     run(&a, "podkeep doctor --host $web");
     let runs = "for try in $(seq 450); do
              [ \"$(podman ps --format '{{.State}}')\" = running ] &&
-                 ! pgrep -f 'agent-.* agent' > /dev/null && exit
+                 ! pgrep ^agent- > /dev/null && exit
              sleep 0.2
-         done; podman ps -a; pgrep -af agent; exit 1";
+         done; podman ps -a; pgrep -a ^agent-; exit 1";
     for (kill, code, lease_is_left) in [
         ("kill -INT $run", 130, false),
         ("kill -TERM $run", 143, false),
@@ -168,7 +170,7 @@ fn a_run_behind_ssh_ends_tidily_with_its_near_end() {
     ] {
         let script = format!(
             r#"
-            rm -rf /srv/repository; podkeep init > /dev/null 2>&1 || true
+            rm -rf /srv/repository /var/cache/podkeep; podkeep init > /dev/null
             podkeep --limit-rate 4M backup --host $web --all > /root/log 2>&1 & run=$!
             for try in $(seq 300); do [ -n "$(ls /srv/repository/leases 2> /dev/null)" ] && break; sleep 0.1; done
             sleep 2
@@ -207,11 +209,13 @@ fn a_service_moves_from_a_host_behind_ssh() {
             &format!(
                 r#"
                 says 0 'Nothing was changed' podkeep migrate container:web --from $web --to {to} --dry-run
-                {migrate} --on-cutover 'touch /root/cut-over' > /root/moved.json
+                # 3: Podman 4.3 gives a container that comes back another alias than it had.
+                {migrate} --on-cutover 'touch /root/cut-over' > /root/moved.json || [ $? = 3 ]
                 [ -e /root/cut-over ] || {{ echo 'nobody was told'; exit 1; }}
                 grep -q '"type":"predicted"' /root/moved.json
                 grep '"type":"hosts"' /root/moved.json | grep -q '"from":{{"podman":"4.3.1"'
                 tail -1 /root/moved.json | grep -q '"phase":"active"'
+                ! tail -1 /root/moved.json | grep -q '"bytes_sent":0' || {{ echo 'no bytes?'; exit 1; }}
                 "#
             ),
         );
@@ -235,11 +239,12 @@ fn a_service_moves_from_a_host_behind_ssh() {
     }
     run(
         &a,
-        "podkeep migrate container:web --drop-missing --from $web --to local
+        "podkeep migrate container:web --drop-missing --from $web --to local || [ $? = 3 ]
          podkeep migrate container:web --from $web --to local --finish",
     );
+    // What went to the other target and came back is kept for another try.
     for host in [&a, &b] {
-        assert_eq!(host.script("ls /var/lib/podkeep/migrations"), "");
+        assert_eq!(host.script("ls /var/lib/podkeep/migrations | wc -l"), "1");
     }
     assert!(works(&a) && !works(&b));
 }

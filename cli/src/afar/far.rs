@@ -47,7 +47,7 @@ pub enum Question {
         path: String,
         make: bool,
     },
-    /// Bytes that went to the target.
+    /// Bytes that went over the link to this end.
     Bytes,
     CutOver,
     RolledBack,

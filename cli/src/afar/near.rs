@@ -13,7 +13,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, CommandFactory};
 use podkeep_engine::host::orders::Obey;
 use podkeep_engine::link::calls::{Attend, attend};
-use podkeep_engine::link::{LinkError, Serve, Sink, Unanswered};
+use podkeep_engine::link::{Ask, LinkError, Serve, Sink, Unanswered};
 use podkeep_engine::monitor::{Monitor, Progress};
 use podkeep_engine::operations::OperationError;
 use podkeep_engine::operations::key;
@@ -90,17 +90,22 @@ pub fn run(context: &Context<'_>, command: &Command, host: &Afar) -> Result<Done
         Command::Migrate(migrate) => Some(reach(context, migrate)?),
         _ => None,
     };
-    let (repository, stores) = match usage {
-        Use::Nothing => (None, Vec::new()),
-        _ => {
-            let (handed, store) = hand_over(context, &reporter, usage, host)?;
+    let repository = match usage {
+        Use::Nothing => None,
+        _ => Some(context.open(&reporter)?),
+    };
+    let link = remote::connect_to_podman(context, host)?;
+    let (repository, stores) = match repository {
+        None => (None, Vec::new()),
+        Some(repository) => {
+            let (handed, store) = hand_over(context, &repository, usage, host)?;
             (Some(handed), vec![store])
         }
     };
-    let link = remote::connect_to_podman(context, host)?;
     let attendant = Attendant {
         context,
         reporter: &reporter,
+        link: &link,
         stores: Mutex::new(stores),
         road,
         parts: Mutex::default(),
@@ -213,18 +218,17 @@ fn words(arguments: impl Iterator<Item = OsString>) -> Result<Vec<String>, Failu
     Ok(words)
 }
 
-/// Opens the repository here, and says what the far side gets of it: a key that can only add where it
-/// only adds, and of the store no more than that.
+/// What the far side gets of the repository: a key that can only add where it only adds, and of the
+/// store no more than that.
 fn hand_over(
     context: &Context<'_>,
-    reporter: &Reporter<'_>,
+    repository: &Repository,
     usage: Use,
     host: &Afar,
 ) -> Result<(Handed, Arc<StoreAgent>), Failure> {
-    let repository = context.open(reporter)?;
     let (keys, rights) = match usage {
         Use::Adds => (
-            write_key(context, &repository, host)?,
+            write_key(context, repository, host)?,
             Rights::AppendOnly("/".into()),
         ),
         _ => (repository.hand_over(), Rights::Reading("/".into())),
@@ -351,6 +355,8 @@ fn reach<'a>(context: &'a Context<'a>, migrate: &'a Migrate) -> Result<Target<'a
 struct Attendant<'a> {
     context: &'a Context<'a>,
     reporter: &'a Reporter<'a>,
+    /// To the far side.
+    link: &'a dyn Ask,
     /// By their numbers.
     stores: Mutex<Vec<Arc<StoreAgent>>>,
     road: Option<Target<'a>>,
@@ -487,7 +493,11 @@ impl Attend for Attendant<'_> {
                 let path = podkeep_format::item::unescape(path.as_bytes()).ok_or_else(odd)?;
                 self.open(Path::new(OsStr::from_bytes(&path)), make)?
             }
-            Question::Bytes => road.bytes(),
+            // What left the source and came to it: all of it crosses this link.
+            Question::Bytes => {
+                let traffic = self.link.traffic();
+                traffic.bytes_sent + traffic.bytes_received
+            }
             Question::CutOver => road
                 .cut_over()
                 .map(|()| 0)
