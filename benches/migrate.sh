@@ -3,7 +3,7 @@
 # without podkeep: `podman save | podman load`, and rsync of the volume with the container stopped. From Podman
 # 4.3 on overlay to 5.8 on btrfs, over a wire between two hosts. Prints for each the time, the bytes on
 # the wire, and the longest time between two writes of a client that writes every 20 ms to wherever the
-# service is.
+# service is; the third time the database writes its memory out before the last pass.
 #
 #   benches/migrate.sh [SCALE] [FROM-SUITE FROM-DRIVER TO-SUITE TO-DRIVER]
 #
@@ -53,9 +53,11 @@ gap() {
 equal() { on "$1" 'podman exec db psql -At -h /pg -c "select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history), (select count(*) from beat)"'; }
 now() { on $a 'date -u +"%Y-%m-%d %H:%M:%S+00"'; }
 
-for run in first second; do
+checkpoint='podman exec db psql -q -h /pg -U postgres -c CHECKPOINT'
+for run in first second checkpointed; do
+    flags=; [ $run != checkpointed ] || flags="--before-stop \"$checkpoint\""
     begin=$(now); before=$(wire); since=$(date +%s.%N)
-    on $a 'podkeep migrate container:db --to ssh://root@10.99.0.2 --drop-missing' || [ $? = 3 ]
+    on $a "podkeep migrate container:db --to ssh://root@10.99.0.2 --drop-missing $flags" || [ $? = 3 ]
     until=$(date +%s.%N); after=$(wire); sleep 3
     size=$(on $a 'du -sm "$(podman volume inspect pgdata --format "{{.Mountpoint}}")" | cut -f1')
     echo "$run migration: $(echo "$until - $since" | bc) s, $(((after - before) >> 20)) MiB on the wire for a volume of $size MiB, longest time between two writes $(gap $b "$begin") ms"

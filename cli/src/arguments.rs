@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use self::fit::{Fit, UsernsChoice};
 pub use self::migrate::Migrate;
 
+#[path = "arguments/fit.rs"]
+mod fit;
 #[path = "arguments/migrate.rs"]
 mod migrate;
 
@@ -64,7 +67,7 @@ pub struct Global {
     )]
     pub repo: Option<OsString>,
 
-    /// Whose Podman: `local` is the caller's own, `local:USER` the rootless one of USER, for root [default: local]
+    /// Whose Podman: `local` is the caller's own, `local:USER` the rootless one of USER, for root, `ssh://[LOGIN@]HOST[:PORT][,user=USER]` one on another machine [default: local]
     #[arg(long, global = true, value_name = "HOST")]
     pub host: Option<OsString>,
 
@@ -488,46 +491,6 @@ pub struct Restore {
     pub patience: Patience,
 }
 
-/// How containers, pods, networks and secrets are fitted to this host.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Containers and what belongs to them")]
-pub struct Fit {
-    /// Give containers, pods and networks whose name is taken this at the end of theirs
-    #[arg(
-        long,
-        value_name = "SUFFIX",
-        allow_hyphen_values = true,
-        conflicts_with_all = ["to_dir", "repair_layers", "replace"]
-    )]
-    pub rename_suffix: Option<String>,
-
-    /// With --replace, remove containers and pods of the same name even if they run
-    #[arg(long, requires = "replace")]
-    pub replace_running: bool,
-
-    /// Give networks whose subnet is taken a free one, and move static addresses with it
-    #[arg(long, conflicts_with_all = ["to_dir", "repair_layers"])]
-    pub remap_subnet: bool,
-
-    /// Leave out static addresses
-    #[arg(long, conflicts_with_all = ["to_dir", "repair_layers"])]
-    pub drop_static: bool,
-
-    /// Leave out devices, bind mounts, OCI runtimes and options that this host does not have
-    #[arg(long, conflicts_with_all = ["to_dir", "repair_layers"])]
-    pub drop_missing: bool,
-
-    /// Keep the ports that Podman chose at random
-    #[arg(long, conflicts_with_all = ["to_dir", "repair_layers"])]
-    pub pin_ports: bool,
-
-    /// Let containers that had no hostname get a new one
-    ///
-    /// Without it they keep the one that their old ID gave them: data may be kept by it.
-    #[arg(long, conflicts_with_all = ["to_dir", "repair_layers"])]
-    pub new_hostname: bool,
-}
-
 #[derive(Args, Debug)]
 #[command(
     group = clap::ArgGroup::new("form").required(true).args(["oci", "docker_archive", "tar", "push"]),
@@ -699,7 +662,7 @@ pub struct Saving {
     pub patience: Patience,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Clone)]
 pub struct Agent {
     /// Serve the repository at this path, and nothing else
     #[arg(long, value_name = "PATH")]

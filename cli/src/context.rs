@@ -12,6 +12,7 @@ use podkeep_format::keys::WriteKeyFile;
 use podkeep_format::names;
 use zeroize::Zeroizing;
 
+use crate::afar::far::Far;
 use crate::arguments::Global;
 use crate::failure::{Exit, Failure};
 use crate::identity;
@@ -30,6 +31,8 @@ pub struct Context<'a> {
     pub output: &'a Output,
     pub signals: Signals,
     pub whose: Whose,
+    /// This podkeep works for one at the other end of a link.
+    pub far: Option<Far>,
 }
 
 /// Whose name a command works in.
@@ -56,6 +59,21 @@ impl<'a> Context<'a> {
             output,
             signals,
             whose,
+            far: None,
+        }
+    }
+
+    /// For the podkeep at the other end of a link.
+    pub fn of_a_job(
+        global: &'a Global,
+        output: &'a Output,
+        signals: Signals,
+        whose: Whose,
+        far: Far,
+    ) -> Self {
+        Self {
+            far: Some(far),
+            ..Self::new(global, output, signals, whose)
         }
     }
 
@@ -77,17 +95,33 @@ impl<'a> Context<'a> {
 
     /// The place that `--repo`, PODKEEP_REPO or the default names.
     pub fn repository_place(&self) -> Result<Place, Failure> {
-        self.surroundings().repository(self.global.repo.as_deref())
+        match &self.far {
+            Some(far) => Ok(Place::Handed(far.place())),
+            None => self.surroundings().repository(self.global.repo.as_deref()),
+        }
     }
 
     /// Opens the repository, for a command that only reads what is stored.
     pub fn open(&self, reporter: &Reporter<'_>) -> Result<Repository, Failure> {
-        Ok(self.open_with_secret(reporter, Identity::Known)?.0)
+        self.open_as(reporter, Identity::Known)
     }
 
     /// Opens the repository, for a command that stores something in this host's name.
     pub fn open_to_write(&self, reporter: &Reporter<'_>) -> Result<Repository, Failure> {
-        Ok(self.open_with_secret(reporter, Identity::Lasting)?.0)
+        self.open_as(reporter, Identity::Lasting)
+    }
+
+    fn open_as(&self, reporter: &Reporter<'_>, identity: Identity) -> Result<Repository, Failure> {
+        let Some(far) = &self.far else {
+            return Ok(self.open_with_secret(reporter, identity)?.0);
+        };
+        let (store, credential) = far.repository()?;
+        let cache = match far.may_keep() {
+            true => self.cache_or_note(reporter),
+            // What the keys open is nobody's business on that machine's disks.
+            false => None,
+        };
+        self.open_in(store, &credential, cache, identity)
     }
 
     pub fn open_with_secret(
@@ -120,7 +154,13 @@ impl<'a> Context<'a> {
                 Credential::WriteKey(Zeroizing::new(text.to_owned()))
             }
         };
-        let cache = match self.cache() {
+        let cache = self.cache_or_note(reporter);
+        let repository = self.open_in(store, &credential, cache, identity)?;
+        Ok((repository, secret))
+    }
+
+    fn cache_or_note(&self, reporter: &Reporter<'_>) -> Option<PathBuf> {
+        match self.cache() {
             Ok(cache) => Some(cache),
             Err(failure) => {
                 reporter.note(
@@ -129,7 +169,16 @@ impl<'a> Context<'a> {
                 );
                 None
             }
-        };
+        }
+    }
+
+    fn open_in(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        credential: &Credential,
+        cache: Option<PathBuf>,
+        identity: Identity,
+    ) -> Result<Repository, Failure> {
         let host = match identity {
             Identity::Lasting => identity::lasting(&self.state()?)?,
             // Whoever only reads needs no name that lasts.
@@ -143,12 +192,10 @@ impl<'a> Context<'a> {
             host,
             host_name: identity::name(&self.whose),
         };
-        let repository = Repository::open(store, &credential, &options)
-            .map_err(|error| self.failure(error.into()))?;
-        Ok((repository, secret))
+        Repository::open(store, credential, &options).map_err(|error| self.failure(error.into()))
     }
 
-    fn open_store(&self, place: &Place) -> Result<Arc<dyn ObjectStore>, Failure> {
+    pub fn open_store(&self, place: &Place) -> Result<Arc<dyn ObjectStore>, Failure> {
         let missing = || {
             self.failure(OperationError::Repository(RepoError::NoRepository {
                 place: place.to_string(),
@@ -166,6 +213,7 @@ impl<'a> Context<'a> {
                 let store = RemoteStore::open(link, &address.path, false, &place);
                 Arc::new(store.map_err(failed)?)
             }
+            Place::Handed(_) => return Err(Failure::defect()),
         };
         match self.has_config(&*store)? {
             true => Ok(store),
@@ -199,7 +247,7 @@ impl<'a> Context<'a> {
         let state = self.surroundings().state()?;
         Ok(match &self.whose {
             Whose::User(account) => state.join("users").join(account.uid.to_string()),
-            Whose::Own | Whose::Inside(_) => state,
+            Whose::Own | Whose::Inside(_) | Whose::Afar(_) => state,
         })
     }
 

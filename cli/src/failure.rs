@@ -40,7 +40,53 @@ impl Exit {
             Self::Stopped(signal) => 128 + signal,
         }
     }
+
+    /// What another podkeep ended with; what none ends with is a failure.
+    pub fn of_code(code: u8) -> Self {
+        let all = [
+            Self::Done,
+            Self::Usage,
+            Self::Warnings,
+            Self::NoRepository,
+            Self::Busy,
+            Self::Key,
+            Self::Unreachable,
+            Self::Stopped(2),
+            Self::Stopped(15),
+        ];
+        let known = all.into_iter().find(|exit| exit.code() == code);
+        known.unwrap_or(Self::Failed)
+    }
 }
+
+/// The codes that another podkeep may fail with.
+const CODES: [&str; 25] = [
+    "usage",
+    "no-passphrase",
+    "bad-key-file",
+    "local",
+    "defect",
+    "interrupted",
+    "occupied",
+    "unreachable",
+    "no-match",
+    "refused",
+    "conflicts",
+    "no-space",
+    "no-repository",
+    "wrong-passphrase",
+    "key-insufficient",
+    "key-revoked",
+    "wrong-key-file",
+    "swapped-repository",
+    "damaged",
+    "missing",
+    "cache",
+    "system",
+    "podman",
+    "busy",
+    "io",
+];
 
 /// Why a command did not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +181,32 @@ impl Failure {
     /// Another host's podkeep cannot be reached.
     pub fn link(error: LinkError) -> Self {
         Self::new("unreachable", Exit::Unreachable, &error).hint(error.hint)
+    }
+
+    /// What a command on another machine failed with, in the words of the podkeep there.
+    pub fn afar(
+        host: &str,
+        code: &str,
+        message: &str,
+        hint: Option<String>,
+        conflicts: Vec<String>,
+        exit: Exit,
+    ) -> Self {
+        let known = CODES.into_iter().find(|known| *known == code);
+        let message = match exit {
+            Exit::Stopped(_) => message.to_owned(),
+            _ => format!("on {host}: {message}"),
+        };
+        let exit = match exit {
+            // It says that it failed.
+            Exit::Done => Exit::Failed,
+            exit => exit,
+        };
+        Self {
+            conflicts,
+            ..Self::new(known.unwrap_or("refused"), exit, message)
+        }
+        .hint(hint.unwrap_or_default())
     }
 
     /// Maps what the engine says. `signal`: the one that came, if any.

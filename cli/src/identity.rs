@@ -77,15 +77,12 @@ pub fn random() -> Result<HostId, Failure> {
 
 /// `web1` for the host's own Podman, `alice@web1` for a rootless one.
 pub fn name(whose: &Whose) -> String {
-    let uname = rustix::system::uname();
-    let host = uname.nodename().to_string_lossy();
-    let host = host.split('.').next().unwrap_or_default();
-    let host = if host.is_empty() { "localhost" } else { host };
+    let host = machine();
     if let Whose::User(account) = whose {
         return format!("{}@{host}", account.name);
     }
     let Some(uid) = whose.uid() else {
-        return host.to_owned();
+        return host;
     };
     let mut passwd = Vec::new();
     if let Ok(file) = File::open("/etc/passwd") {
@@ -95,6 +92,16 @@ pub fn name(whose: &Whose) -> String {
     match user_name(&String::from_utf8_lossy(&passwd), uid) {
         Some(user) => format!("{user}@{host}"),
         None => format!("{uid}@{host}"),
+    }
+}
+
+/// What this machine calls itself.
+pub fn machine() -> String {
+    let uname = rustix::system::uname();
+    let host = uname.nodename().to_string_lossy();
+    match host.split('.').next().unwrap_or_default() {
+        "" => "localhost".to_owned(),
+        host => host.to_owned(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line of podkeep: arguments, wording, progress, JSON and exit codes. What is done
 //! is done by the engine.
 
+mod afar;
 mod arguments;
 mod commands;
 mod context;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Exit {
     let global = &arguments.global;
     if let Command::Agent(agent) = &arguments.command {
-        return commands::agent(agent).unwrap_or_else(|failure| {
+        return commands::agent(global, agent).unwrap_or_else(|failure| {
             Output::new(Manner::default()).failure(&failure);
             failure.exit
         });

@@ -3,13 +3,14 @@
 use podkeep_engine::host::About;
 use podkeep_engine::host::replay::{FieldDifference, Proof, Reason};
 use podkeep_engine::monitor::Finding;
+use podkeep_engine::operations::migrate::FreezeParts;
 use podkeep_engine::operations::{
     BackupItem, Change, DiffRow, FieldChange, ImageEntry, ListedEntry, ManifestRow, SnapshotRow,
 };
 use podkeep_format::item::{Escaped, Item};
 use podkeep_format::tree::Entry;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::shown::{Shown, ShownNode};
 use crate::units;
@@ -55,6 +56,7 @@ pub enum Message {
     Pass(PassLine),
     Predicted {
         seconds: f64,
+        bytes: u64,
     },
     Stopped {
         containers: Vec<String>,
@@ -131,6 +133,35 @@ pub struct PassLine {
     pub bytes_read: u64,
     pub bytes_sent: u64,
     pub seconds: f64,
+}
+
+/// What the containers rested for, in seconds.
+#[derive(Serialize, Debug, Default)]
+pub struct FreezePartsLine {
+    pub stop: f64,
+    pub read: f64,
+    pub write: f64,
+    pub fence: f64,
+    pub start: f64,
+}
+
+impl From<&FreezeParts> for FreezePartsLine {
+    fn from(parts: &FreezeParts) -> Self {
+        let FreezeParts {
+            stop,
+            read,
+            write,
+            fence,
+            start,
+        } = *parts;
+        Self {
+            stop,
+            read,
+            write,
+            fence,
+            start,
+        }
+    }
 }
 
 /// Whether a definition came out as it was stored.
@@ -353,6 +384,7 @@ pub enum Summary {
         phase: &'static str,
         items: u64,
         freeze_seconds: f64,
+        freeze_parts: FreezePartsLine,
         bytes_sent: u64,
         bytes_logical: u64,
         findings: u64,
@@ -407,6 +439,8 @@ pub enum Summary {
     Man {
         pages: u64,
     },
+    /// Of a command that ran on another machine, as that one says it.
+    Afar(Map<String, Value>),
     /// Of a command that has no JSON form, so that this is never written.
     Raw {},
 }

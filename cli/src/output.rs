@@ -6,10 +6,15 @@
 //! output is kept and ends the process with exit code 1.
 
 use std::io::{self, BufWriter, Stdout, Write};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use indicatif::MultiProgress;
+use podkeep_engine::link::calls::Calls;
+use podkeep_format::wire::TOLD_BYTES_MAX;
+use serde::Serialize;
+use serde_json::Value;
 
+use crate::afar::Told;
 use crate::failure::Failure;
 use crate::messages::{Message, SCHEMA};
 
@@ -34,6 +39,8 @@ pub struct Output {
     sink: Mutex<Sink>,
     /// Bars stand below everything else: lines are written while they are taken away.
     pub bars: MultiProgress,
+    /// All of it is for the podkeep at the other end of a link; one thing at a time.
+    calls: Option<Mutex<Arc<Calls>>>,
 }
 
 impl Output {
@@ -46,7 +53,38 @@ impl Output {
                 failed: None,
             }),
             bars: MultiProgress::new(),
+            calls: None,
         }
+    }
+
+    /// Says everything to the podkeep at the other end of a link.
+    pub fn of_calls(calls: Arc<Calls>) -> Self {
+        Self {
+            calls: Some(Mutex::new(calls)),
+            ..Self::new(Manner::default())
+        }
+    }
+
+    /// Whether somebody else shows what is said.
+    pub fn is_afar(&self) -> bool {
+        self.calls.is_some()
+    }
+
+    /// Says something to the other end, if there is one.
+    pub fn tell(&self, told: impl FnOnce() -> Told) -> bool {
+        let Some(calls) = &self.calls else {
+            return false;
+        };
+        // Numbers and texts make JSON, whatever they are.
+        let bytes = serde_json::to_vec(&told()).unwrap_or_default();
+        let calls = calls.lock().unwrap_or_else(|e| e.into_inner());
+        let mut pieces = bytes.chunks(TOLD_BYTES_MAX - 1).peekable();
+        while let Some(piece) = pieces.next() {
+            let more = u8::from(pieces.peek().is_some());
+            // An end that is gone stops the run, too.
+            calls.tell(&[&[more], piece].concat());
+        }
+        true
     }
 
     fn sink(&self) -> MutexGuard<'_, Sink> {
@@ -88,10 +126,24 @@ impl Output {
 
     /// A JSON line; nothing without `--json`.
     pub fn json(&self, message: &Message, flush: bool) {
-        if !self.manner.json {
+        if self.tell(|| Told::Json {
+            json: value(message),
+        }) || !self.manner.json
+        {
             return;
         }
-        match serde_json::to_vec(message) {
+        self.write_json(message, flush);
+    }
+
+    /// A JSON line that came as such; nothing without `--json`.
+    pub fn json_value(&self, line: &Value) {
+        if self.manner.json {
+            self.write_json(line, false);
+        }
+    }
+
+    fn write_json(&self, line: &impl Serialize, flush: bool) {
+        match serde_json::to_vec(line) {
             Ok(mut line) => {
                 line.push(b'\n');
                 self.write(&line, flush);
@@ -102,7 +154,12 @@ impl Output {
 
     /// A result: a row of a listing. One of the two forms is written.
     pub fn row(&self, message: impl FnOnce() -> Message, text: impl FnOnce() -> String) {
-        if self.manner.json {
+        if self.is_afar() {
+            self.tell(|| Told::Row {
+                json: value(&message()),
+                text: text(),
+            });
+        } else if self.manner.json {
             self.json(&message(), false);
         } else {
             self.text(&text());
@@ -111,7 +168,11 @@ impl Output {
 
     /// A line of a result for people; nothing with `--json`.
     pub fn text(&self, line: &str) {
-        if self.manner.json {
+        let told = || Told::Text {
+            text: line.to_owned(),
+            remark: false,
+        };
+        if self.tell(told) || self.manner.json {
             return;
         }
         self.bars.suspend(|| {
@@ -122,7 +183,11 @@ impl Output {
 
     /// As [`text`](Self::text), unless `-q` is given.
     pub fn remark(&self, line: &str) {
-        if !self.manner.quiet {
+        let told = || Told::Text {
+            text: line.to_owned(),
+            remark: true,
+        };
+        if !self.tell(told) && !self.manner.quiet {
             self.text(line);
         }
     }
@@ -138,6 +203,12 @@ impl Output {
 
     /// A line on standard error. That nobody reads it is no reason to stop.
     pub fn aside(&self, line: &str) {
+        let told = || Told::Aside {
+            text: line.to_owned(),
+        };
+        if self.tell(told) {
+            return;
+        }
         self.bars.suspend(|| {
             let _ = writeln!(io::stderr().lock(), "{line}");
         });
@@ -177,6 +248,10 @@ impl Output {
             None => Ok(()),
         }
     }
+}
+
+fn value(message: &Message) -> Value {
+    serde_json::to_value(message).unwrap_or_default()
 }
 
 /// How a failure looks on standard error.

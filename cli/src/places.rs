@@ -18,6 +18,8 @@ use crate::failure::{Failure, shell_word};
 pub enum Place {
     Path(PathBuf),
     Remote(Address),
+    /// Where the podkeep that gave this one something to do has it, in its words.
+    Handed(String),
 }
 
 impl Place {
@@ -25,7 +27,7 @@ impl Place {
     pub fn local(&self) -> Option<&Path> {
         match self {
             Self::Path(path) => Some(path),
-            Self::Remote(_) => None,
+            Self::Remote(_) | Self::Handed(_) => None,
         }
     }
 }
@@ -35,6 +37,7 @@ impl fmt::Display for Place {
         match self {
             Self::Path(path) => path.display().fmt(f),
             Self::Remote(address) => address.fmt(f),
+            Self::Handed(words) => words.fmt(f),
         }
     }
 }

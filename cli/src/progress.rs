@@ -11,6 +11,7 @@ use podkeep_engine::monitor::{Finding, FindingKind, FrozenFor, Monitor, Progress
 use podkeep_format::item::Escaped;
 use podkeep_format::snapshot::Consistency;
 
+use crate::afar::Told;
 use crate::messages::{FindingLine, Message, ProgressLine};
 use crate::output::Output;
 use crate::signals::Signals;
@@ -24,6 +25,8 @@ const PATHS_SHOWN: usize = 3;
 struct State {
     line: ProgressLine,
     last_line: Option<Instant>,
+    /// Files and bytes that the other end does not know of yet.
+    untold: (u64, u64),
     counts: BTreeMap<FindingKind, u64>,
 }
 
@@ -43,7 +46,7 @@ pub struct Reporter<'a> {
 impl<'a> Reporter<'a> {
     /// `lines`: whether `--json-progress` is given.
     pub fn new(output: &'a Output, signals: Signals, lines: bool) -> Self {
-        let quiet = output.manner.quiet || output.manner.json;
+        let quiet = output.manner.quiet || output.manner.json || output.is_afar();
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
             let bar = output.bars.add(ProgressBar::no_length());
             bar.set_style(without_total());
@@ -61,6 +64,7 @@ impl<'a> Reporter<'a> {
             state: Mutex::new(State {
                 line: ProgressLine::default(),
                 last_line: None,
+                untold: (0, 0),
                 counts: BTreeMap::new(),
             }),
         }
@@ -95,6 +99,28 @@ impl<'a> Reporter<'a> {
         });
     }
 
+    /// To the podkeep at the other end: what came a little at a time goes together.
+    fn pass_on(&self, progress: &Progress<'_>) {
+        let mut state = self.state();
+        if let Progress::Advance { files, bytes } = progress {
+            state.untold.0 += files;
+            state.untold.1 += bytes;
+            let due = |last: Instant| last.elapsed() >= LINE_INTERVAL / 2;
+            if !state.last_line.is_none_or(due) {
+                return;
+            }
+            state.last_line = Some(Instant::now());
+        }
+        let (files, bytes) = std::mem::take(&mut state.untold);
+        drop(state);
+        if (files, bytes) != (0, 0) {
+            self.output.tell(|| Told::Advance { files, bytes });
+        }
+        if !matches!(progress, Progress::Advance { .. }) {
+            self.output.tell(|| Told::progress(progress));
+        }
+    }
+
     /// Takes the bar away; the closing lines follow.
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
@@ -113,6 +139,9 @@ impl Monitor for Reporter<'_> {
             self.warnings.fetch_add(1, Ordering::Relaxed);
         }
         *self.state().counts.entry(finding.kind).or_default() += 1;
+        if self.output.tell(|| Told::finding(&finding)) {
+            return;
+        }
         if self.output.manner.json {
             self.output
                 .json(&Message::Finding(FindingLine::from(&finding)), true);
@@ -134,6 +163,10 @@ impl Monitor for Reporter<'_> {
     }
 
     fn progress(&self, progress: Progress<'_>) {
+        if self.output.is_afar() {
+            self.pass_on(&progress);
+            return;
+        }
         if self.bar.is_none() && !self.lines {
             if let Progress::ItemDone { .. } = progress {
                 self.output.remark(&item_text(&progress, self.stores));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use podkeep_engine::link::calls::Calls;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -10,6 +11,8 @@ use signal_hook::flag;
 #[derive(Clone, Default)]
 pub struct Signals {
     received: Arc<AtomicUsize>,
+    /// What the podkeep at the other end of a link received counts instead.
+    calls: Option<Arc<Calls>>,
 }
 
 impl Signals {
@@ -26,8 +29,19 @@ impl Signals {
         Ok(signals)
     }
 
+    /// Those of the podkeep at the other end.
+    pub fn of_calls(calls: Arc<Calls>) -> Self {
+        Self {
+            received: Arc::default(),
+            calls: Some(calls),
+        }
+    }
+
     /// The number of the last signal that came.
     pub fn received(&self) -> Option<u8> {
+        if let Some(calls) = &self.calls {
+            return calls.stopped();
+        }
         match self.received.load(Ordering::Relaxed) {
             0 => None,
             signal => u8::try_from(signal).ok(),

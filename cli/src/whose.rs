@@ -4,12 +4,16 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use podkeep_engine::host::{Account, HostError, Inside, Podman};
+use podkeep_engine::link::Address;
 
+use crate::afar::Afar;
 use crate::arguments::{Command, Global};
 use crate::failure::Failure;
 
-const HINT: &str = "--host local:USER is the rootless Podman of USER; without it, it is your own";
+const HINT: &str = "local is your own Podman, local:USER the rootless one of USER, \
+                    ssh://[LOGIN@]HOST[:PORT][,user=USER] one on another machine";
 
+#[derive(Clone)]
 pub enum Whose {
     /// The caller's own, from where the caller is.
     Own,
@@ -17,6 +21,8 @@ pub enum Whose {
     Inside(Inside),
     /// That of another user, for root.
     User(Account),
+    /// One on another machine.
+    Afar(Afar),
 }
 
 impl Whose {
@@ -29,13 +35,17 @@ impl Whose {
             Command::Migrate(migrate) => migrate.from.as_deref(),
             _ => global.host.as_deref(),
         };
+        if let Some(afar) = asked.filter(|host| Address::is_one(host)) {
+            return Ok(Self::Afar(Afar::parse(afar)?));
+        }
         if let Some(account) = other_user(asked, inside.as_ref())? {
             return Ok(Self::User(account));
         }
         if let Some(inside) = inside {
             return Ok(Self::Inside(inside));
         }
-        if is_root || !reads_podman(command) {
+        let serves = matches!(command, Command::Agent(_)) && global.host.is_some();
+        if is_root || !(serves || reads_podman(command)) {
             return Ok(Self::Own);
         }
         match Podman::find(&environment) {
@@ -46,6 +56,9 @@ impl Whose {
 
     /// The other side of a migration, in a process that is where [`find`](Self::find) has put it.
     pub fn named(host: Option<&OsStr>) -> Result<Self, Failure> {
+        if let Some(afar) = host.filter(|host| Address::is_one(host)) {
+            return Ok(Self::Afar(Afar::parse(afar)?));
+        }
         let environment: Vec<(OsString, OsString)> = std::env::vars_os().collect();
         let inside = Inside::of_environment(&environment);
         Ok(match (other_user(host, inside.as_ref())?, inside) {
@@ -63,7 +76,7 @@ impl Whose {
     /// The user whose rootless Podman it is; `None`: the host's own.
     pub fn uid(&self) -> Option<u32> {
         match self {
-            Self::Own => {
+            Self::Own | Self::Afar(_) => {
                 let uid = rustix::process::geteuid();
                 (!uid.is_root()).then_some(uid.as_raw())
             }

@@ -342,6 +342,18 @@ impl WriteKeyFile {
         if self.secrets.kind() != SlotKind::Write {
             return Err(Self::error(Defect::NotCanonical("role")));
         }
+        Ok(self.text(Self::HEADER))
+    }
+
+    pub fn decode(text: &str) -> Result<Self, DecodeError> {
+        let file = Self::of_text(text, Self::HEADER)?;
+        match file.secrets.kind() {
+            SlotKind::Write => Ok(file),
+            SlotKind::Full => Err(Self::error(Defect::NotCanonical("role"))),
+        }
+    }
+
+    fn text(&self, header: &str) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(Self::BYTES));
         bytes.extend_from_slice(&self.repository.0);
         bytes.extend_from_slice(&self.pin);
@@ -349,21 +361,21 @@ impl WriteKeyFile {
         let checksum = Self::checksum(&bytes);
         bytes.extend_from_slice(&checksum);
         let mut text = Zeroizing::new(String::with_capacity(WRITE_KEY_FILE_BYTES_MAX));
-        text.push_str(Self::HEADER);
+        text.push_str(header);
         text.push('\n');
         for line in bytes.chunks(32) {
             text.push_str(&Zeroizing::new(hex(line)));
             text.push('\n');
         }
-        Ok(text)
+        text
     }
 
-    pub fn decode(text: &str) -> Result<Self, DecodeError> {
+    fn of_text(text: &str, header: &str) -> Result<Self, DecodeError> {
         if text.len() > WRITE_KEY_FILE_BYTES_MAX {
             return Err(Self::error(Defect::TooLarge("file")));
         }
         let mut lines = text.lines();
-        if lines.next().map(str::trim) != Some(Self::HEADER) {
+        if lines.next().map(str::trim) != Some(header) {
             return Err(Self::error(Defect::Magic));
         }
         let mut digits = Zeroizing::new(Vec::with_capacity(WRITE_KEY_FILE_BYTES_MAX));
@@ -400,9 +412,6 @@ impl WriteKeyFile {
             secrets: Secrets::decode(&mut input)?,
         };
         input.end()?;
-        if file.secrets.kind() != SlotKind::Write {
-            return input.fail(Defect::NotCanonical("role"));
-        }
         Ok(file)
     }
 
@@ -417,5 +426,40 @@ impl WriteKeyFile {
             object: Self::OBJECT,
             defect,
         }
+    }
+}
+
+/// Keys of an open repository for a podkeep that works for this one, which never writes them down.
+/// The same text as that of a write key's file but for its first line, and of either role.
+#[derive(Clone)]
+pub struct HandedKeys {
+    pub repository: RepositoryId,
+    pub pin: [u8; 32],
+    pub secrets: Secrets,
+}
+
+impl HandedKeys {
+    pub const HEADER: &'static str = "podkeep keys for one run 1";
+
+    pub fn encode(&self) -> Zeroizing<String> {
+        let keys = WriteKeyFile {
+            repository: self.repository,
+            pin: self.pin,
+            secrets: self.secrets.clone(),
+        };
+        keys.text(Self::HEADER)
+    }
+
+    pub fn decode(text: &str) -> Result<Self, DecodeError> {
+        let WriteKeyFile {
+            repository,
+            pin,
+            secrets,
+        } = WriteKeyFile::of_text(text, Self::HEADER)?;
+        Ok(Self {
+            repository,
+            pin,
+            secrets,
+        })
     }
 }

@@ -5,6 +5,7 @@
 //! takes whatever the other may send, holds a bounded amount of it, and ends the conversation with
 //! a [`WireError`] at the first byte that the protocol does not allow.
 
+mod call;
 mod far;
 mod frame;
 mod greeting;
@@ -16,6 +17,7 @@ use std::fmt;
 
 use crate::codec::DecodeError;
 
+pub use call::{CALL_BYTES_MAX, Call, TOLD_BYTES_MAX, decode_told, encode_told};
 pub use far::{Far, FarEvent, Task};
 pub use frame::{FrameKind, HEADER_BYTES, Header, PAYLOAD_BYTES_MAX};
 pub use greeting::{Greeting, MAGIC, VERSION_NEWEST, VERSION_OLDEST};

@@ -3,10 +3,15 @@
 use std::fs;
 use std::path::PathBuf;
 
-use podkeep_engine::chunk::{ChunkSizes, Chunker, Cut, PAGE_BYTES, Stream, ZERO_RUN_BYTES_MIN};
+use podkeep_engine::chunk::known::{ContentAt, Joining, KnownPieces, cut_part};
+use podkeep_engine::chunk::{
+    ChunkSizes, Chunker, Chunking, Cut, PAGE_BYTES, Stream, ZERO_RUN_BYTES_MIN,
+};
+use podkeep_format::id::{ChunkIdKey, ChunkKind};
+use podkeep_format::tree::Piece;
 use proptest::collection::vec;
 use proptest::prelude::{
-    ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+    Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
 };
 
 const KEY: [u8; 32] = *b"the key of all golden cut points";
@@ -315,5 +320,202 @@ proptest! {
             drop(emit);
             prop_assert!(cuts == expected, "with holes: {}", lengths(&cuts));
         }
+    }
+}
+
+fn pieces_of(chunking: &Chunking, content: &[u8]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    chunking.chunker.cut_whole(content, &mut |cut| {
+        pieces.push(match cut {
+            Cut::Chunk(bytes) => Piece::Chunk {
+                id: chunking.ids.chunk_id(ChunkKind::Data, bytes),
+                len: bytes.len() as u32,
+            },
+            Cut::Zeros(len) => Piece::Zero { len },
+        });
+    });
+    pieces
+}
+
+/// A content whose zeros may be holes.
+struct Memory<'c> {
+    content: &'c [u8],
+    holes: bool,
+}
+
+impl ContentAt for Memory<'_> {
+    type Error = std::convert::Infallible;
+
+    fn bytes(&mut self, at: u64, len: usize) -> Result<&[u8], Self::Error> {
+        let at = (at as usize).min(self.content.len());
+        Ok(&self.content[at..(at + len).min(self.content.len())])
+    }
+
+    fn zeros(&self, at: u64) -> u64 {
+        let page = PAGE_BYTES as u64;
+        if !self.holes || !at.is_multiple_of(page) {
+            return 0;
+        }
+        let pages = self.content[at as usize..].chunks_exact(PAGE_BYTES);
+        pages
+            .take_while(|page| page.iter().all(|byte| *byte == 0))
+            .count() as u64
+            * page
+    }
+}
+
+/// Cuts a content that is known as `old` in parts, and joins them. Returns also how many bytes were
+/// new.
+fn cut_again(
+    chunking: &Chunking,
+    old: &[Piece],
+    content: &[u8],
+    part_bytes: u64,
+    holes: bool,
+) -> (Vec<Piece>, u64) {
+    let mut known = KnownPieces::default();
+    for piece in old {
+        known.push(piece);
+    }
+    let size = content.len() as u64;
+    let starts = known.parts(part_bytes);
+    let ends = starts.iter().copied().skip(1).chain([size]);
+    let (mut pieces, mut new) = (Vec::new(), 0);
+    let mut joining = Joining::default();
+    for (from, until) in starts.iter().copied().zip(ends) {
+        let mut memory = Memory { content, holes };
+        let mut cut = |from| {
+            let cut = cut_part(chunking, &known, &mut memory, size, from, until);
+            cut.expect("it is read").expect("it is so long")
+        };
+        let mut take = |piece: Piece, bytes: Option<&[u8]>| {
+            if let (Piece::Chunk { id, .. }, Some(bytes)) = (&piece, bytes) {
+                assert_eq!(chunking.ids.chunk_id(ChunkKind::Data, bytes), *id);
+                new += bytes.len() as u64;
+            }
+            pieces.push(piece);
+        };
+        let part = cut(from);
+        if !joining.take(&part, &mut take) {
+            let part = cut(joining.at);
+            assert!(joining.take(&part, &mut take));
+        }
+    }
+    (pieces, new)
+}
+
+fn chunking(sizes: ChunkSizes) -> Chunking {
+    Chunking {
+        chunker: Chunker::new(&KEY, sizes),
+        ids: ChunkIdKey::new(&KEY),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Edit {
+    Write(usize, Vec<u8>),
+    Insert(usize, Vec<u8>),
+    Remove(usize, usize),
+    Truncate(usize),
+    Extend(Vec<u8>),
+}
+
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
+    let bytes = || {
+        prop_oneof![
+            2 => (1..20_000usize, any::<u8>())
+                .prop_map(|(len, n)| noise(&format!("edit {n}"), len)),
+            2 => (1..300_000usize).prop_map(|len| vec![0; len]),
+            2 => (1..80usize).prop_map(|pages| vec![0; pages * PAGE_BYTES]),
+            1 => vec(any::<u8>(), 1..10),
+        ]
+    };
+    let place = || prop_oneof![any::<usize>(), any::<usize>().prop_map(|at| at & !4095)];
+    let edit = prop_oneof![
+        6 => (place(), bytes()).prop_map(|(at, bytes)| Edit::Write(at, bytes)),
+        1 => (place(), bytes()).prop_map(|(at, bytes)| Edit::Insert(at, bytes)),
+        1 => (place(), 1..100_000usize).prop_map(|(at, len)| Edit::Remove(at, len)),
+        1 => place().prop_map(Edit::Truncate),
+        1 => bytes().prop_map(Edit::Extend),
+    ];
+    vec(edit, 0..6)
+}
+
+fn edited(mut content: Vec<u8>, edits: &[Edit]) -> Vec<u8> {
+    for edit in edits {
+        let place = |at: &usize| match content.len() {
+            0 => 0,
+            len => at % len,
+        };
+        match edit {
+            Edit::Write(at, bytes) => {
+                let at = place(at);
+                let len = bytes.len().min(content.len() - at);
+                content[at..at + len].copy_from_slice(&bytes[..len]);
+            }
+            Edit::Insert(at, bytes) => {
+                let at = place(at);
+                drop(content.splice(at..at, bytes.iter().copied()));
+            }
+            Edit::Remove(at, len) => {
+                let at = place(at);
+                let end = (at + len).min(content.len());
+                content.drain(at..end);
+            }
+            Edit::Truncate(at) => content.truncate(place(at)),
+            Edit::Extend(bytes) => content.extend(bytes),
+        }
+    }
+    content
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(192)
+    })]
+
+    #[test]
+    fn what_is_known_changes_no_cut(
+        parts in parts(),
+        edits in edits(),
+        part_bytes in prop_oneof![Just(1u64), 1..400_000u64],
+        holes in any::<bool>(),
+    ) {
+        let old: Vec<u8> = parts.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+        let content = edited(old.clone(), &edits);
+        for sizes in [SMALL, ChunkSizes::DEFAULT] {
+            let chunking = chunking(sizes);
+            let known = pieces_of(&chunking, &old);
+            let expected = pieces_of(&chunking, &content);
+            let (pieces, new) = cut_again(&chunking, &known, &content, part_bytes, holes);
+            prop_assert_eq!(&pieces, &expected);
+            if edits.is_empty() {
+                let zeros = old.iter().all(|byte| *byte == 0);
+                // A piece of zeros is not told from the beginning of a run.
+                let in_zeros = old.windows(PAGE_BYTES).any(|page| page.iter().all(|b| *b == 0));
+                prop_assert!(new == 0 || zeros || in_zeros, "{new} new bytes");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_that_changed_costs_the_chunks_around_it() {
+    let chunking = chunking(ChunkSizes::DEFAULT);
+    let old = noise("database", 32 << 20);
+    let known = pieces_of(&chunking, &old);
+    let mut content = old;
+    let pages = 40;
+    for page in 0..pages {
+        let at = page * (700 << 10) + 12_345;
+        content[at..at + 8192].copy_from_slice(&noise(&format!("page {page}"), 8192));
+    }
+    let expected = pieces_of(&chunking, &content);
+    for part_bytes in [1 << 20, 8 << 20, 1 << 30] {
+        let (pieces, new) = cut_again(&chunking, &known, &content, part_bytes, false);
+        assert!(pieces == expected, "in parts of {part_bytes}");
+        let most = pages as u64 * 3 * u64::from(ChunkSizes::DEFAULT.max);
+        assert!(new > 0 && new < most, "{new} bytes are new");
     }
 }

@@ -10,7 +10,7 @@ use podkeep_format::fence::{Fence, Verdict};
 use podkeep_format::frame::Statement;
 use podkeep_format::id::{AuthorId, ChunkId};
 use podkeep_format::item::{Item, unescape};
-use podkeep_format::keys::{KeySlot, WriteKeyFile};
+use podkeep_format::keys::{HandedKeys, KeySlot, WriteKeyFile};
 use podkeep_format::layer::LayerRecord;
 use podkeep_format::lease::Lease;
 use podkeep_format::names::Name;
@@ -23,8 +23,8 @@ use podkeep_format::snapshot::{SnapshotBody, SnapshotHeader};
 use podkeep_format::tombstone::Tombstone;
 use podkeep_format::tree::{Entry, ListNode, TreeNode};
 use podkeep_format::wire::{
-    ASSEMBLY_BYTES_MAX, Answer, Failure, Far, FarEvent, Greeting, NOISE_BYTES_MAX, Near,
-    PAYLOAD_BYTES_MAX, Request,
+    ASSEMBLY_BYTES_MAX, Answer, Call, Failure, Far, FarEvent, Greeting, NOISE_BYTES_MAX, Near,
+    PAYLOAD_BYTES_MAX, Request, decode_told, encode_told,
 };
 
 /// Decodes, and encodes again what came out.
@@ -153,9 +153,14 @@ pub const DECODERS: &[(&str, Recode)] = &[
         Ok(Verdict::decode_body(AUTHOR, b)?.encode_body())
     }),
     ("wire-answer", |b| Ok(Answer::decode(b)?.encode())),
+    ("wire-call", |b| Ok(Call::decode(b)?.encode())),
     ("wire-failure", |b| Ok(Failure::decode(b)?.encode())),
     ("wire-greeting", |b| Ok(Greeting::decode(b)?.encode())),
     ("wire-request", |b| Ok(Request::decode(b)?.encode())),
+    ("wire-told", |b| {
+        let told = decode_told(b)?;
+        Ok(encode_told(told.iter().map(Vec::as_slice)).1)
+    }),
 ];
 
 fn whole(
@@ -202,6 +207,9 @@ pub fn read_text(text: &[u8]) {
         if let Ok(file) = WriteKeyFile::decode(text) {
             let again = file.encode().expect("a file that was read");
             assert!(WriteKeyFile::decode(&again).is_ok());
+        }
+        if let Ok(keys) = HandedKeys::decode(text) {
+            assert!(HandedKeys::decode(&keys.encode()).is_ok());
         }
     }
 }
@@ -266,6 +274,23 @@ pub fn read_as_near(bytes: &[u8]) {
             order: b"{}".to_vec(),
             bytes_max: 1000,
         },
+        Request::Work {
+            job: b"{}".to_vec(),
+            bytes_max: 1000,
+        },
+        Request::Next,
+        Request::Hear,
+        Request::Fetch {
+            call: 1,
+            bytes_max: 1000,
+        },
+        Request::Give {
+            call: 1,
+            outcome: Ok(Answer::Size(None)),
+            len: 0,
+            hash: [1; 32],
+        },
+        Request::Stop { signal: 2 },
     ] {
         near.begin(&request, &mut out).expect("a request");
     }
@@ -296,6 +321,10 @@ pub fn read_as_far(bytes: &[u8]) {
                 Ok(Some(FarEvent::Task(task))) => {
                     let again = Request::decode(&task.request.encode());
                     assert_eq!(again.as_ref(), Ok(&task.request));
+                    assert_eq!(
+                        task.body.len() as u64,
+                        task.request.body().map_or(0, |b| b.0)
+                    );
                     let failure = Failure::decode(&[1, 3, 0, 0]).expect("a failure");
                     far.fail(task.number, &failure, &mut out);
                 }

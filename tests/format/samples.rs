@@ -25,9 +25,11 @@ use podkeep_format::tombstone::Tombstone;
 use podkeep_format::tree::{
     Content, Entry, ListNode, Node, Piece, Time, TreeNode, Xattr, XattrValue,
 };
-use podkeep_format::wire::{
-    Action, Answer, Failure, FailureCode, Far, FarEvent, Greeting, Near, Request, Row, WireMedium,
-};
+use podkeep_format::wire::{Greeting, encode_told};
+
+pub use self::wire::{call, conversation, failure, opened, request};
+
+mod wire;
 
 pub const REPOSITORY: RepositoryId = RepositoryId(*b"sample repositor");
 pub const PASSPHRASE: &[u8] = b"correct horse battery staple";
@@ -539,103 +541,6 @@ pub fn sealed_run() -> Vec<u8> {
 }
 
 /// The plain bytes that the decoder of that name takes. Every decoder has at least one.
-pub fn opened() -> Answer {
-    Answer::Opened {
-        medium: WireMedium::Settles { secs: 120 },
-        capacity: 1 << 40,
-    }
-}
-
-pub fn failure() -> Failure {
-    Failure {
-        code: FailureCode::NoSpace,
-        action: Action::Write,
-        object: "/srv/backup/packs/ab/abcd".to_owned(),
-        cause: "No space left on device (os error 28)".to_owned(),
-    }
-}
-
-pub fn request() -> Request {
-    Request::Put {
-        name: "packs/ab/abcd".to_owned(),
-        len: 33_554_432,
-        hash: bytes32("an object"),
-    }
-}
-
-/// What a near end says in a short conversation, and what the far end says.
-pub fn conversation() -> (Vec<u8>, Vec<u8>) {
-    let mut near = Near::new("0.1.0");
-    let mut far = Far::new("0.1.0");
-    let (mut asked, mut said) = (near.greeting(), far.greeting());
-    far.push(&asked);
-    let mut to_near = 0;
-    let object: Vec<u8> = (0..200u8).collect();
-    let requests = [
-        Request::Open {
-            path: b"/srv/backup".to_vec(),
-        },
-        Request::Put {
-            name: "leases/00/1".to_owned(),
-            len: object.len() as u64,
-            hash: *blake3::hash(&object).as_bytes(),
-        },
-        Request::List {
-            folder: "leases".to_owned(),
-        },
-        Request::Get {
-            name: "leases/00/1".to_owned(),
-            bytes_max: 1000,
-        },
-        Request::Delete {
-            name: "leases/00/2".to_owned(),
-        },
-    ];
-    for request in requests {
-        let from = asked.len();
-        let number = near.begin(&request, &mut asked).expect("a request");
-        if request.body().is_some() {
-            near.data(number, &object, &mut asked).expect("credit");
-        }
-        near.ping(&mut asked);
-        far.push(&asked[from..]);
-        while let Some(event) = far.next_event(&mut said).expect("a sound stream") {
-            let FarEvent::Task(task) = event else {
-                continue;
-            };
-            let answer = match task.request {
-                Request::Put { .. } => Answer::Stored { created: true },
-                Request::List { .. } => {
-                    let row = Row {
-                        name: "leases/00/1".to_owned(),
-                        size: 200,
-                    };
-                    far.rows(task.number, &[row], &mut said);
-                    Answer::Listed { rows: 1 }
-                }
-                Request::Get { .. } => {
-                    far.content(task.number, &object, &mut said);
-                    Answer::Content {
-                        len: object.len() as u64,
-                        hash: *blake3::hash(&object).as_bytes(),
-                    }
-                }
-                Request::Delete { .. } => {
-                    far.fail(task.number, &failure(), &mut said);
-                    continue;
-                }
-                _ => opened(),
-            };
-            far.answer(task.number, &answer, &mut said);
-        }
-        near.push(&said[to_near..]);
-        to_near = said.len();
-        while near.next_event().expect("a sound stream").is_some() {}
-    }
-    near.bye(&mut asked);
-    (asked, said)
-}
-
 pub fn bodies() -> Vec<(&'static str, Vec<u8>)> {
     let encoded = |encode: &dyn Fn(&mut Encoder)| {
         let mut out = Encoder::new();
@@ -708,9 +613,14 @@ pub fn bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("tree-node", leaf().encode()),
         ("verdict", verdict().encode_body()),
         ("wire-answer", opened().encode()),
+        ("wire-call", call().encode()),
         ("wire-failure", failure().encode()),
         ("wire-greeting", Greeting::own("0.1.0").encode()),
         ("wire-request", request().encode()),
+        (
+            "wire-told",
+            encode_told([&b"one"[..], &[7; 200]].into_iter()).1,
+        ),
     ]
 }
 

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use podkeep_format::wire::{
-    ASSEMBLY_BYTES_MAX, Answer, FIRST_CREDIT, Failure, FailureCode, Far, FarEvent, FrameKind,
-    Greeting, HEADER_BYTES, Header, MAGIC, NOISE_BYTES_MAX, Near, NearEvent, OBJECT_BYTES_MAX,
-    REQUESTS_MAX, Reply, Request, Row, Task, WINDOW_BYTES, WireError,
+    ASSEMBLY_BYTES_MAX, Answer, CALL_BYTES_MAX, Call, FIRST_CREDIT, Failure, FailureCode, Far,
+    FarEvent, FrameKind, Greeting, HEADER_BYTES, Header, MAGIC, NOISE_BYTES_MAX, Near, NearEvent,
+    OBJECT_BYTES_MAX, ORDER_BYTES_MAX, REQUESTS_MAX, Reply, Request, Row, TOLD_BYTES_MAX, Task,
+    WINDOW_BYTES, WireError, decode_told, encode_told,
 };
 
 use crate::samples::{conversation, failure, opened};
@@ -100,6 +101,13 @@ fn frame(kind: FrameKind, request: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A call to the store 0.
+fn call_of(request: &[u8], object: &[u8]) -> Vec<u8> {
+    let mut out = podkeep_format::codec::Encoder::new();
+    out.u8(1).u32(7).varint(0).bytes(request).bytes(object);
+    out.finish()
+}
+
 /// One defect each, for the malformed vectors.
 pub fn malformed() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let greeting = |oldest, newest| {
@@ -126,12 +134,70 @@ pub fn malformed() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("wire-greeting", "too-long", too_long),
         ("wire-greeting", "versions-turned-around", greeting(2, 1)),
         ("wire-request", "verb", vec![0]),
-        ("wire-request", "verb-behind-the-last", vec![33]),
+        ("wire-request", "verb-behind-the-last", vec![39]),
         ("wire-request", "order-too-long", vec![32, 0x81, 0xe0, 3]),
         ("wire-request", "name-too-long", size(&"x".repeat(201))),
         ("wire-request", "trailing", trailing),
         ("wire-request", "too-many-owners", vec![12, 0xad, 2]),
         ("wire-request", "hash-cut-short", vec![3, 1, b'x', 5, 0, 0]),
+        ("wire-request", "job-too-long", vec![33, 0x81, 0xe0, 3]),
+        ("wire-request", "given-success", vec![37, 1, 0, 0, 0, 2, 0]),
+        (
+            "wire-request",
+            "given-another-tag",
+            [&[37, 1, 0, 0, 0, 1, 1, 9, 0][..], &[0; 32]].concat(),
+        ),
+        (
+            "wire-request",
+            "given-failure-with-more",
+            [&[37, 1, 0, 0, 0, 0, 5, 1, 1, 0, 0, 0, 0][..], &[0; 32]].concat(),
+        ),
+        ("wire-call", "tag", vec![3]),
+        ("wire-call", "over-with-more", vec![0, 0]),
+        ("wire-call", "order", call_of(&[32, 2, b'{', b'}', 0], b"")),
+        ("wire-call", "next", call_of(&[34], b"")),
+        (
+            "wire-call",
+            "object-of-nothing",
+            call_of(&size("config"), b"x"),
+        ),
+        (
+            "wire-call",
+            "object-missing",
+            call_of(&put(b"bytes").encode(), b""),
+        ),
+        (
+            "wire-call",
+            "object-changed",
+            call_of(&put(b"bytes").encode(), b"bytez"),
+        ),
+        (
+            "wire-call",
+            "object-inline-and-large",
+            call_of(&put(&[7; 65_537]).encode(), b"bytes"),
+        ),
+        (
+            "wire-call",
+            "object-too-large",
+            call_of(
+                &Request::Put {
+                    name: "packs/00/x".to_owned(),
+                    len: OBJECT_BYTES_MAX + 1,
+                    hash: [0; 32],
+                }
+                .encode(),
+                b"",
+            ),
+        ),
+        (
+            "wire-call",
+            "question-too-long",
+            vec![2, 1, 0, 0, 0, 0x81, 0xe0, 3],
+        ),
+        ("wire-told", "empty", vec![2, 1, b'x', 0]),
+        ("wire-told", "cut-short", vec![1, 2, b'x']),
+        ("wire-told", "too-long", vec![1, 0x81, 0xe0, 3]),
+        ("wire-told", "too-many", vec![0x81, 0x20]),
         ("wire-answer", "tag", vec![9]),
         ("wire-answer", "medium", vec![1, 3, 0]),
         ("wire-answer", "created", vec![2, 2]),
@@ -555,4 +621,67 @@ fn an_object_that_is_too_large_is_never_begun() {
     far.push(&frame(FrameKind::Cancel, 1, &[]));
     assert_eq!(far.next_event(&mut out), Ok(None));
     assert_eq!(far.open(), 0);
+}
+
+/// What a run wants and says fits into one answer, whatever it is.
+#[test]
+fn calls_and_what_is_told_fit_into_their_bound() {
+    let largest = object(FIRST_CREDIT as usize);
+    let call = Call::Store {
+        number: u32::MAX,
+        store: u64::MAX,
+        request: Request::Put {
+            name: "x".repeat(200),
+            len: largest.len() as u64,
+            hash: *blake3::hash(&largest).as_bytes(),
+        },
+        object: largest,
+    };
+    let bytes = call.encode();
+    assert!(bytes.len() <= CALL_BYTES_MAX, "{}", bytes.len());
+    assert_eq!(Call::decode(&bytes), Ok(call));
+    let question = Call::Ask {
+        number: 1,
+        question: vec![7; ORDER_BYTES_MAX],
+    };
+    assert!(question.encode().len() <= CALL_BYTES_MAX);
+    assert_eq!(Call::decode(&question.encode()), Ok(question));
+    let told: Vec<Vec<u8>> = (1..40).map(|n| vec![7; n * TOLD_BYTES_MAX / 40]).collect();
+    let mut rest = told.as_slice();
+    let mut heard = Vec::new();
+    while !rest.is_empty() {
+        let (count, bytes) = encode_told(rest.iter().map(Vec::as_slice));
+        assert!(count > 0 && bytes.len() <= CALL_BYTES_MAX);
+        heard.extend(decode_told(&bytes).unwrap());
+        rest = &rest[count..];
+    }
+    assert_eq!(heard, told);
+    assert_eq!(decode_told(&[0]), Ok(Vec::new()));
+    let (count, _) = encode_told([&[7; TOLD_BYTES_MAX][..]; 3].into_iter());
+    assert_eq!(count, 2, "as many as fit");
+    assert!(decode_told(&vec![1; CALL_BYTES_MAX + 2]).is_err());
+}
+
+/// An answer that came with its data at once is looked at as one that came in frames.
+#[test]
+fn an_answer_with_all_of_its_data_is_an_answer_to_its_request() {
+    let get = |bytes_max| Request::Get {
+        name: "config".to_owned(),
+        bytes_max,
+    };
+    let content = |bytes: &[u8]| Answer::Content {
+        len: bytes.len() as u64,
+        hash: *blake3::hash(bytes).as_bytes(),
+    };
+    let reply = Reply::of(&get(5), content(b"bytes"), b"bytes");
+    assert_eq!(reply, Ok(Reply::Content(b"bytes".to_vec())));
+    assert!(Reply::of(&get(4), content(b"bytes"), b"bytes").is_err());
+    assert!(Reply::of(&get(5), content(b"bytes"), b"bytez").is_err());
+    assert!(Reply::of(&get(5), Answer::Size(None), b"").is_err());
+    assert!(Reply::of(&Request::Next, Answer::Size(None), b"").is_err());
+    let delete = Request::Delete {
+        name: "config".to_owned(),
+    };
+    assert!(Reply::of(&delete, Answer::Deleted(true), b"").is_ok());
+    assert!(Reply::of(&delete, Answer::Deleted(true), b"x").is_err());
 }

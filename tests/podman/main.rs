@@ -4,6 +4,7 @@
 #[path = "../support/lab.rs"]
 mod lab;
 
+mod afar;
 mod artifacts;
 mod care;
 mod changed;

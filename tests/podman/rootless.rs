@@ -333,3 +333,282 @@ fn images_of_a_user_s_store_keep_their_identity() {
     assert_eq!(shown("as u"), original);
     lab.ok("as u podman run --rm --network=none localhost/lab:1 /bin/true");
 }
+
+/// A service in a network, with a secret, a volume and files of its own: some added, some removed, and a
+/// directory that hides the one of its image. Runs as a user, in whose Podman the image is.
+const SERVICE: &str = r#"
+image() { podman save localhost/lab:1 | as "$1" podman load -q > /dev/null; }
+service() {
+    as "$1" podman volume create --label app=shop data > /dev/null
+    as "$1" podman network create --subnet 10.77.0.0/24 front > /dev/null
+    printf 'pass\nword' | as "$1" podman secret create pw - > /dev/null
+    as "$1" podman run -d --name web --network front --secret pw -p 8080:80 -v data:/d localhost/lab:1 \
+        /bin/sh -c 'trap "exit 0" TERM; : worker-of-the-test; while :; do date +%s%N >> /d/log; sleep 0.02 & wait; done' > /dev/null
+    as "$1" podman exec web sh -c 'mkdir /d/sub; echo a > /d/sub/a; chown 33:44 /d/sub/a; chmod 600 /d/sub/a
+        echo own > /etc/own; chown 5:6 /etc/own; rm /etc/group; rm -r /seed; mkdir /seed; echo new > /seed/new'
+}
+# As it is seen from inside, whatever Podman runs it.
+inside() {
+    as "$1" podman exec web sh -c 'stat -c "%n %u:%g %a" /d/sub/a /etc/own /seed/new; ls /seed
+        cat /d/sub/a /etc/own /run/secrets/pw; ls /etc/group 2>&1 || true'
+    as "$1" podman inspect -f '{{.HostConfig.NetworkMode}}' web; as "$1" podman volume inspect -f '{{.Labels}}' data
+}
+runs() { as "$1" podman ps --format '{{.Names}}'; }
+# The source's side of a migration stays until somebody removes it.
+gone() {
+    as "$1" podman rm -f --volumes web > /dev/null 2>&1 || true
+    as "$1" podman volume rm -f data > /dev/null; as "$1" podman network rm -f front > /dev/null 2>&1
+    as "$1" podman secret rm pw > /dev/null
+}
+"#;
+
+/// A running service goes from a user to root, to a user with another range and another storage driver,
+/// to one with two ranges, and back: on each leg it runs, and is the same from inside.
+#[test]
+fn a_service_moves_between_users_and_root_on_one_host() {
+    let lab = lab(Suite::Trixie, Driver::Overlay);
+    lab.host.image(crate::lab::Image::Busybox);
+    let words = |script: &str| format!("{SERVICE}\n{script}");
+    let ok = |script: &str| lab.ok(&words(script));
+    ok("driver bob vfs; image u; service u");
+    let before = ok("inside u");
+    for part in [
+        "/d/sub/a 33:44 600",
+        "/etc/own 5:6 644",
+        "new",
+        "pass",
+        "No such file",
+    ] {
+        assert!(before.contains(part), "{part}: {before}");
+    }
+    let legs = [
+        ("local:u", "local", "u", "root"),
+        ("local", "local:bob", "root", "bob"),
+        ("local:bob", "local:eve", "bob", "eve"),
+        ("local:eve", "local:u", "eve", "u"),
+    ];
+    for (from, to, source, target) in legs {
+        let command = format!("podkeep migrate container:web --from {from} --to {to}");
+        if !["u", "root"].contains(&target) {
+            // Without linger it would end with podkeep.
+            lab.says(&words(&command), 1, &["does not linger", "--enable-linger"]);
+            assert_eq!(ok(&format!("runs {source}")), "web");
+            lab.says(
+                &words(&format!("{command} --enable-linger")),
+                0,
+                &["lingers from now on", "out of service"],
+            );
+            lab.ok(&format!("test -e /var/lib/systemd/linger/{target}"));
+        } else {
+            ok(&command);
+        }
+        assert_eq!(
+            ok(&format!("runs {source}; runs {target}")),
+            "web",
+            "{from} {to}"
+        );
+        assert_eq!(ok(&format!("inside {target}")), before, "{from} {to}");
+        ok(&format!("{command} --finish; gone {source}"));
+    }
+    assert_eq!(ok("stat -c %u:%g $(data u data)/sub/a"), "100032:100043");
+}
+
+/// A rollback between users on one host: what was made at the target goes, the source runs as before.
+#[test]
+fn a_service_comes_back_to_the_user_that_it_was_moved_from() {
+    let lab = lab(Suite::Trixie, Driver::Overlay);
+    lab.host.image(crate::lab::Image::Busybox);
+    let words = |script: &str| format!("{SERVICE}\n{script}");
+    let ok = |script: &str| lab.ok(&words(script));
+    ok("image u; service u");
+    let before = ok("inside u");
+    let command = "podkeep migrate container:web --from local:u --to local:bob --enable-linger";
+    ok(command);
+    assert_eq!(ok("runs u; runs bob"), "web");
+    assert_eq!(ok("inside bob"), before);
+    lab.says(
+        &words(&format!("{command} --rollback")),
+        1,
+        &["--discard-target-writes"],
+    );
+    ok(&format!("{command} --rollback --discard-target-writes"));
+    assert_eq!(
+        ok("runs bob; as bob podman volume ls -q; as bob podman secret ls -q"),
+        ""
+    );
+    assert_eq!((ok("runs u"), ok("inside u")), ("web".into(), before));
+}
+
+/// Definitions of one Podman are restored by a user in the user's own one, and by root for a user.
+#[test]
+#[ignore = "fails: without a session the Podman of the user loses /run/user while linger is set"]
+fn v_10_definitions_are_restored_in_the_podman_of_a_user() {
+    let lab = lab(Suite::Trixie, Driver::Overlay);
+    lab.host.image(crate::lab::Image::Busybox);
+    let name = &lab.name;
+    let words = |script: &str| format!("{SERVICE}\n{script}");
+    let ok = |script: &str| lab.ok(&words(script));
+    ok("image u; service u; podkeep backup --host local:u container:web");
+    let before = ok("inside u");
+    ok("as u podman stop -t1 web > /dev/null");
+    let restore = format!("podkeep restore latest@u@{name} container:web --start --host local:bob");
+    lab.says(&words(&restore), 1, &["does not linger", "--enable-linger"]);
+    assert_eq!(
+        ok(
+            "session bob; as bob podman ps -aq; as bob podman network ls -q; systemctl stop user@1001"
+        ),
+        "podman"
+    );
+    ok(&format!("{restore} --enable-linger"));
+    assert_eq!(
+        (ok("runs bob"), ok("inside bob")),
+        ("web".into(), before.clone())
+    );
+    assert_eq!(
+        ok("find /home/bob/.local/share/containers -uid -1000 | head"),
+        "",
+        "of root in bob's store"
+    );
+    // The user's own, from the user's shell.
+    ok("as bob podman stop -t1 web > /dev/null; as u podkeep init > /dev/null; as u podman start web > /dev/null
+        as u podkeep backup container:web; gone u; as u podkeep restore latest container:web --start");
+    assert_eq!((ok("runs u"), ok("inside u")), ("web".into(), before));
+}
+
+/// What a container with a map of its own sees stays the same: where the map can be had by naming the id
+/// that is kept or by another range, that is done, and where it cannot, the flag is named.
+#[test]
+#[ignore = "fails in its first step, cause not known yet"]
+fn v_10_containers_see_the_same_owners_through_maps_of_their_own() {
+    let lab = lab(Suite::Trixie, Driver::Overlay);
+    lab.host.image(crate::lab::Image::Busybox);
+    let words = |script: &str| {
+        format!(
+            r#"{SERVICE}
+run() {{
+    as "$1" podman volume create "$3" > /dev/null
+    as "$1" podman run -d --name "$2" --network none -v "$3:/d$4" "${{@:5}}" localhost/lab:1 /bin/sleep infinity > /dev/null
+}}
+view() {{ as "$1" podman exec "$2" sh -c 'id -u; echo x >> /d/file; stat -c "%u:%g %a" /d/file /d/other /own'; }}
+drop() {{ as "$1" podman rm -f -t0 "$2" > /dev/null; as "$1" podman volume rm -f "$2" > /dev/null; }}
+{script}"#
+        )
+    };
+    let ok = |script: &str| lab.ok(&words(script));
+    ok(
+        "image u; grep -q ^containers: /etc/subuid || echo containers:2147483647:2147483648 | tee -a /etc/subuid >> /etc/subgid",
+    );
+    let moved = |container: &str, from: &str, to: &str, flags: &str| {
+        let command = format!(
+            "podkeep migrate container:{container} --from {from} --to {to} --enable-linger {flags}"
+        );
+        let said = ok(&format!("{command} 2>&1"));
+        ok(&format!("{command} --finish"));
+        said
+    };
+    let refused = |container: &str, from: &str, to: &str| {
+        let command = format!(
+            "podkeep migrate container:{container} --from {from} --to {to} --enable-linger"
+        );
+        lab.says(&words(&command), 1, &["--userns-map"]);
+    };
+
+    // The id of the user is kept: rootless legs, and root with a word.
+    ok("run u kept kept '' --userns=keep-id");
+    ok("as u podman exec kept sh -c 'echo a > /d/file; chmod 640 /d/file'
+        as u podman exec -u 0 kept sh -c 'echo b > /d/other; chown 33:44 /d/other; echo > /own; chown 7:1000 /own'");
+    let before = ok("view u kept");
+    assert!(
+        before.starts_with("1000\n1000:1000 640\n33:44 "),
+        "{before}"
+    );
+    moved("kept", "local:u", "local:bob", "");
+    assert_eq!(ok("view bob kept"), before);
+    ok("drop u kept");
+    refused("kept", "local:bob", "local");
+    assert_eq!(ok("view bob kept"), before, "it was refused and runs");
+    moved("kept", "local:bob", "local", "--userns-map=host");
+    assert_eq!(ok("view root kept"), before);
+    assert_eq!(
+        ok("stat -c %u:%g $(podman volume inspect -f '{{.Mountpoint}}' kept)/file"),
+        "1000:1000"
+    );
+    ok("drop bob kept; drop root kept");
+
+    // A range that Podman chose: on all legs.
+    ok("run root auto auto ':U' --userns=auto:size=2000");
+    ok(
+        "podman exec auto sh -c 'echo a > /d/file; echo b > /d/other; chown 33:44 /d/other; echo > /own; chown 7:8 /own'",
+    );
+    let before = ok("view root auto");
+    assert!(before.contains("33:44"), "{before}");
+    for (from, to, source, target) in [
+        ("local", "local:bob", "root", "bob"),
+        ("local:bob", "local:u", "bob", "u"),
+        ("local:u", "local", "u", "root"),
+    ] {
+        moved("auto", from, to, "");
+        assert_eq!(ok(&format!("view {target} auto")), before, "{from} {to}");
+        ok(&format!("drop {source} auto"));
+    }
+    ok("drop root auto");
+
+    // A mount with a map of its own: for root only.
+    if lab
+        .run("podman run --rm --userns=auto -v probe:/d:idmap localhost/lab:1 /bin/true")
+        .code
+        == 0
+    {
+        ok("run root mapped mapped ':idmap' --userns=auto");
+        ok(
+            "podman exec mapped sh -c 'echo a > /d/file; echo b > /d/other; chown 33:44 /d/other; echo > /own'",
+        );
+        let before = ok("view root mapped");
+        refused("mapped", "local", "local:bob");
+        moved("mapped", "local", "local:bob", "--userns-map=host");
+        assert_eq!(ok("view bob mapped"), before);
+    }
+
+    // Two that see one volume differently: as Podman's namespace has it, and it is said.
+    ok("run u one shared '' --userns=keep-id; as u podman run -d --name two --network none -v shared:/d localhost/lab:1 /bin/sleep infinity > /dev/null
+        as u podman exec two sh -c 'echo a > /d/file; chown 33:44 /d/file'");
+    let said = moved(
+        "one",
+        "local:u",
+        "local",
+        "--with-dependents --userns-map=host",
+    );
+    assert!(said.contains("different maps of ids"), "{said}");
+    assert_eq!(ok("podman exec two stat -c %u:%g /d/file"), "33:44");
+}
+
+/// A pod of a user's, with a port: it is free once the pod is stopped, although both lie on one host.
+#[test]
+fn a_pod_of_a_user_moves_on_one_host_with_its_port() {
+    let lab = lab(Suite::Trixie, Driver::Overlay);
+    lab.host.image(crate::lab::Image::Busybox);
+    let words = |script: &str| format!("{SERVICE}\n{script}");
+    let ok = |script: &str| lab.ok(&words(script));
+    ok("image u; as u podman pod create --name shop -p 8080:80 > /dev/null
+        as u podman run -d --pod shop --name web -v data:/d localhost/lab:1 /bin/sh -c 'mkdir /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www' > /dev/null");
+    let get = r#"exec 3<> /dev/tcp/127.0.0.1/8080; printf 'GET /index.html HTTP/1.0\r\n\r\n' >&3; timeout 5 cat <&3 | tail -1"#;
+    assert_eq!(ok(get), "hello");
+    for (from, to, source, target) in [
+        ("local:u", "local:bob", "u", "bob"),
+        ("local:bob", "local", "bob", "root"),
+    ] {
+        let command = format!("podkeep migrate pod:shop --from {from} --to {to} --enable-linger");
+        ok(&command);
+        assert_eq!(ok(&format!("as {source} podman ps -q")), "", "{from}");
+        assert_eq!(ok(get), "hello", "{from} {to}");
+        assert_eq!(
+            ok(&format!(
+                "as {target} podman pod ps --format '{{{{.Name}}}}'"
+            )),
+            "shop"
+        );
+    }
+    ok("podkeep migrate pod:shop --from local:bob --to local --rollback --discard-target-writes");
+    assert_eq!(ok("podman pod ps -q"), "");
+    assert_eq!(ok(get), "hello", "it came back");
+}

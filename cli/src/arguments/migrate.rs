@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Patience, freeze_duration};
+use super::{Patience, UsernsChoice, freeze_duration};
 
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["selectors", "all"]))]
@@ -18,11 +18,11 @@ pub struct Migrate {
     #[arg(long)]
     pub all: bool,
 
-    /// Whose Podman it is moved from: local or local:USER [default: local]
+    /// Whose Podman it is moved from: local, local:USER or ssh://[LOGIN@]HOST[:PORT][,user=USER] [default: local]
     #[arg(long, value_name = "HOST")]
     pub from: Option<OsString>,
 
-    /// Whose Podman it is moved to: local, local:USER or ssh://[LOGIN@]HOST[:PORT]
+    /// Whose Podman it is moved to: local, local:USER or ssh://[LOGIN@]HOST[:PORT][,user=USER]
     #[arg(long, value_name = "HOST")]
     pub to: OsString,
 
@@ -46,6 +46,15 @@ pub struct Migrate {
     #[arg(long)]
     pub drop_missing: bool,
 
+    /// What becomes of user namespaces that the Podman there cannot have (keep-id for root, idmap for a
+    /// user): they go, or get a range of ids; owners in volumes stay what the containers see
+    #[arg(long, value_name = "MAP")]
+    pub userns_map: Option<UsernsChoice>,
+
+    /// Let the user whose Podman it goes to keep things running without a session
+    #[arg(long)]
+    pub enable_linger: bool,
+
     /// The source goes on when its containers were at rest for so long; nothing is moved if that can
     /// be foreseen
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = freeze_duration)]
@@ -66,6 +75,11 @@ pub struct Migrate {
     /// Forget what is kept for a way back
     #[arg(long)]
     pub finish: bool,
+
+    /// Run this shell command before the last pass: a database may write its memory out, as it does when it
+    /// is stopped
+    #[arg(long, value_name = "COMMAND")]
+    pub before_stop: Option<OsString>,
 
     /// Run this shell command when the target runs: addresses, names and proxies may follow
     #[arg(long, value_name = "COMMAND")]

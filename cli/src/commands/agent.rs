@@ -4,19 +4,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use podkeep_engine::host::orders::Ordered;
+use podkeep_engine::link::calls::{Calls, Working};
 use podkeep_engine::link::{Serve, Times, serve};
 use podkeep_engine::store::agent::{Rights, StoreAgent};
 
 use super::migrate::OnDemand;
-use crate::arguments::Agent;
+use crate::afar::far::Jobs;
+use crate::arguments::{Agent, Command, Global};
 use crate::failure::{Exit, Failure};
+use crate::whose::Whose;
 
 /// Serves until the other end is gone. Standard output belongs to the protocol: what goes wrong is
 /// told on standard error, which the other end shows.
-pub fn run(arguments: &Agent) -> Result<Exit, Failure> {
+pub fn run(global: &Global, arguments: &Agent) -> Result<Exit, Failure> {
     if let Some(hash) = &arguments.check {
         return check(hash);
     }
+    // Before all threads.
+    let whose = match &global.host {
+        None => Whose::Own,
+        Some(_) => Whose::find(global, &Command::Agent(arguments.clone()))?,
+    };
     // The login's home: where sshd starts us, and what relative paths are below.
     let home = match std::env::var_os("HOME").map(PathBuf::from) {
         Some(home) if home.is_absolute() => home,
@@ -31,12 +39,19 @@ pub fn run(arguments: &Agent) -> Result<Exit, Failure> {
     std::env::set_current_dir("/").map_err(|error| Failure::local("enter", "/", error))?;
     let store = StoreAgent::new(rights.clone(), home);
     let agent: Arc<dyn Serve> = match rights {
-        Rights::All => Arc::new(Ordered {
-            orders: Box::new(OnDemand::default()),
-            others: store,
-        }),
+        Rights::All => {
+            let calls = Arc::new(Calls::default());
+            Arc::new(Working {
+                calls,
+                work: Box::new(Jobs::new(whose.clone())),
+                others: Ordered {
+                    orders: Box::new(OnDemand::new(whose)),
+                    others: store,
+                },
+            })
+        }
         // Of a host whoever may only reach a repository learns nothing.
-        Rights::Within(_) | Rights::AppendOnly(_) => Arc::new(store),
+        _ => Arc::new(store),
     };
     // Not as the standard library's streams, which look for lines.
     let stream = |fd: std::io::Result<OwnedFd>| match fd {

@@ -63,6 +63,7 @@ pub fn run(context: &Context<'_>, arguments: &Backup) -> Result<Done, Failure> {
         }),
         max_freeze: Some(arguments.max_freeze),
         needs: needs(context, &repository)?,
+        known: None,
     };
     let report = backup::backup(&repository, &host, &options, &reporter);
     reporter.end();

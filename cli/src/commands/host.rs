@@ -16,6 +16,8 @@ pub fn local(context: &Context<'_>) -> Result<LocalHost, Failure> {
             host.inside(inside)
         }
         Whose::User(account) => LocalHost::of_user(state, account.clone(), &environment),
+        // Its own podkeep works there.
+        Whose::Afar(_) => return Err(Failure::defect()),
     };
     host.map_err(|error| context.failure(error.into()))
 }

@@ -2,7 +2,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
-use podkeep_engine::link::Asking;
+use podkeep_engine::link::Ask;
 use podkeep_engine::operations::init;
 use podkeep_engine::repo::{InitOptions, Repository};
 use podkeep_engine::store::local::{CreateError, LocalStore};
@@ -81,7 +81,7 @@ pub fn run(context: &Context<'_>, arguments: &Init) -> Result<Done, Failure> {
 enum Ground {
     Path,
     /// The link to the host, where nothing is.
-    Remote(Asking),
+    Remote(Box<dyn Ask>),
     /// A store without a repository: what a killed `init` left.
     Unfinished(RemoteStore),
 }
@@ -94,6 +94,7 @@ fn look_at(context: &Context<'_>, place: &Place) -> Result<Ground, Failure> {
             return Ok(Ground::Path);
         }
         Place::Remote(address) => address,
+        Place::Handed(_) => return Err(Failure::defect()),
     };
     let link = remote::connect(context, address)?;
     match RemoteStore::try_open(link, &address.path, false, &place.to_string()) {
@@ -133,7 +134,7 @@ impl Ground {
                 let capacity = stat.map(|stat| stat.f_blocks.saturating_mul(stat.f_frsize));
                 return Ok((Arc::new(store), capacity.unwrap_or_default()));
             }
-            (Self::Path, Place::Remote(_)) => return Err(Failure::defect()),
+            (_, Place::Remote(_) | Place::Handed(_)) => return Err(Failure::defect()),
         };
         let capacity = store.capacity();
         Ok((Arc::new(store), capacity))

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use podkeep_engine::host::About;
 use podkeep_engine::host::local::LocalHost;
-use podkeep_engine::host::orders::{Afar, Obey};
+use podkeep_engine::host::orders::{self, Obey};
 use podkeep_engine::link::Address;
 use podkeep_engine::monitor::{Finding, Monitor, Progress};
-use podkeep_engine::operations::migrate::far::{Session, TargetSide};
 use podkeep_engine::operations::migrate::{
-    self, Fit, MigrateOptions, MigrateReport, Phase, Proven, Road, Sides, Step, Watch,
+    self, Fit, FreezeParts, MigrateOptions, MigrateReport, Need, Phase, Proven, Road, Session,
+    Sides, Step, TargetSide, Watch,
 };
 use podkeep_engine::operations::{OperationError, OperationResult};
 use podkeep_engine::store::ObjectStore;
@@ -19,6 +19,7 @@ use podkeep_engine::store::local::{CreateError, LocalStore};
 use podkeep_engine::store::remote::RemoteStore;
 use podkeep_format::item::{Escaped, Item, ItemKind};
 
+use crate::afar::Afar;
 use crate::arguments::Migrate;
 use crate::context::{Context, Done, exit_after};
 use crate::failure::{Exit, Failure, shell_word};
@@ -31,7 +32,7 @@ use crate::selectors;
 use crate::units;
 use crate::whose::Whose;
 
-const TO_HINT: &str = "--to takes local, local:USER or ssh://[LOGIN@]HOST[:PORT]";
+const TO_HINT: &str = "--to takes local, local:USER or ssh://[LOGIN@]HOST[:PORT][,user=USER]";
 
 pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> {
     let selection = selectors::parse_selection(&arguments.selectors, arguments.all)?;
@@ -39,7 +40,11 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
         let message = "--host names no side of a migration".to_owned();
         return Err(Failure::usage(message, "--from HOST --to HOST"));
     }
-    let to = To::parse(context, &arguments.to)?;
+    let to = match &context.far {
+        // Whoever gave this order has parsed it, and reaches it.
+        Some(_) => None,
+        None => Some(To::parse(context, &arguments.to)?),
+    };
     let source = super::host::local(context)?;
     let state = context.state()?;
     let host = identity::lasting(&state)?;
@@ -47,14 +52,23 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
         reporter: context.reporter(),
         context,
     };
-    let (target, road) = to.reach(context, arguments)?;
+    let mut session = None;
+    let (target, road): (Arc<dyn Obey>, Box<dyn Road>) = match (to, &context.far) {
+        (Some(to), _) => {
+            let (target, road) = to.reach(context, arguments)?;
+            session.clone_from(&road.session);
+            (target, Box::new(road))
+        }
+        (None, Some(far)) => (far.target(), Box::new(far.road())),
+        (None, None) => return Err(Failure::defect()),
+    };
     let sides = Sides {
         source: &source,
         state: &state,
         host,
         host_name: identity::name(&context.whose),
         target: &*target,
-        road: &road,
+        road: &*road,
         name: name(arguments, host),
     };
     let options = MigrateOptions {
@@ -66,6 +80,8 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
             drop_static: arguments.drop_static,
             drop_missing: arguments.drop_missing,
             ports_come_free: false,
+            userns_map: arguments.userns_map.map(Into::into),
+            enable_linger: arguments.enable_linger,
         },
         max_freeze: arguments.max_freeze,
         dry_run: arguments.dry_run,
@@ -80,6 +96,9 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
         migrate::migrate(&sides, &options, &reporter)
     };
     reporter.reporter.end();
+    if let Some(session) = session {
+        session.end();
+    }
     let report = report.map_err(|error| context.failure(error))?;
     Ok(told(context, arguments, &report, &reporter.reporter))
 }
@@ -102,44 +121,27 @@ fn name(arguments: &Migrate, host: podkeep_format::id::HostId) -> String {
 }
 
 /// Where a migration ends.
-enum To {
+pub(crate) enum To {
     Here(Whose),
-    There(Address),
+    There(Afar),
 }
 
 impl To {
-    fn parse(context: &Context<'_>, to: &OsStr) -> Result<Self, Failure> {
-        if Address::is_one(to) {
-            // It has no path: what lies there is podkeep's business.
-            let mut whole = to.to_os_string();
-            let bare = !to.as_bytes()["ssh://".len()..].contains(&b'/');
-            whole.push(if bare { "/podkeep" } else { "podkeep" });
-            let address = Address::parse(&whole).map_err(|defect| {
-                let message = format!("{} is no host: {defect}", to.display());
-                Failure::usage(message, TO_HINT)
-            })?;
-            if address.path != b"/podkeep" {
-                let message = format!("{} names a path", to.display());
-                return Err(Failure::usage(message, TO_HINT));
-            }
-            return Ok(Self::There(address));
-        }
-        let whose = Whose::named(Some(to))?;
-        let same = match (&whose, &context.whose) {
-            (Whose::User(to), Whose::User(from)) => to.uid == from.uid,
-            (Whose::Own | Whose::Inside(_), Whose::Own | Whose::Inside(_)) => true,
-            _ => false,
+    pub(crate) fn parse(context: &Context<'_>, to: &OsStr) -> Result<Self, Failure> {
+        let same = || Failure::usage("the target is the source".to_owned(), TO_HINT);
+        let whose = match (Whose::named(Some(to))?, &context.whose) {
+            (Whose::Afar(to), Whose::Afar(from)) if to == *from => return Err(same()),
+            (Whose::Afar(to), _) => return Ok(Self::There(to)),
+            (here, _) => here,
         };
-        match same {
-            true => Err(Failure::usage(
-                "the target is the source".to_owned(),
-                TO_HINT,
-            )),
-            false => Ok(Self::Here(whose)),
+        match (&whose, &context.whose) {
+            (Whose::User(to), Whose::User(from)) if to.uid == from.uid => Err(same()),
+            (Whose::Own | Whose::Inside(_), Whose::Own | Whose::Inside(_)) => Err(same()),
+            _ => Ok(Self::Here(whose)),
         }
     }
 
-    fn reach<'a>(
+    pub(crate) fn reach<'a>(
         self,
         context: &'a Context<'a>,
         arguments: &'a Migrate,
@@ -149,16 +151,20 @@ impl To {
             arguments,
             address: None,
             orders: None,
+            session: None,
             stores: Mutex::default(),
         };
         match self {
             Self::Here(whose) => {
-                let side = side(&whose)?;
-                Ok((Arc::new(start(side)?), road))
+                let session = Arc::new(start(side(&whose)?)?);
+                road.session = Some(Arc::clone(&session));
+                Ok((session, road))
             }
-            Self::There(address) => {
-                let orders = Arc::new(Afar::new(remote::connect(context, &address)?));
-                road.address = Some(address);
+            Self::There(host) => {
+                let orders = Arc::new(orders::Afar::new(remote::connect_to_podman(
+                    context, &host,
+                )?));
+                road.address = Some(host.address);
                 road.orders = Some(Arc::clone(&orders));
                 Ok((orders, road))
             }
@@ -184,6 +190,7 @@ pub(super) fn side(whose: &Whose) -> Result<TargetSide, Failure> {
             .with_podman(&environment)
             .inside(inside)
             .map_err(|error| Failure::operation(error.into(), None))?,
+        Whose::Afar(_) => return Err(Failure::defect()),
         Whose::User(account) => {
             state = state.join("users").join(account.uid.to_string());
             LocalHost::of_user(&state, account.clone(), &environment)
@@ -199,12 +206,14 @@ pub(super) fn side(whose: &Whose) -> Result<TargetSide, Failure> {
 }
 
 /// What lies between the two sides.
-struct Between<'a> {
+pub(crate) struct Between<'a> {
     context: &'a Context<'a>,
     arguments: &'a Migrate,
     /// `None`: both are on this machine.
     address: Option<Address>,
-    orders: Option<Arc<Afar>>,
+    orders: Option<Arc<orders::Afar>>,
+    /// The target's side, if it is on this machine.
+    session: Option<Arc<Session>>,
     stores: Mutex<Vec<Arc<RemoteStore>>>,
 }
 
@@ -253,6 +262,11 @@ impl Road for Between<'_> {
             traffic.bytes_sent + traffic.bytes_received
         });
         orders + stores.sum::<u64>()
+    }
+
+    fn before_stop(&self) -> Result<bool, String> {
+        let command = self.arguments.before_stop.as_deref();
+        command.map_or(Ok(false), |command| shell(command).map(|()| true))
     }
 
     fn cut_over(&self) -> Result<(), String> {
@@ -349,9 +363,13 @@ impl Watch for Told<'_> {
                     units::duration(seconds)
                 ),
             ),
-            Step::Predicted { seconds } => say(
-                Message::Predicted { seconds },
-                format!("  predicted out of service: {}", units::duration(seconds)),
+            Step::Predicted { seconds, bytes } => say(
+                Message::Predicted { seconds, bytes },
+                format!(
+                    "  predicted out of service: {}, up to {} to be read again",
+                    units::duration(seconds),
+                    units::size(bytes)
+                ),
             ),
             Step::Stopped { containers } if containers.is_empty() => {}
             Step::Stopped { containers } => {
@@ -422,6 +440,25 @@ fn told(
             );
         }
     }
+    let needs = report.needs.iter().filter(|_| arguments.dry_run);
+    for Need {
+        place,
+        bytes,
+        bytes_free,
+    } in needs
+    {
+        context.output.row(
+            || Message::Space {
+                place: place.clone(),
+                bytes_needed: *bytes,
+                bytes_free: *bytes_free,
+            },
+            || {
+                let (bytes, free) = (units::size(*bytes), units::size(*bytes_free));
+                format!("  needs up to {bytes} in {place} of the target, {free} free")
+            },
+        );
+    }
     for conflict in &report.conflicts {
         context.output.row(
             || Message::Conflict {
@@ -458,6 +495,11 @@ fn told(
             true => "Nothing was changed; it can be moved".to_owned(),
             false => "Nothing was changed; something is in the way".to_owned(),
         });
+        text.push(format!(
+            "Images and volumes take {}; out of service for some {} by what is known now",
+            units::size(report.bytes_logical),
+            units::duration(report.freeze_seconds)
+        ));
     } else {
         text.push(format!(
             "Moved in {}, out of service {}; {} sent for {}",
@@ -466,6 +508,9 @@ fn told(
             units::size(report.bytes_sent),
             units::size(report.bytes_logical)
         ));
+        if report.freeze_seconds > 0.0 {
+            text.push(format!("Out of service: {}", parts(&report.freeze)));
+        }
         text.push(format!("Kept for a way back until:  {}", again("--finish")));
         text.push(format!(
             "  go back:                  {}",
@@ -483,6 +528,7 @@ fn told(
             },
             items: report.items,
             freeze_seconds: report.freeze_seconds,
+            freeze_parts: (&report.freeze).into(),
             bytes_sent: report.bytes_sent,
             bytes_logical: report.bytes_logical,
             findings: warnings,
@@ -491,19 +537,39 @@ fn told(
     }
 }
 
-/// Orders that come over standard input: the Podman of this login, once somebody asks for it.
-#[derive(Default)]
+/// What the time out of service went into.
+fn parts(freeze: &FreezeParts) -> String {
+    let parts = [
+        ("stopping", freeze.stop),
+        ("reading and sending", freeze.read),
+        ("writing", freeze.write),
+        ("fencing", freeze.fence),
+        ("starting", freeze.start),
+    ];
+    let parts = parts.map(|(name, seconds)| format!("{name} {}", units::duration(seconds)));
+    parts.join(", ")
+}
+
+/// Orders that come over standard input, once somebody gives one.
 pub(super) struct OnDemand {
+    whose: Whose,
     session: Mutex<Option<Arc<Session>>>,
 }
 
 impl OnDemand {
+    pub(super) fn new(whose: Whose) -> Self {
+        Self {
+            whose,
+            session: Mutex::default(),
+        }
+    }
+
     fn session(&self) -> Result<Arc<Session>, Failure> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = &*session {
             return Ok(Arc::clone(session));
         }
-        let started = Arc::new(start(side(&Whose::Own)?)?);
+        let started = Arc::new(start(side(&self.whose)?)?);
         *session = Some(Arc::clone(&started));
         Ok(started)
     }

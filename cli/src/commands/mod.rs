@@ -15,7 +15,7 @@ mod init;
 mod key;
 mod ls;
 mod man;
-mod migrate;
+pub mod migrate;
 mod restore;
 mod snapshots;
 mod stats;
@@ -24,14 +24,24 @@ use std::io::{self, Write};
 
 use podkeep_format::item::{Escaped, Item};
 
-use crate::arguments::{Agent, Command};
+use crate::afar;
+use crate::arguments::{Agent, Command, Global};
 use crate::context::{Context, Done};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::shown::{Shown, ShownNode};
 use crate::units;
+use crate::whose::Whose;
 
 pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
+    match &context.whose {
+        Whose::Afar(host) => afar::near::run(context, command, host),
+        _ => run_here(context, command),
+    }
+}
+
+/// On this machine, with a Podman of it.
+pub fn run_here(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
     match command {
         Command::Init(arguments) => init::run(context, arguments),
         Command::Backup(arguments) => backup::run(context, arguments),
@@ -56,8 +66,8 @@ pub fn run(context: &Context<'_>, command: &Command) -> Result<Done, Failure> {
 }
 
 /// The command that talks to a podkeep instead of a person.
-pub fn agent(arguments: &Agent) -> Result<Exit, Failure> {
-    agent::run(arguments)
+pub fn agent(global: &Global, arguments: &Agent) -> Result<Exit, Failure> {
+    agent::run(global, arguments)
 }
 
 /// For commands whose standard output is no listing.

@@ -1,7 +1,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use podkeep_engine::host::Existing;
-use podkeep_engine::host::replay::{Proof, Reason, ReplayOptions};
+use podkeep_engine::host::replay::{Proof, Reason, ReplayOptions, Views};
 use podkeep_engine::operations::{
     ItemPath, RepairLayersOptions, RestoreOptions, RestoreReport, SnapSpec, SpaceNeed, restore,
 };
@@ -43,6 +43,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
         },
         retag: arguments.retag,
         squash: arguments.squash_unmapped,
+        views: Views::new(),
         replay: ReplayOptions {
             rename_suffix: arguments.fit.rename_suffix.clone(),
             replace: arguments.replace,
@@ -55,6 +56,8 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
             stop_users: arguments.stop,
             start_foreign: arguments.start_foreign,
             ports_come_free: false,
+            userns_map: arguments.fit.userns_map.map(Into::into),
+            enable_linger: arguments.fit.enable_linger,
         },
         start: arguments.start,
         dry_run: arguments.dry_run,

@@ -207,7 +207,13 @@ fn samples() -> Vec<(&'static str, serde_json::Value)> {
                 seconds: 0.0,
             }),
         ),
-        ("predicted", Message::Predicted { seconds: 0.0 }),
+        (
+            "predicted",
+            Message::Predicted {
+                seconds: 0.0,
+                bytes: 0,
+            },
+        ),
         (
             "stopped",
             Message::Stopped {
@@ -352,6 +358,7 @@ fn summaries() -> Vec<(&'static str, serde_json::Value)> {
                 phase: "active",
                 items: 0,
                 freeze_seconds: 0.0,
+                freeze_parts: FreezePartsLine::default(),
                 bytes_sent: 0,
                 bytes_logical: 0,
                 findings: 0,

@@ -6,6 +6,8 @@
 //! zeros were read or were a hole makes no difference. Chunking restarts behind a run, so a hole
 //! that is filled or punched leaves the chunks on its other side alone.
 
+pub mod known;
+
 use fastcdc::v2020;
 use podkeep_format::id::ChunkIdKey;
 
@@ -138,6 +140,8 @@ pub struct Stream<'c> {
     partial: usize,
     /// Length of the run that we are in; `pending` then holds only a partial page.
     run: u64,
+    /// Bytes of the page that is not complete which stand before the cut that it began with.
+    before: usize,
 }
 
 impl<'c> Stream<'c> {
@@ -148,6 +152,18 @@ impl<'c> Stream<'c> {
             zero_tail: 0,
             partial: 0,
             run: 0,
+            before: 0,
+        }
+    }
+
+    /// Begins in the middle of a content, behind a chunk of it that ends at `offset`, or at its
+    /// beginning. Cuts what follows as if it had been given all of it.
+    pub fn behind(chunker: &'c Chunker, offset: u64) -> Self {
+        let before = (offset % PAGE_BYTES as u64) as usize;
+        Self {
+            partial: before,
+            before,
+            ..Self::new(chunker)
         }
     }
 
@@ -202,10 +218,14 @@ impl<'c> Stream<'c> {
         }
         self.chunker.cut_segment(&self.pending, emit);
         self.pending.clear();
-        (self.zero_tail, self.partial, self.run) = (0, 0, 0);
+        (self.zero_tail, self.partial, self.run, self.before) = (0, 0, 0, 0);
     }
 
     fn page_done(&mut self, emit: &mut dyn FnMut(Cut<'_>)) {
+        if std::mem::take(&mut self.before) > 0 {
+            // A run that had this page in it would have the end of the chunk before in it, too.
+            return;
+        }
         let start = self.pending.len() - PAGE_BYTES;
         if is_zero(&self.pending[start..]) {
             if self.run > 0 {
@@ -232,7 +252,8 @@ impl<'c> Stream<'c> {
 
     /// Emits the chunks that no later byte can change.
     fn cut_decided(&mut self, emit: &mut dyn FnMut(Cut<'_>)) {
-        let decided = self.pending.len() - self.zero_tail - self.partial;
+        let partial = self.partial - self.before;
+        let decided = self.pending.len() - self.zero_tail - partial;
         let max = self.chunker.sizes.max as usize;
         let mut start = 0;
         while decided - start >= max {

@@ -110,6 +110,17 @@ impl Stage {
         class: BlockClass,
         cut: Cut<'_>,
     ) {
+        self.cut_piece(chunking, content, class, cut);
+    }
+
+    /// As [`cut`](Self::cut); returns the piece.
+    pub fn cut_piece(
+        &mut self,
+        chunking: &Chunking,
+        content: &mut ContentBuilder,
+        class: BlockClass,
+        cut: Cut<'_>,
+    ) -> Piece {
         let piece = match cut {
             Cut::Chunk(bytes) => {
                 let id = chunking.ids.chunk_id(ChunkKind::Data, bytes);
@@ -124,6 +135,7 @@ impl Stage {
         content.push(&chunking.ids, piece, &mut |id, list| {
             self.add(id, ChunkKind::List, BlockClass::Meta, &list)
         });
+        piece
     }
 
     pub fn is_large(&self) -> bool {

@@ -21,7 +21,8 @@ use crate::monitor::{Finding, FindingKind};
 use crate::podman::{
     ConfigDefinition, ContainerDefinition, KeptFile, NetworkDefinition, PodDefinition, Podman,
     StoreInfo, UnitDefinition, WritableLayer, effective_spec, find_configs, find_units,
-    list_networks, list_secrets, mounted_over, read_secret, read_state, writable_layer,
+    list_networks, list_secrets, mounted_over, quadlets_of, read_secret, read_state,
+    writable_layer,
 };
 
 /// What is mounted of these is the machine's own state or another's, never data.
@@ -115,6 +116,7 @@ impl Definitions {
         let units = known.units.values().map(|unit| UnitFacts {
             name: unit.name.clone(),
             service: unit.service.clone(),
+            needs: quadlets_of(&self.root, unit),
         });
         inventory.units = units.collect();
         let configs = known
@@ -151,7 +153,7 @@ impl Definitions {
             }
             Err(error) => findings.push(unlisted("containers and pods", &error.to_string())),
         }
-        match list_networks(&self.podman) {
+        match list_networks(&self.podman, &info.graph_root) {
             Ok(networks) => known.networks = by_name(networks, |network| &network.name),
             Err(error) => findings.push(unlisted("networks", &error.to_string())),
         }
@@ -181,7 +183,7 @@ impl Definitions {
         match item.kind {
             ItemKind::Container => {
                 let (container, spec) = known.containers.get(name).ok_or_else(gone)?;
-                container_readable(item, container, spec, info)
+                container_readable(item, container, spec, info, self.podman.is_rootless())
             }
             ItemKind::Pod => Ok(plain(known.pods.get(name).ok_or_else(gone)?.encode())),
             ItemKind::Network => {
@@ -316,6 +318,7 @@ fn container_readable(
     container: &ContainerDefinition,
     spec: &Path,
     info: &StoreInfo,
+    rootless: bool,
 ) -> Result<Readable, HostError> {
     let mut findings = Vec::new();
     let mut definition = container.clone();
@@ -348,7 +351,10 @@ fn container_readable(
         None => Err(format!("the driver {} is not known", info.driver)),
     };
     let (root, view) = match layer {
-        Ok(Some(WritableLayer::Upper(root))) => (root, View::OverlayUpper),
+        Ok(Some(WritableLayer::Upper(root))) => {
+            let in_user_namespace = rootless;
+            (root, View::OverlayUpper { in_user_namespace })
+        }
         Ok(Some(WritableLayer::Compared { root, changes })) => {
             let crate::podman::Changes { changed, removed } = changes;
             (root, View::Changed { changed, removed })

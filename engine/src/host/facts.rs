@@ -83,6 +83,8 @@ pub struct UnitFacts {
     pub name: String,
     /// The service that runs it.
     pub service: String,
+    /// Names of other units that its files refer to, sorted.
+    pub needs: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

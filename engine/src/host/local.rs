@@ -229,13 +229,13 @@ impl LocalHost {
     /// Where the owners of a tree go.
     fn placement(&self, request: &WriteRequest) -> Result<Placement, HostError> {
         let source = Arc::clone(&request.owners);
-        Placement::new(source, self.owners()?, request.squash).map_err(|(kind, id)| {
-            HostError::Refused {
-                object: format!("{} {id}", kind.word()),
-                cause: "it has no place on this host itself".into(),
-                hint: "--squash-unmapped=UID[:GID] with ids that this host has".into(),
-            }
-        })
+        let placement = Placement::new(source, self.owners()?, request.squash);
+        let placement = placement.map_err(|(kind, id)| HostError::Refused {
+            object: format!("{} {id}", kind.word()),
+            cause: "it has no place on this host itself".into(),
+            hint: "--squash-unmapped=UID[:GID] with ids that this host has".into(),
+        })?;
+        Ok(placement.seen_by(request.view.as_ref()))
     }
 
     /// Where file states of this host lie: what they hold are ids under its maps.
@@ -288,6 +288,10 @@ impl LocalHost {
 
     pub(super) fn store_info(&self) -> Result<&StoreInfo, HostError> {
         self.podman_for(&"containers")?.info()
+    }
+
+    pub(super) fn read_volume(&self, item: &Item) -> Result<super::volume::Readable, HostError> {
+        self.podman(item)?.volumes.read(item)
     }
 
     pub(super) fn images(&self) -> Result<&Images, HostError> {
@@ -439,6 +443,9 @@ impl Source for LocalHost {
         if let Some(states) = self.states(request) {
             published(&states, &request.item.to_string(), snapshot)?;
         }
+        if let Some(known) = &request.known {
+            known.published(&request.item.to_string(), snapshot);
+        }
         Ok(())
     }
 }
@@ -465,6 +472,7 @@ fn open_definition(
                 owners,
                 view: files.view,
                 begun: Arc::default(),
+                known: None,
             })?;
             Some(Box::new(LockedScan { tree, _lock: lock }))
         }
@@ -547,15 +555,9 @@ impl Target for LocalHost {
     fn replay(&self, request: ReplayRequest) -> Result<(ReplayPlan, Box<dyn Replay>), HostError> {
         let podman = self.podman_for(&"containers")?;
         podman.require_one_driver()?;
-        if podman.podman.is_rootless() {
-            return Err(HostError::Refused {
-                object: "containers and what belongs to them".into(),
-                cause: "they are not made in the Podman of a user yet".into(),
-                hint: "restore volumes, images and paths by name".into(),
-            });
-        }
         let info = podman.info()?.clone();
-        let planned = LocalReplay::plan(podman.podman.clone(), info, &self.state, request)?;
+        let owners = self.owners()?;
+        let planned = LocalReplay::plan(&podman.podman, info, &self.state, owners, request)?;
         let (replay, plan) = planned;
         Ok((plan, Box::new(replay)))
     }
@@ -635,9 +637,12 @@ impl Target for LocalHost {
             }
             Place::Item { item, .. } if item.kind == ItemKind::Container => {
                 let podman = self.podman(item)?;
-                let tree = write_layer(&podman.podman, podman.info()?, request, item)?;
+                let placement = self.placement(request)?;
+                let (info, user) = (podman.info()?, self.user.as_ref());
+                let tree = write_layer(&podman.podman, info, user, request, item)?;
                 let _lock = Some(self.lock(item)?);
-                return Ok(Box::new(LockedWriter { tree, _lock }));
+                let tree = Box::new(LockedWriter { tree, _lock });
+                return Ok(with_owners(tree, placement));
             }
             Place::Item { item, .. } => Some(self.lock(item)?),
             Place::Directory(_) => None,

@@ -35,9 +35,10 @@ pub use self::facts::{
     ConfigFacts, ContainerFacts, NetworkFacts, PodFacts, SecretFacts, UnitFacts,
 };
 pub use self::freeze::{Freeze, FreezeRequest, Freezing, Thawed};
-pub use self::keep::{About, HeldBack, Keep};
+pub use self::keep::{About, HeldBack, HeldUnit, Keep};
 use crate::chunk::Chunking;
-use crate::fs::owners::Owners;
+use crate::fs::owners::{Owners, OwnersView};
+use crate::fs::scan::KnownContents;
 pub use crate::fs::write::{Existing, Room};
 use crate::fs::{FsError, TreeScan, TreeWriter};
 use crate::monitor::{Finding, FindingKind};
@@ -144,6 +145,8 @@ pub struct ImageFacts {
     pub layers: Vec<DiffId>,
     /// It lies in a store that this Podman only reads: no part of the host's own.
     pub external: bool,
+    /// Of its layers' tars, as far as the store tells.
+    pub bytes: u64,
 }
 
 impl ImageFacts {
@@ -208,6 +211,8 @@ pub struct ScanRequest {
     pub known_layers: Vec<KnownLayer>,
     /// File states may be reused if they were recorded for exactly this snapshot of the item.
     pub trusted: Option<SnapshotId>,
+    /// What this run, or those before it, learnt of large files; used together with file states.
+    pub known: Option<Arc<KnownContents>>,
 }
 
 /// What an item is besides its files, and its files.
@@ -281,6 +286,8 @@ pub struct WriteRequest {
     pub bytes_expected: Option<u64>,
     /// Of the user namespace whose ids the tree holds.
     pub owners: Arc<Owners>,
+    /// What containers that use it see of them is kept, not what Podman's namespace does.
+    pub view: Option<Arc<OwnersView>>,
     /// User and group, as the target's namespace counts, for ids that have no place there.
     pub squash: Option<(u32, u32)>,
 }

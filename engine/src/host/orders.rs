@@ -4,7 +4,7 @@
 use podkeep_format::wire::{Action, Answer, Failure, FailureCode, Reply, Request};
 
 use super::HostError;
-use crate::link::{Asking, Serve, Sink, Unanswered};
+use crate::link::{Ask, Asking, Serve, Sink, Unanswered};
 
 /// Of an answer to an order.
 pub const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -66,7 +66,7 @@ impl<S: Serve> Serve for Ordered<S> {
         &self,
         request: &Request,
         object: &[u8],
-        sink: &mut Sink<'_>,
+        sink: &mut dyn Sink,
     ) -> Result<Answer, Failure> {
         let Request::Order { order, bytes_max } = request else {
             return self.others.serve(request, object, sink);
@@ -89,5 +89,9 @@ impl<S: Serve> Serve for Ordered<S> {
             len: answer.len() as u64,
             hash: *blake3::hash(&answer).as_bytes(),
         })
+    }
+
+    fn ended(&self) {
+        self.others.ended();
     }
 }

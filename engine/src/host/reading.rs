@@ -75,6 +75,7 @@ impl ItemScan {
             states,
             owners: Arc::clone(&self.owners),
             begun: Arc::clone(&self.begun),
+            known: request.known.clone(),
             view: View::Whole,
         })
     }

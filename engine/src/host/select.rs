@@ -67,6 +67,9 @@ fn needs(inventory: &Inventory, item: &Item, asked: bool) -> Vec<Item> {
     let mut named = |kind: ItemKind, names: &[String]| {
         found.extend(names.iter().map(|name| Item::new(kind, name.as_bytes())));
     };
+    if let Some(unit) = inventory.units.iter().find(|unit| unit.item() == *item) {
+        named(ItemKind::Unit, &unit.needs);
+    }
     let container = inventory.containers.iter().find(|c| c.item() == *item);
     let pod = inventory.pods.iter().find(|pod| pod.item() == *item);
     if let Some(container) = container {
@@ -280,6 +283,7 @@ mod tests {
             names: names(&[name]),
             layers: Vec::new(),
             external: false,
+            bytes: 0,
         };
         let network = |name: &str, is_default_unchanged| NetworkFacts {
             name: name.into(),
@@ -335,6 +339,7 @@ mod tests {
             units: vec![UnitFacts {
                 name: "web.container".into(),
                 service: "web.service".into(),
+                needs: Vec::new(),
             }],
             ..Inventory::default()
         }
@@ -447,6 +452,7 @@ mod tests {
             names: names(&["localhost/podman-pause:5.4.2-0"]),
             layers: Vec::new(),
             external: false,
+            bytes: 0,
         });
         let item = |name: &str| Item::new(ItemKind::Image, name.as_bytes());
         let pause = item("localhost/podman-pause:5.4.2-0");

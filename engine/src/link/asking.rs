@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use podkeep_format::wire::{Failure, Near, NearEvent, REQUESTS_MAX, Reply, Request, WireError};
 
-use super::{Carrier, LinkError, PODKEEP, Pipes, RateLimit, Times, Unanswered};
+use super::{Ask, Carrier, LinkError, PODKEEP, Pipes, RateLimit, Times, Unanswered};
 
 const READ_BYTES: usize = 64 << 10;
 /// How long the far end may take to say goodbye.
@@ -186,21 +186,22 @@ impl Asking {
         Ok(asking)
     }
 
-    /// Asks, with the object that belongs to the request, and waits for the answer.
-    pub fn ask(&self, request: &Request, object: &[u8]) -> Result<Reply, Unanswered> {
-        self.shared.ask(request, object)
-    }
-
-    pub fn host(&self) -> &str {
-        &self.shared.host
-    }
-
     /// Bytes that a login shell printed in front of the far end's greeting.
     pub fn noise(&self) -> usize {
         self.shared.state().near.noise()
     }
+}
 
-    pub fn traffic(&self) -> Traffic {
+impl Ask for Asking {
+    fn ask(&self, request: &Request, object: &[u8]) -> Result<Reply, Unanswered> {
+        self.shared.ask(request, object)
+    }
+
+    fn host(&self) -> &str {
+        &self.shared.host
+    }
+
+    fn traffic(&self) -> Traffic {
         Traffic {
             requests: self.shared.requests.load(Ordering::Relaxed),
             bytes_sent: self.shared.sent.load(Ordering::Relaxed),

@@ -6,6 +6,7 @@
 
 mod address;
 mod asking;
+pub mod calls;
 mod rate;
 mod serving;
 pub mod ssh;
@@ -14,7 +15,7 @@ mod upload;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use podkeep_format::wire::{DEAD_SECS, Failure, PING_SECS};
+use podkeep_format::wire::{DEAD_SECS, Failure, PING_SECS, Reply, Request};
 
 pub use address::Address;
 pub use asking::{Asking, Traffic};
@@ -48,6 +49,32 @@ pub enum Unanswered {
     Failed(Failure),
     /// The link is gone, and why: nobody knows whether it was done.
     Lost(String),
+}
+
+/// Whoever requests can be sent to; from any number of threads.
+pub trait Ask: Send + Sync {
+    /// Asks, with the object that belongs to the request, and waits for the answer.
+    fn ask(&self, request: &Request, object: &[u8]) -> Result<Reply, Unanswered>;
+
+    /// The other end, for messages.
+    fn host(&self) -> &str;
+
+    /// What went over so far.
+    fn traffic(&self) -> Traffic;
+}
+
+impl Ask for Box<dyn Ask> {
+    fn ask(&self, request: &Request, object: &[u8]) -> Result<Reply, Unanswered> {
+        (**self).ask(request, object)
+    }
+
+    fn host(&self) -> &str {
+        (**self).host()
+    }
+
+    fn traffic(&self) -> Traffic {
+        (**self).traffic()
+    }
 }
 
 /// What carries the bytes of one conversation.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use podkeep_format::wire::{
-    Answer, Failure, Far, FarEvent, REQUESTS_MAX, Request, Row, Task, WireError,
+    Action, Answer, Failure, FailureCode, Far, FarEvent, REQUESTS_MAX, Request, Row, Task,
+    WireError,
 };
 
 use super::{PODKEEP, Times};
@@ -24,8 +25,11 @@ pub trait Serve: Send + Sync {
         &self,
         request: &Request,
         object: &[u8],
-        sink: &mut Sink<'_>,
+        sink: &mut dyn Sink,
     ) -> Result<Answer, Failure>;
+
+    /// The near end has ended: whoever waits for it waits in vain.
+    fn ended(&self) {}
 }
 
 /// Why a far end ended that should not have.
@@ -41,22 +45,31 @@ pub enum Refused {
     Thread(String),
 }
 
-/// Where a request's data goes.
-pub struct Sink<'a> {
+/// Where a request's data goes. `false`: nobody takes it any more.
+pub trait Sink {
+    /// So many bytes of content will come; may wait until there is room for them.
+    fn expect(&mut self, _bytes: u64) {}
+
+    fn content(&mut self, bytes: &[u8]) -> bool;
+
+    /// Rows in the order of their names.
+    fn rows(&mut self, rows: &[Row]) -> bool;
+}
+
+/// To the near end.
+struct Sending<'a> {
     shared: &'a Shared,
     number: u32,
 }
 
-impl Sink<'_> {
-    /// `false`: nobody takes it any more.
-    pub fn content(&mut self, bytes: &[u8]) -> bool {
+impl Sink for Sending<'_> {
+    fn content(&mut self, bytes: &[u8]) -> bool {
         let mut out = Vec::new();
         self.shared.far().content(self.number, bytes, &mut out);
         self.shared.write(&out)
     }
 
-    /// Rows in the order of their names.
-    pub fn rows(&mut self, rows: &[Row]) -> bool {
+    fn rows(&mut self, rows: &[Row]) -> bool {
         let mut out = Vec::new();
         self.shared.far().rows(self.number, rows, &mut out);
         self.shared.write(&out)
@@ -113,15 +126,17 @@ pub fn serve(
     }
     drop(queue);
     spawn("podkeep-requests", {
-        let shared = Arc::clone(&shared);
+        let (shared, what) = (Arc::clone(&shared), Arc::clone(&what));
         move || {
-            let end = shared.read(input, &tasks);
+            let end = shared.read(input, &tasks, &what);
             drop(tasks);
+            what.ended();
             lock(&shared.ended).reader = Some(end);
             shared.changed.notify_all();
         }
     })?;
     let end = shared.await_reader(times);
+    what.ended();
     if let Err(error) = &end {
         let mut bye = Vec::new();
         shared.far().bye(&error.to_string(), &mut bye);
@@ -145,6 +160,15 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Refused>
         Ok(_) => Ok(()),
         Err(error) => Err(Refused::Thread(error.to_string())),
     }
+}
+
+/// Requests that are answered only when something has come to pass: the others' threads must not
+/// wait for them.
+fn waits(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Work { .. } | Request::Order { .. } | Request::Next | Request::Hear
+    )
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,7 +195,12 @@ impl Shared {
         written.is_ok()
     }
 
-    fn read(&self, mut input: Box<dyn Read + Send>, tasks: &Sender<Task>) -> Result<(), WireError> {
+    fn read(
+        self: &Arc<Self>,
+        mut input: Box<dyn Read + Send>,
+        tasks: &Sender<Task>,
+        what: &Arc<dyn Serve>,
+    ) -> Result<(), WireError> {
         let mut buffer = vec![0; READ_BYTES];
         loop {
             let read = match input.read(&mut buffer) {
@@ -197,6 +226,10 @@ impl Shared {
             self.write(&out);
             lock(&self.ended).tasks += next.len();
             for task in next {
+                if waits(&task.request) {
+                    self.wait_for(task, what);
+                    continue;
+                }
                 // As many as may be open fit in, so that this never waits.
                 if tasks.send(task).is_err() {
                     return Err(WireError::Cut);
@@ -210,26 +243,52 @@ impl Shared {
 
     fn work(&self, what: &dyn Serve, queue: &Receiver<Task>) {
         for task in queue {
-            if self.deaf.load(Ordering::Relaxed) {
-                self.done();
-                continue;
-            }
-            let mut sink = Sink {
-                shared: self,
-                number: task.number,
-            };
-            let result = what.serve(&task.request, &task.body, &mut sink);
-            drop(task.body);
-            let mut out = Vec::new();
-            match result {
-                Ok(answer) => self.far().answer(task.number, &answer, &mut out),
-                Err(failure) => self.far().fail(task.number, &failure, &mut out),
-            }
-            self.write(&out);
-            self.done();
+            self.work_on(what, task);
         }
         lock(&self.ended).workers -= 1;
         self.changed.notify_all();
+    }
+
+    fn work_on(&self, what: &dyn Serve, task: Task) {
+        if self.deaf.load(Ordering::Relaxed) {
+            self.done();
+            return;
+        }
+        let mut sink = Sending {
+            shared: self,
+            number: task.number,
+        };
+        let result = what.serve(&task.request, &task.body, &mut sink);
+        drop(task.body);
+        self.end_task(task.number, result);
+    }
+
+    fn end_task(&self, number: u32, result: Result<Answer, Failure>) {
+        let mut out = Vec::new();
+        match result {
+            Ok(answer) => self.far().answer(number, &answer, &mut out),
+            Err(failure) => self.far().fail(number, &failure, &mut out),
+        }
+        self.write(&out);
+        self.done();
+    }
+
+    /// On a thread of its own, of which there are no more than requests may be open.
+    fn wait_for(self: &Arc<Self>, task: Task, what: &Arc<dyn Serve>) {
+        let number = task.number;
+        let spawned = spawn("podkeep-run", {
+            let (shared, what) = (Arc::clone(self), Arc::clone(what));
+            move || shared.work_on(&*what, task)
+        });
+        if let Err(error) = spawned {
+            let failure = Failure {
+                code: FailureCode::Io,
+                action: Action::Open,
+                object: String::new(),
+                cause: error.to_string(),
+            };
+            self.end_task(number, Err(failure));
+        }
     }
 
     fn done(&self) {
@@ -258,7 +317,7 @@ impl Shared {
         let begin = Instant::now();
         let mut ended = lock(&self.ended);
         loop {
-            if ended.workers == 0 || (reader_hangs && ended.tasks == 0) {
+            if ended.tasks == 0 && (ended.workers == 0 || reader_hangs) {
                 return Ok(());
             }
             if begin.elapsed() > times.grace {

@@ -50,6 +50,8 @@ pub struct SshOptions {
     pub remote_path: Option<String>,
     /// What is put on hosts without podkeep.
     pub program: Option<Program>,
+    /// Whose Podman the far side is to work on (`local:USER`), if it is to work on any.
+    pub host: Option<String>,
     pub limit: Option<Arc<RateLimit>>,
     pub times: Times,
 }
@@ -62,14 +64,19 @@ pub fn connect(address: &Address, options: &SshOptions) -> Result<Asking, LinkEr
         options,
         control: &control,
     };
+    let mut rest = String::new();
+    if let Some(host) = &options.host {
+        let odd = |_| ssh.error("the user has a name that not every shell can be told", "");
+        rest = format!(" --host {}", quote(host).map_err(odd)?);
+    }
     match (&options.remote_path, &options.program) {
         (Some(path), _) => {
             let word = quote(path).map_err(|cause| ssh.error(cause, String::new()))?;
-            ssh.begin(&format!("{word} agent"))
+            ssh.begin(&format!("{word} agent{rest}"))
                 .map_err(|failed| ssh.explain(failed, path))
         }
         (None, Some(program)) => {
-            let command = upload::command(program);
+            let command = format!("{}{rest}", upload::command(program));
             match ssh.begin(&command) {
                 Err(failed) if failed.no_program => {
                     upload::upload(&ssh, program)?;
@@ -83,7 +90,7 @@ pub fn connect(address: &Address, options: &SshOptions) -> Result<Asking, LinkEr
             }
         }
         (None, None) => ssh
-            .begin("podkeep agent")
+            .begin(&format!("podkeep agent{rest}"))
             .map_err(|failed| ssh.explain(failed, "podkeep")),
     }
 }

@@ -30,6 +30,7 @@ use super::counting::{Counting, truncate};
 use super::patience::{patiently, settle};
 use super::pump::{Pump, Sink};
 use super::{BackupItem, BackupOptions, BackupReport, OperationError, OperationResult, Selection};
+use crate::fs::scan::KnownContents;
 use crate::fs::{FoundChunk, FsErrorKind, ScanOutcome, ScannedLayer};
 use crate::host::{HostError, ImageFacts, Inventory, ScanRequest, Source};
 use crate::monitor::{Finding, FindingKind, FrozenFor, Monitor, Progress};
@@ -93,6 +94,7 @@ pub fn backup(
         counts: WriterCounts::default(),
         done: Vec::new(),
         groups,
+        known: options.known.clone().unwrap_or_default(),
     };
     let mut queue: VecDeque<Job> = items.into_iter().collect();
     while !queue.is_empty() {
@@ -180,6 +182,7 @@ struct Run<'a> {
     counts: WriterCounts,
     done: Vec<BackupItem>,
     groups: Vec<Group>,
+    known: Arc<KnownContents>,
 }
 
 /// What lives as long as one lease.
@@ -336,6 +339,11 @@ impl<'a> Run<'a> {
             states: self.options.states.clone(),
             known_layers,
             trusted,
+            // Of one reading alone nothing needs to be known.
+            known: match job.group {
+                Some(_) => Some(Arc::clone(&self.known)),
+                None => self.options.known.clone(),
+            },
         };
         let header = SnapshotHeader {
             author: self.repo.author().id(),

@@ -196,6 +196,7 @@ fn scan<'r>(
         known_layers: stored_layers(reader, root(stored)),
         states: None,
         trusted: None,
+        known: None,
     };
     let mut nodes = Nodes::stored(reader);
     match read_tree(&mut nodes, source, &request, monitor) {

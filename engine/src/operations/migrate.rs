@@ -11,9 +11,11 @@
 //! The target is told to start only after *released* is durable at the source, and the source comes back
 //! only after the target has withdrawn: so two never run (`decisions/0020-migrate.md`).
 
-pub mod far;
+mod far;
 mod orders;
+mod predict;
 mod scope;
+mod session;
 mod source;
 mod state;
 
@@ -25,28 +27,23 @@ use podkeep_format::id::HostId;
 use podkeep_format::item::{Escaped, Item, ItemKind, unescape};
 use podkeep_format::snapshot::Consistency;
 
+pub use self::far::{TargetHost, TargetSide};
 pub use self::orders::{Fit, Need, Order, Outcome, Proven, Reached};
+pub use self::session::Session;
 pub use self::state::Phase;
 
 use self::orders::Answer;
+use self::predict::{PASS_SHORT, PASSES_MAX, Pace, SHRINKS, measure};
 use self::scope::{Scope, scope};
 use self::source::{Passes, open_staging};
 use self::state::{Folder, Near};
 use super::{OperationError, OperationResult, Selection};
+use crate::fs::scan::Measured;
 use crate::host::orders::Obey;
 use crate::host::{About, FreezeRequest, HostError, Keep, Source, Target};
 use crate::monitor::Monitor;
 use crate::repo::Repository;
 use crate::store::ObjectStore;
-
-/// Passes while the source runs.
-const PASSES_MAX: u32 = 6;
-/// Another pass is worth its time only if it is shorter than this share of the one before.
-const SHRINKS: f64 = 0.7;
-/// A pass that is as short as this leaves nothing to win.
-const PASS_SHORT: f64 = 0.5;
-/// What stopping and starting is taken to last in a prediction.
-const STOP_AND_START: f64 = 2.0;
 
 #[derive(Clone, Debug, Default)]
 pub struct MigrateOptions {
@@ -90,6 +87,10 @@ pub trait Road {
     /// Bytes that went over it, both ways.
     fn bytes(&self) -> u64;
 
+    /// The last pass before the stop comes next: whoever keeps in memory what it writes only when it is
+    /// stopped may write it now. Whether something was done; `Err`: why not.
+    fn before_stop(&self) -> Result<bool, String>;
+
     /// The target runs: addresses, names and proxies may follow. `Err`: why they do not.
     fn cut_over(&self) -> Result<(), String>;
 
@@ -116,8 +117,11 @@ pub enum Step {
         bytes_sent: u64,
         seconds: f64,
     },
+    /// Before the stop.
     Predicted {
         seconds: f64,
+        /// To be read again then.
+        bytes: u64,
     },
     Stopped {
         containers: Vec<String>,
@@ -138,16 +142,32 @@ pub struct MigrateReport {
     /// How far it is.
     pub phase: Phase,
     pub items: u64,
-    /// From the first container that was stopped to the last that was started.
+    /// From the first container that was stopped to the last that was started; predicted, for a dry
+    /// run.
     pub freeze_seconds: f64,
-    /// Predicted, for a dry run.
+    pub freeze: FreezeParts,
     pub bytes_sent: u64,
+    /// Of a dry run: what images and volumes take.
     pub bytes_logical: u64,
     /// In the way, or what would be done: of a dry run.
     pub actions: Vec<String>,
     pub conflicts: Vec<String>,
     pub needs: Vec<Need>,
     pub seconds: f64,
+}
+
+/// What a freeze is made of, in seconds. Nothing else is in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FreezeParts {
+    /// Until all containers were stopped.
+    pub stop: f64,
+    /// Reading what changed, and sending it.
+    pub read: f64,
+    /// Writing it where it goes.
+    pub write: f64,
+    /// Until the source is kept from coming back.
+    pub fence: f64,
+    pub start: f64,
 }
 
 fn text_of(item: &Item) -> String {
@@ -203,6 +223,7 @@ pub fn migrate(
     let folder = Folder::lock(sides.state, &sides.name, options.wait)?;
     let near: Near = folder.read()?;
     let met = meet(sides, watch)?;
+    let leaves_nothing = options.dry_run && near == Near::default() && !met.is_staged;
     let mut run = Migration {
         sides,
         options,
@@ -222,6 +243,11 @@ pub fn migrate(
     run.report.bytes_sent = sides.road.bytes();
     run.report.phase = run.near.phase;
     run.report.seconds = started.elapsed().as_secs_f64();
+    if leaves_nothing {
+        let forgotten = run.order(&Order::Finish).map(drop);
+        run.folder.remove()?;
+        return moved.and(forgotten).map(|()| run.report);
+    }
     moved.map(|()| run.report)
 }
 
@@ -359,6 +385,7 @@ impl Migration<'_> {
         let inventory = Source::inventory(sides.source)?;
         let selected = source::selected(sides, &inventory, &self.options.selection, self.watch)?;
         let scope = scope(&inventory, selected, self.options, self.watch)?;
+        source::require_own_units(sides.source, &scope)?;
         self.watch.step(Step::Takes {
             items: scope.items.clone(),
         });
@@ -375,18 +402,25 @@ impl Migration<'_> {
             inventory: &inventory,
             options: self.options,
             watch: self.watch,
+            known: Arc::default(),
         };
-        self.check(&passes, &scope)?;
-        if self.options.dry_run || !self.report.conflicts.is_empty() {
-            return match self.options.dry_run {
-                true => Ok(()),
-                false => Err(OperationError::Conflicts {
-                    conflicts: std::mem::take(&mut self.report.conflicts),
-                }),
+        let measured = self.check(&passes, &scope)?;
+        if self.options.dry_run {
+            self.report.freeze_seconds = match scope.running.is_empty() {
+                true => 0.0,
+                false => Pace::default().predict(&measured),
             };
+            return Ok(());
+        }
+        if !self.report.conflicts.is_empty() {
+            return Err(OperationError::Conflicts {
+                conflicts: std::mem::take(&mut self.report.conflicts),
+            });
         }
         let mut number = 0;
+        let mut pace = Pace::default();
         let mut before = self.pass(&passes, &mut number, &scope.items, None)?;
+        pace.pass(before.bytes_read, before.seconds);
         self.near.whole = before.run.clone();
         self.save()?;
         self.order(&Order::Prepare {
@@ -395,21 +429,32 @@ impl Migration<'_> {
         })?;
         let volumes: Vec<Item> = of_kinds(&scope, &[ItemKind::Volume]);
         // Whatever did not run is as it was.
-        while !scope.running.is_empty() && !volumes.is_empty() && number < PASSES_MAX {
-            let change = Some(false);
-            let pass = self.pass(&passes, &mut number, &volumes, change)?;
+        let changes = !scope.running.is_empty() && !volumes.is_empty();
+        while changes && number < PASSES_MAX {
+            let pass = self.pass(&passes, &mut number, &volumes, Some(false))?;
+            pace.pass(pass.bytes_read, pass.seconds);
             let shrinks = number == 2 || pass.seconds < before.seconds * SHRINKS;
             before = pass;
             if before.seconds < PASS_SHORT || !shrinks {
                 break;
             }
         }
-        let predicted = match number {
+        if changes && self.before_stop() {
+            let pass = self.pass(&passes, &mut number, &volumes, Some(false))?;
+            pace.pass(pass.bytes_read, pass.seconds);
+        }
+        let (predicted, bytes) = match changes {
+            true => {
+                let measured = measure(sides.source, &volumes)?;
+                (pace.predict(&measured), measured.bytes_restless)
+            }
             // All of it was read by the first one.
-            1 => STOP_AND_START,
-            _ => before.seconds + STOP_AND_START,
+            false => (Pace::default().predict(&Measured::default()), 0),
         };
-        self.watch.step(Step::Predicted { seconds: predicted });
+        self.watch.step(Step::Predicted {
+            seconds: predicted,
+            bytes,
+        });
         if predicted > self.options.max_freeze.as_secs_f64() {
             return Err(OperationError::Refused {
                 message: format!(
@@ -422,8 +467,20 @@ impl Migration<'_> {
         self.move_over(&passes, &scope, number)
     }
 
-    /// Looks for what is in the way before anything is sent but definitions.
-    fn check(&mut self, passes: &Passes<'_>, scope: &Scope) -> OperationResult<()> {
+    /// Whether something was done, so that another pass is worth its time.
+    fn before_stop(&self) -> bool {
+        match self.sides.road.before_stop() {
+            Ok(done) => done,
+            Err(cause) => {
+                self.watch.finding(source::warning("--before-stop", cause));
+                false
+            }
+        }
+    }
+
+    /// Looks for what is in the way before anything is sent but definitions. Returns what the volumes
+    /// amount to.
+    fn check(&mut self, passes: &Passes<'_>, scope: &Scope) -> OperationResult<Measured> {
         let definitions = of_kinds(
             scope,
             &[
@@ -431,22 +488,26 @@ impl Migration<'_> {
                 ItemKind::Pod,
                 ItemKind::Network,
                 ItemKind::Secret,
+                ItemKind::Unit,
             ],
         );
         let run = passes.definitions(&definitions)?;
+        let measured = measure(passes.source, &of_kinds(scope, &[ItemKind::Volume]))?;
         let images = passes.inventory.images.iter();
         let images = images.filter(|image| scope.items.contains(&image.item()));
+        let bytes = measured.bytes + images.clone().map(|image| image.bytes).sum::<u64>();
         let checked = self.order(&Order::Check {
             run,
             images: images.map(|image| image.id.clone()).collect(),
             volumes: scope.names(ItemKind::Volume),
-            bytes: 0,
+            bytes,
             fit: self.near.fit,
         })?;
         self.report.actions = checked.actions;
         self.report.conflicts = checked.conflicts;
         self.report.needs = checked.needs;
-        Ok(())
+        self.report.bytes_logical = bytes;
+        Ok(measured)
     }
 
     /// Reads, sends, and changes the target by it where it says so (`true`: for the last time).
@@ -461,6 +522,7 @@ impl Migration<'_> {
         let bytes_before = self.sides.road.bytes();
         let at_rest = change == Some(true);
         let report = passes.run(items, at_rest)?;
+        let read = since.elapsed().as_secs_f64();
         if *number == 0 {
             self.report.bytes_logical = report.bytes_logical;
         }
@@ -482,7 +544,12 @@ impl Migration<'_> {
             bytes_sent: if sent == 0 { local } else { sent },
             seconds,
         });
-        Ok(PassDone { run, seconds })
+        Ok(PassDone {
+            run,
+            seconds,
+            read,
+            bytes_read: report.bytes_read,
+        })
     }
 
     /// The gap: from the stop of the source to the start of the target.
@@ -494,10 +561,30 @@ impl Migration<'_> {
     ) -> OperationResult<()> {
         let sides = self.sides;
         self.near.ran = scope.running.clone();
-        self.near.fences = scope
-            .containers
-            .iter()
+        self.near.infra = sides.source.at_work(&scope.infra)?;
+        // What a unit makes is held back by the unit. A pod with a restart policy gives its infra
+        // container one, too.
+        let all = scope.containers.iter().chain(&self.near.infra);
+        self.near.fences = all
+            .filter(|name| !scope.by_unit.contains(name))
             .map(|name| sides.source.would_hold_back(name))
+            .collect::<Result<_, _>>()?;
+        let infra = &self.near.infra;
+        let mut removed = self.near.fences.iter().filter(|fence| fence.removed);
+        if let Some(fence) = removed.find(|fence| infra.contains(&fence.container)) {
+            return Err(OperationError::Refused {
+                message: format!(
+                    "the infra container {} has a restart policy that this Podman cannot change: it \
+                     would come back at the next boot",
+                    fence.container
+                ),
+                hint: "make the pod anew without a restart policy".into(),
+            });
+        }
+        self.near.units = scope
+            .services
+            .iter()
+            .map(|service| sides.source.would_hold_back_unit(service))
             .collect::<Result<_, _>>()?;
         self.save()?;
         let since = Instant::now();
@@ -530,12 +617,23 @@ impl Migration<'_> {
             containers: scope.running.clone(),
         });
         // An error drops the guard, and the source goes on.
-        let items = of_kinds(scope, &[ItemKind::Volume, ItemKind::Container]);
+        let mut items = of_kinds(scope, &[ItemKind::Volume, ItemKind::Container]);
+        // Those of a unit went when they were stopped.
+        items.retain(|item| {
+            let by_unit = &scope.by_unit;
+            item.kind != ItemKind::Container || !by_unit.iter().any(|n| n.as_bytes() == item.name)
+        });
         let last = match items.is_empty() {
             // Nothing of it changes.
             true => self.near.whole.clone(),
-            false => self.pass(passes, &mut number, &items, Some(true))?.run,
+            false => {
+                let pass = self.pass(passes, &mut number, &items, Some(true))?;
+                self.report.freeze.read = pass.read;
+                self.report.freeze.write = pass.seconds - pass.read;
+                pass.run
+            }
         };
+        let passed = Instant::now();
         let late = || OperationError::Refused {
             message: "the target was not ready within --max-freeze; the source goes on, and what \
                       was sent is kept"
@@ -546,35 +644,54 @@ impl Migration<'_> {
         self.near.releasing = true;
         self.save()?;
         let left = match guard {
-            None => Some(0.0),
+            None => Some(passed.elapsed().as_secs_f64()),
             Some(guard) if guard.holds() && since.elapsed() < self.options.max_freeze => {
                 guard.leave()
             }
             Some(_) => None,
         };
-        if left.is_none() {
+        let Some(at_rest) = left else {
             self.near.releasing = false;
             self.save()?;
             return Err(late());
-        }
+        };
+        let left = Instant::now();
+        let parts = &mut self.report.freeze;
+        parts.stop = at_rest - parts.read - parts.write - (left - passed).as_secs_f64();
         if let Err(error) = self.release(scope) {
             source::come_back(sides, None, &self.near, self.watch)?;
             self.near.releasing = false;
             self.save()?;
             return Err(error);
         }
-        self.activate()?;
+        self.report.freeze.fence = passed.elapsed().as_secs_f64();
+        let healthy = self.activate()?;
+        let parts = &mut self.report.freeze;
+        parts.start = (passed.elapsed().as_secs_f64() - parts.fence - healthy).max(0.0);
         self.report.freeze_seconds = match scope.running.is_empty() {
-            true => 0.0,
-            false => since.elapsed().as_secs_f64(),
+            true => {
+                *parts = FreezeParts::default();
+                0.0
+            }
+            false => at_rest + left.elapsed().as_secs_f64() - healthy,
         };
+        self.prove()?;
         self.moved()
     }
 
     /// From here on the source does not come back by itself.
     fn release(&mut self, scope: &Scope) -> OperationResult<()> {
         let source = self.sides.source;
-        let at_work = source.at_work(&scope.containers)?;
+        // They hold the addresses and ports of their pods.
+        source.hold_back_units(&self.near.units)?;
+        source.stop(&self.near.infra)?;
+        // Those that go when they stop are paused, and killed once that is safe.
+        let fences = self.near.fences.iter().filter(|fence| fence.vanishes);
+        let paused: Vec<String> = fences.map(|fence| fence.container.clone()).collect();
+        let mut others = [&scope.containers[..], &self.near.infra].concat();
+        others.retain(|name| !paused.contains(name));
+        let mut at_work = source.at_work(&others)?;
+        at_work.extend(source.awake(&paused)?);
         if !at_work.is_empty() {
             return Err(OperationError::Refused {
                 message: format!("somebody started {} meanwhile", at_work.join(", ")),
@@ -594,7 +711,8 @@ impl Migration<'_> {
         Ok(())
     }
 
-    fn activate(&mut self) -> OperationResult<()> {
+    /// Returns for how many seconds the last container ran when that was told.
+    fn activate(&mut self) -> OperationResult<f64> {
         let starts = self.near.ran.clone();
         let outcome = self.order(&Order::Activate { starts }).map_err(released)?;
         self.near.phase = Phase::Active;
@@ -602,7 +720,11 @@ impl Migration<'_> {
         self.watch.step(Step::Started {
             containers: outcome.started,
         });
-        for proof in outcome.proofs {
+        Ok(outcome.seconds)
+    }
+
+    fn prove(&self) -> OperationResult<()> {
+        for proof in self.order(&Order::Prove)?.proofs {
             self.watch.step(Step::Proof(proof));
         }
         Ok(())
@@ -618,6 +740,8 @@ impl Migration<'_> {
     /// The source was released by a run that was cut off.
     fn take_over_again(&mut self, met: &Outcome) -> OperationResult<()> {
         self.report.items = self.near.items.len() as u64;
+        self.sides.source.hold_back_units(&self.near.units)?;
+        self.sides.source.stop(&self.near.infra)?;
         for fence in &self.near.fences {
             self.sides.source.hold_back(fence)?;
         }
@@ -634,6 +758,7 @@ impl Migration<'_> {
             })?;
         }
         self.activate()?;
+        self.prove()?;
         self.moved()
     }
 }
@@ -656,6 +781,9 @@ struct PassDone {
     /// In hex.
     run: String,
     seconds: f64,
+    /// Of them until all of it was sent.
+    read: f64,
+    bytes_read: u64,
 }
 
 fn of_kinds(scope: &Scope, kinds: &[ItemKind]) -> Vec<Item> {

@@ -28,6 +28,7 @@ mod stored_image;
 mod walk;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::definition::FieldChange;
@@ -36,7 +37,8 @@ use podkeep_format::item::Item;
 use podkeep_format::snapshot::Consistency;
 use podkeep_format::tree::{Entry, Time};
 
-use crate::host::replay::{Proof, ReplayOptions};
+use crate::fs::scan::KnownContents;
+use crate::host::replay::{Proof, ReplayOptions, Views};
 use crate::host::{Existing, HostError};
 use crate::monitor::FrozenFor;
 use crate::store::StoreError;
@@ -123,6 +125,8 @@ pub struct BackupOptions {
     pub max_freeze: Option<Duration>,
     /// Places that the run itself uses: whoever serves them is never frozen.
     pub needs: Vec<PathBuf>,
+    /// For runs that follow one another in one process: what they learn of large files.
+    pub known: Option<Arc<KnownContents>>,
 }
 
 /// Containers are set going again when they were at rest for so long.
@@ -331,6 +335,8 @@ pub struct RestoreOptions {
     pub retag: bool,
     /// User and group for ids that have no place on the target, as its user namespace counts.
     pub squash: Option<(u32, u32)>,
+    /// How owners in items are seen, where no definition that is restored along tells.
+    pub views: Views,
     pub dry_run: bool,
     /// How definitions are fitted to the host.
     pub replay: ReplayOptions,
@@ -354,6 +360,7 @@ impl RestoreOptions {
             existing: Existing::Refuse,
             retag: false,
             squash: None,
+            views: Views::new(),
             dry_run: false,
             replay: ReplayOptions::default(),
             start: false,

@@ -35,10 +35,12 @@ use super::counting::Counting;
 use super::patience::patiently;
 use super::select::{self, Chosen};
 use super::walk::entry_at;
-use super::{OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, reading};
+use super::{
+    OperationError, OperationResult, RestoreOptions, RestoreReport, SpaceNeed, Views, reading,
+};
 use crate::fs::FsErrorKind;
 use crate::fs::owners::Owners;
-use crate::host::{Freeze, HostError, Place, Target, WriteRequest};
+use crate::host::{Freeze, HeldUnit, HostError, Place, Target, WriteRequest};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::lease::HeldLease;
 use crate::repo::reader::{Reader, is_fatal};
@@ -76,7 +78,7 @@ pub fn restore(
     }
     restoring.settle()?;
     if options.start {
-        restoring.start()?;
+        let _last = restoring.start()?;
     }
     restoring.prove()?;
     Ok(restoring.into_report())
@@ -199,7 +201,10 @@ impl<'a> Restoring<'a> {
         let mut needs = Needs::default();
         let mut in_use = InUse::default();
         for mut item in items.into_iter().filter(|item| wanted(&item.item)) {
-            let request = item.request(repo, options)?;
+            let mut request = item.request(repo, options)?;
+            if let Some(all) = &definitions {
+                request.view = all.views().get(&item.item).cloned();
+            }
             if definitions.as_ref().is_some_and(|all| all.brings(&item)) {
                 with_containers.push((item, request));
                 continue;
@@ -297,7 +302,9 @@ impl<'a> Restoring<'a> {
         let layers = self.definitions.as_mut().map(Definitions::layers);
         for layer in layers.unwrap_or_default() {
             if self.failed.is_none() {
-                let request = layer.request(self.repo, self.options)?;
+                let mut request = layer.request(self.repo, self.options)?;
+                let views = self.definitions.as_ref().map(Definitions::views);
+                request.view = views.and_then(|views| views.get(&layer.item).cloned());
                 self.write(vec![(layer, request)])?;
             }
         }
@@ -321,10 +328,11 @@ impl<'a> Restoring<'a> {
         }
     }
 
-    pub fn start(&mut self) -> OperationResult<()> {
+    /// Starts what ran, and waits until it is healthy. Returns when the last of it was started.
+    pub fn start(&mut self) -> OperationResult<Option<Instant>> {
         match &mut self.definitions {
             Some(all) => all.start(&self.counting),
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
@@ -344,6 +352,25 @@ impl<'a> Restoring<'a> {
     pub fn definitions(&self) -> Vec<Item> {
         let all = self.definitions.as_ref();
         all.map_or_else(Vec::new, |all| all.order().to_vec())
+    }
+
+    /// How the owners in volumes are seen.
+    pub fn views(&self) -> Views {
+        let all = self.definitions.as_ref();
+        all.map_or_else(Views::new, |all| all.views().clone())
+    }
+
+    /// Services of units that come along.
+    pub fn services(&self) -> Vec<HeldUnit> {
+        let all = self.definitions.as_ref();
+        all.map_or_else(Vec::new, |all| all.services().to_vec())
+    }
+
+    /// Paths of the files of units that are still to be written.
+    pub fn unit_paths(&self) -> Vec<String> {
+        let files = self.unit_files.iter();
+        let paths = files.map(|(item, _)| String::from_utf8_lossy(&item.item.name).into_owned());
+        paths.collect()
     }
 
     /// Fails if a definition could not be made; `all`: not only what containers stand on.
@@ -534,6 +561,7 @@ impl PlannedItem {
             },
             bytes_expected: self.bytes,
             owners: Arc::clone(&self.owners),
+            view: options.views.get(&self.item).cloned(),
             squash: options.squash,
         })
     }

@@ -82,7 +82,12 @@ impl Account {
         Path::new(LINGER_FOLDER).join(&self.name).exists()
     }
 
-    /// Makes it so.
+    /// Whether what is started for the user ends when nobody needs the user's systemd any more.
+    pub fn needs_linger(&self) -> bool {
+        Path::new(SYSTEMD_BOOTED).exists() && !self.lingers()
+    }
+
+    /// Makes it so that it does not.
     pub fn enable_linger(&self) -> Result<(), PodmanError> {
         let object = format!("linger of user {}", self.name);
         let purpose = Purpose {
@@ -148,12 +153,17 @@ pub(super) fn in_the_name_of<T: Send>(
 pub struct UserSession {
     /// What is stopped again, in this order.
     units: Vec<String>,
+    account: Account,
 }
 
 impl UserSession {
     /// Starts the instance where there is none. On a host without systemd there is nothing to start.
     pub fn start(account: &Account) -> Result<Self, PodmanError> {
-        let none = Self { units: Vec::new() };
+        let session = |units| Self {
+            units,
+            account: account.clone(),
+        };
+        let none = session(Vec::new());
         if !Path::new(SYSTEMD_BOOTED).exists() || account.runtime().join("bus").exists() {
             return Ok(none);
         }
@@ -175,12 +185,16 @@ impl UserSession {
             // It came with the instance, and does not everywhere go with it.
             units.push(format!("user-runtime-dir@{}.service", account.uid));
         }
-        Ok(Self { units })
+        Ok(session(units))
     }
 }
 
 impl Drop for UserSession {
     fn drop(&mut self) {
+        // Linger was enabled meanwhile.
+        if self.account.lingers() {
+            return;
+        }
         for unit in &self.units {
             let purpose = Purpose {
                 action: "stop",
@@ -220,6 +234,17 @@ pub(super) fn environment(
 }
 
 impl Podman {
+    /// Does something as whoever this podman runs as.
+    pub fn in_its_name<T: Send>(
+        &self,
+        act: impl FnOnce() -> std::io::Result<T> + Send,
+    ) -> std::io::Result<T> {
+        match self.user() {
+            None => act(),
+            Some(account) => in_the_name_of(account, act)?,
+        }
+    }
+
     /// The maps of the user namespace in which this rootless podman works: those that hold now, not
     /// those that /etc/subuid would give to the next one.
     pub fn owners(&self) -> Result<Owners, PodmanError> {

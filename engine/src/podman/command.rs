@@ -211,7 +211,7 @@ impl Podman {
     }
 
     /// A variable that its children see.
-    pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
+    pub fn variable(&self, name: &str) -> Option<&OsStr> {
         let found = self.environment.iter().find(|(other, _)| other == name);
         found.map(|(_, value)| value.as_os_str())
     }
@@ -271,6 +271,17 @@ impl Podman {
     pub fn is_rootless(&self) -> bool {
         let is_user = !rustix::process::geteuid().is_root();
         is_user || self.user.is_some() || self.variable("_CONTAINERS_ROOTLESS_UID").is_some()
+    }
+
+    /// User and group of the user whose it is, as the host counts; `None`: it is root's.
+    pub fn rootless_ids(&self) -> Option<(u32, u32)> {
+        if let Some(account) = &self.user {
+            return Some((account.uid, account.gid));
+        }
+        let id = |name: &str| self.variable(name)?.to_str()?.parse().ok();
+        let inside = id("_CONTAINERS_ROOTLESS_UID").zip(id("_CONTAINERS_ROOTLESS_GID"));
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        inside.or_else(|| (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw())))
     }
 
     /// A call whose standard input is what `feed` writes, however much that is. What `feed` fails

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::command::{Podman, PodmanError, Purpose, failure, parse};
-use super::quiesce::{LiveContainer, live_containers, start, stop};
+use super::quiesce::{LiveContainer, live_containers, start, stop, unpause};
 
 /// The policy of a container that Podman does not start by itself.
 const NEVER: &str = "no";
@@ -36,6 +36,21 @@ pub fn at_work(podman: &Podman, names: &[String]) -> Result<Vec<String>, PodmanE
     Ok(live.filter(works).map(|one| one.name).collect())
 }
 
+/// Those of `names` that run and are not paused.
+pub fn awake(podman: &Podman, names: &[String]) -> Result<Vec<String>, PodmanError> {
+    let live = live_containers(podman, names)?.into_iter();
+    Ok(live
+        .filter(LiveContainer::is_running)
+        .map(|one| one.name)
+        .collect())
+}
+
+/// Whether Podman removes a container when it stops.
+pub fn is_removed_at_stop(podman: &Podman, name: &str) -> Result<bool, PodmanError> {
+    let live = live_containers(podman, &[name.to_owned()])?;
+    Ok(live.first().is_some_and(|one| one.auto_remove))
+}
+
 /// Returns when none of those that are there runs.
 pub fn stop_all(podman: &Podman, names: &[String]) -> Result<(), PodmanError> {
     stop(podman, &at_work(podman, names)?)
@@ -44,10 +59,17 @@ pub fn stop_all(podman: &Podman, names: &[String]) -> Result<(), PodmanError> {
 /// Those that are gone are left out.
 pub fn start_all(podman: &Podman, names: &[String]) -> Result<(), PodmanError> {
     let there = live_containers(podman, names)?;
+    let paused = there.iter().filter(|one| one.status == "paused");
+    let paused: Vec<String> = paused.map(|one| one.name.clone()).collect();
+    unpause(podman, &paused)?;
     // In the order that they were given.
     let there = |name: &&String| there.iter().any(|one| one.name == **name);
-    let names: Vec<String> = names.iter().filter(there).cloned().collect();
-    start(podman, &names)
+    let rest = names.iter().filter(there);
+    let rest: Vec<String> = rest
+        .filter(|name| !paused.contains(name))
+        .cloned()
+        .collect();
+    start(podman, &rest)
 }
 
 /// A container's restart policy as `--restart` takes it; `None`: it has none.
@@ -87,6 +109,26 @@ pub fn set_restart_policy(
     podman
         .run(purpose, &["update", &policy, name], b"")
         .map(drop)
+}
+
+/// Removes a container with its anonymous volumes, whatever it does; what runs in it has no time to end.
+pub fn kill_and_remove(podman: &Podman, name: &str) -> Result<(), PodmanError> {
+    let object = format!("container {name}");
+    let purpose = Purpose {
+        action: "remove",
+        object: &object,
+    };
+    let arguments = ["container", "rm", "--force", "--time=0", "--volumes", name];
+    let ended = podman.end(purpose, &arguments, b"")?;
+    let error = match ended.status.success() {
+        true => return Ok(()),
+        false => failure(purpose, &ended),
+    };
+    // Podman removes it by itself once it is killed: both may be at it.
+    match error.not_found || live_containers(podman, &[name.to_owned()])?.is_empty() {
+        true => Ok(()),
+        false => Err(error),
+    }
 }
 
 /// Removes an object if it is there: `kind` is podman's word. A container goes with its anonymous

@@ -61,7 +61,8 @@ pub use networks::list_networks;
 pub use prime::{Primer, SEED_NAME, remove_seed};
 pub use push::push as push_image;
 pub use quiesce::{
-    Deadline, LiveContainer, Resumption, Units, exec, live_containers, pause, start, stop, unpause,
+    Deadline, LiveContainer, Resumption, UNIT_LABEL, Units, exec, live_containers, pause, start,
+    stop, unpause,
 };
 pub use repair::{
     LayerMender, Mended, RepairError, clear as clear_repair, left_behind as repairs_left_behind,
@@ -74,7 +75,7 @@ pub use storage::{
 };
 pub use substitute::{diff_ids, substitute};
 pub use tar_split::{TarSplit, TarSplitEntry, TarSplitError};
-pub use units::{find_configs, find_units};
+pub use units::{find_configs, find_units, quadlets_of};
 pub use volume::{
     Difference, Users, Volume, VolumeContent, VolumeDefinition, inspect_volume, list_volumes,
     users_of_volumes,

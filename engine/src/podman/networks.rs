@@ -24,12 +24,17 @@ const CONFIG_FILES: [&str; 2] = [
     "/etc/containers/containers.conf",
     "/usr/share/containers/containers.conf",
 ];
+/// Below the home of a user.
+const USER_CONFIG_FILE: &str = ".config/containers/containers.conf";
 const DEFAULT_NETWORK: &str = "podman";
 /// What `inspect` adds to what a network is.
 const SHOWN_ONLY: &str = "containers";
 
-/// All networks, sorted by name.
-pub fn list_networks(podman: &Podman) -> Result<Vec<NetworkDefinition>, PodmanError> {
+/// All networks, sorted by name. `graph_root`: of the store.
+pub fn list_networks(
+    podman: &Podman,
+    graph_root: &Path,
+) -> Result<Vec<NetworkDefinition>, PodmanError> {
     let purpose = Purpose {
         action: "list",
         object: "networks",
@@ -44,7 +49,7 @@ pub fn list_networks(podman: &Podman) -> Result<Vec<NetworkDefinition>, PodmanEr
         let cause = format!("there are more than {NETWORKS_MAX}");
         return Err(PodmanError::new(purpose.action, purpose.object, cause));
     }
-    let folder = folder(podman);
+    let folder = folder(podman, graph_root);
     let mut networks = Vec::new();
     for names in names.chunks(NETWORKS_PER_CALL) {
         let mut arguments = vec!["network", "inspect"];
@@ -83,8 +88,8 @@ fn network(folder: &Path, mut shown: Map<String, Value>) -> Option<NetworkDefini
     })
 }
 
-/// The folder of netavark's files.
-pub(super) fn folder(podman: &Podman) -> PathBuf {
+/// The folder of netavark's files; a user's lies in the store.
+pub(super) fn folder(podman: &Podman, graph_root: &Path) -> PathBuf {
     #[derive(serde::Deserialize)]
     struct Config {
         network: Option<Network>,
@@ -102,9 +107,15 @@ pub(super) fn folder(podman: &Podman) -> PathBuf {
     let own = ["CONTAINERS_CONF_OVERRIDE", "CONTAINERS_CONF"]
         .into_iter()
         .filter_map(|name| podman.variable(name).map(PathBuf::from));
-    own.chain(CONFIG_FILES.iter().map(PathBuf::from))
+    let home = podman.variable("HOME").filter(|_| podman.is_rootless());
+    let of_user = home.map(|home| Path::new(home).join(USER_CONFIG_FILE));
+    own.chain(of_user)
+        .chain(CONFIG_FILES.iter().map(PathBuf::from))
         .find_map(|file| set(&file))
-        .unwrap_or_else(|| PathBuf::from(FOLDER))
+        .unwrap_or_else(|| match podman.is_rootless() {
+            true => graph_root.join("networks"),
+            false => PathBuf::from(FOLDER),
+        })
 }
 
 #[cfg(test)]
@@ -123,7 +134,7 @@ mod tests {
   {"name":"front","id":"bb","subnets":[],"containers":{"x":{}}}]' ;;
 *) exit 1 ;; esac"#,
         );
-        let networks = list_networks(&podman).unwrap();
+        let networks = list_networks(&podman, Path::new("/nowhere")).unwrap();
         let names: Vec<&str> = networks
             .iter()
             .map(|network| network.name.as_str())

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::command::{Podman, PodmanError, Purpose, failure, parse};
 
 pub use deadline::{Deadline, Resumption};
-pub use units::Units;
+pub use units::{UNIT_LABEL, Units};
 
 /// Containers that one call is given.
 const CONTAINERS_PER_CALL: usize = 100;
@@ -52,7 +52,7 @@ impl LiveContainer {
 
     /// A unit of systemd made it.
     pub fn is_of_a_unit(&self) -> bool {
-        self.labels.contains_key(units::UNIT_LABEL)
+        self.labels.contains_key(UNIT_LABEL)
     }
 }
 

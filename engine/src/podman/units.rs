@@ -93,6 +93,30 @@ pub fn find_units(root: &Path) -> Vec<UnitDefinition> {
     found.into_values().collect()
 }
 
+/// The other Quadlet files that a unit's own ones refer to: those of its volumes, networks, pod and image.
+pub fn quadlets_of(root: &Path, unit: &UnitDefinition) -> Vec<String> {
+    const KEYS: [&str; 5] = ["Volume", "Mount", "Network", "Pod", "Image"];
+    let own = unit.files.iter();
+    let own = own.filter(|file| !file.missing && ["unit", "drop-in"].contains(&&*file.role));
+    let mut names = BTreeSet::new();
+    for file in own {
+        let path = below(root, Path::new(&file.path));
+        let text = read_file(&path, UNIT_BYTES_MAX).unwrap_or_default();
+        for (key, value) in settings(&String::from_utf8_lossy(&text)) {
+            let words = value
+                .split([':', ',', '='])
+                .filter(|_| KEYS.contains(&&*key));
+            let is_quadlet = |word: &&str| {
+                let kind = word.rsplit_once('.').map(|(_, kind)| kind);
+                !word.contains('/') && kind.is_some_and(|kind| QUADLET_KINDS.contains(&kind))
+            };
+            names.extend(words.filter(is_quadlet).map(str::to_owned));
+        }
+    }
+    names.remove(&unit.name);
+    names.into_iter().collect()
+}
+
 fn quadlet(root: &Path, path: &Path, name: &str, kind: &str) -> UnitDefinition {
     let stem = name.strip_suffix(&format!(".{kind}")).unwrap_or(name);
     let service = match kind {

@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use podkeep_format::author::AuthorCertificate;
 use podkeep_format::id::{AuthorId, RepositoryId, SlotId};
-use podkeep_format::keys::{Argon2Params, KeySlot, Role, Secrets, WriteKeyFile, slot_id};
+use podkeep_format::keys::{
+    Argon2Params, HandedKeys, KeySlot, Role, Secrets, WriteKeyFile, slot_id,
+};
 use podkeep_format::names;
 use podkeep_format::seal::{AuthorKey, Secret};
 use zeroize::Zeroizing;
@@ -161,6 +163,17 @@ impl Repository {
             self.store().delete(&name(object)?)?;
         }
         Ok(())
+    }
+
+    /// The keys that this repository is open with, for a podkeep that works for this one: of the same
+    /// rights, and good for as long as that one keeps them in its memory.
+    pub fn hand_over(&self) -> Zeroizing<String> {
+        let keys = HandedKeys {
+            repository: self.id(),
+            pin: self.config().pin(),
+            secrets: self.secrets.clone(),
+        };
+        keys.encode()
     }
 
     /// Makes a new author with a write key of its own and certifies it.

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use podkeep_format::config::Config;
 use podkeep_format::id::{HostId, RepositoryId, SlotId};
-use podkeep_format::keys::{KeySlot, Role, Secrets, WriteKeyFile};
+use podkeep_format::keys::{HandedKeys, KeySlot, Role, Secrets, WriteKeyFile};
 use podkeep_format::names;
 use podkeep_format::seal::{AuthorKey, PrivateKey, Secret};
 use zeroize::Zeroizing;
@@ -32,6 +32,8 @@ pub enum Credential {
     Passphrase(Zeroizing<Vec<u8>>),
     /// The text of a write key file.
     WriteKey(Zeroizing<String>),
+    /// What [`Repository::hand_over`] gave.
+    Handed(Zeroizing<String>),
 }
 
 /// How a repository is made.
@@ -139,6 +141,11 @@ impl Repository {
                 }
                 (file.secrets, Some(file.pin))
             }
+            Credential::Handed(text) => {
+                let keys = HandedKeys::decode(text)
+                    .map_err(|e| RepoError::damaged("the keys for this run", e))?;
+                (keys.secrets, Some(keys.pin))
+            }
         };
         let swapped = || RepoError::Swapped {
             place: store.place(),
@@ -150,7 +157,9 @@ impl Repository {
         {
             return Err(swapped());
         }
-        if let Some(parent) = &options.cache
+        // Whoever handed the keys over says which repository it is.
+        if !matches!(credential, Credential::Handed(_))
+            && let Some(parent) = &options.cache
             && !pin(parent, &store.place(), &config)
         {
             return Err(swapped());

@@ -27,6 +27,8 @@ pub enum Rights {
     Within(PathBuf),
     /// Reading, and adding snapshots, in one place (`docs/wire-protocol.md`, "Append-only").
     AppendOnly(PathBuf),
+    /// Reading, with a lease, in one place.
+    Reading(PathBuf),
 }
 
 /// Serves one store, which the first request opens.
@@ -52,7 +54,7 @@ impl StoreAgent {
         }
     }
 
-    /// Serves `store`, whatever is asked to be opened: for tests of what lies between.
+    /// Serves `store`, whatever is asked to be opened.
     pub fn of_store(rights: Rights, store: Arc<dyn ObjectStore>) -> Self {
         let opened = OnceLock::from(store);
         Self {
@@ -62,20 +64,35 @@ impl StoreAgent {
         }
     }
 
+    /// Gives leases back that whoever put them over this connection can give back no more: for an end
+    /// that knows that theirs is gone. What cannot be deleted stands still, as a killed run's does.
+    pub fn give_back(&self) {
+        for lease in std::mem::take(&mut *self.leases()) {
+            if let (Ok(store), Some(name)) = (self.store(), ObjectName::parse(&lease)) {
+                let _ = store.delete(&name);
+            }
+        }
+    }
+
     fn open(&self, path: &[u8], make: bool) -> Result<Answer, Failure> {
         let action = if make { Action::Create } else { Action::Open };
         let path = self.home.join(OsStr::from_bytes(path));
         let refuse = |cause: &str| refusal(action, path.display().to_string(), cause);
         match &self.rights {
             Rights::All => {}
-            Rights::Within(allowed) | Rights::AppendOnly(allowed) if same(allowed, &path) => {}
-            Rights::Within(allowed) | Rights::AppendOnly(allowed) => {
+            Rights::Within(allowed) | Rights::AppendOnly(allowed) | Rights::Reading(allowed)
+                if same(allowed, &path) => {}
+            Rights::Within(allowed) | Rights::AppendOnly(allowed) | Rights::Reading(allowed) => {
                 let cause = format!("this key opens {} only", allowed.display());
                 return Err(refuse(&cause));
             }
         }
-        if make && matches!(self.rights, Rights::AppendOnly(_)) {
-            return Err(refuse("this key may add snapshots only"));
+        match self.rights {
+            Rights::AppendOnly(_) if make => {
+                return Err(refuse("this key may add snapshots only"));
+            }
+            Rights::Reading(_) if make => return Err(refuse("this key may only read")),
+            _ => {}
         }
         if self.store.get().is_none() {
             let opened = match make {
@@ -93,9 +110,12 @@ impl StoreAgent {
         } else if !self.given {
             return Err(refuse("a store is open already"));
         }
-        let capacity = rustix::fs::statvfs(&path)
-            .map(|stat| stat.f_blocks.saturating_mul(stat.f_frsize))
-            .unwrap_or_default();
+        let capacity = match self.given {
+            true => 0,
+            false => rustix::fs::statvfs(&path)
+                .map(|stat| stat.f_blocks.saturating_mul(stat.f_frsize))
+                .unwrap_or_default(),
+        };
         let medium = match self.store()?.medium() {
             Medium::Linearizable => WireMedium::Linearizable,
             Medium::Settles { secs } => WireMedium::Settles { secs },
@@ -111,13 +131,20 @@ impl StoreAgent {
         }
     }
 
-    /// Refuses what an append-only key must not do, before it is done.
+    /// Refuses what a key with fewer rights must not do, before it is done.
     fn check(&self, request: &Request, object: &[u8]) -> Result<(), Failure> {
-        if !matches!(self.rights, Rights::AppendOnly(_)) {
-            return Ok(());
-        }
+        let reads_only = match self.rights {
+            Rights::All | Rights::Within(_) => return Ok(()),
+            Rights::AppendOnly(_) => false,
+            Rights::Reading(_) => true,
+        };
         let refuse = |action, name: &str, cause| Err(refusal(action, name.to_owned(), cause));
         match request {
+            Request::Put { name, .. }
+                if reads_only && !matches!(Name::parse(name), Some(Name::Lease(..))) =>
+            {
+                refuse(Action::Write, name, "this key may only read")
+            }
             Request::Put { name, .. } => {
                 let named = *blake3::hash(object).as_bytes();
                 let fits = match Name::parse(name) {
@@ -163,7 +190,7 @@ impl StoreAgent {
             | Request::List { .. }
             | Request::TempOwner { .. }
             | Request::TempOwners => Ok(()),
-            Request::Order { .. } => no_host(),
+            _ => no_host(),
         }
     }
 
@@ -177,9 +204,10 @@ impl StoreAgent {
         name: &ObjectName,
         offset: u64,
         len: u64,
-        sink: &mut Sink<'_>,
+        sink: &mut dyn Sink,
     ) -> Result<Answer, Failure> {
         let store = self.store()?;
+        sink.expect(len);
         let mut hasher = blake3::Hasher::new();
         let mut at = 0;
         while at < len {
@@ -216,11 +244,12 @@ impl Serve for StoreAgent {
         &self,
         request: &Request,
         object: &[u8],
-        sink: &mut Sink<'_>,
+        sink: &mut dyn Sink,
     ) -> Result<Answer, Failure> {
         match request {
             Request::Open { path } => return self.open(path, false),
             Request::Make { path } => return self.open(path, true),
+            other if !other.is_of_store() => return no_host(),
             _ => {}
         }
         let store = self.store()?;
@@ -308,7 +337,7 @@ impl Serve for StoreAgent {
                 let gone = |owner: &str| batch.owners().iter().any(|o| o == owner);
                 Ok(Answer::Swept(store.sweep_temps(&gone).map_err(failed)?))
             }
-            Request::Order { .. } => no_host(),
+            _ => no_host(),
         }
     }
 }
@@ -358,7 +387,8 @@ fn refusal(action: Action, object: String, cause: &str) -> Failure {
     }
 }
 
-fn failure(error: &StoreError) -> Failure {
+/// As the other end is told of it.
+pub fn failure(error: &StoreError) -> Failure {
     Failure {
         code: match error.kind {
             StoreErrorKind::NotFound => FailureCode::NotFound,

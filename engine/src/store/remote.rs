@@ -15,11 +15,11 @@ use podkeep_format::wire::{
 use super::{
     Medium, ObjectMeta, ObjectName, ObjectStore, Put, StoreError, StoreErrorKind, StoreResult,
 };
-use crate::link::{Asking, Traffic, Unanswered};
+use crate::link::{Ask, Traffic, Unanswered};
 
-/// A store behind a link; dropping it ends the far end.
+/// A store behind a link; dropping it ends the link.
 pub struct RemoteStore {
-    link: Asking,
+    link: Box<dyn Ask>,
     /// As whoever asked for it wrote it.
     place: String,
     medium: Medium,
@@ -32,24 +32,29 @@ impl RemoteStore {
     /// Opens the store at `path` of the far machine, or with `make` makes an empty one there.
     /// `place` is the whole address, for messages.
     /// [`StoreErrorKind::Conflict`]: the place for a new one is taken.
-    pub fn open(link: Asking, path: &[u8], make: bool, place: &str) -> StoreResult<Self> {
+    pub fn open(
+        link: impl Ask + 'static,
+        path: &[u8],
+        make: bool,
+        place: &str,
+    ) -> StoreResult<Self> {
         Self::try_open(link, path, make, place).map_err(|(_, error)| error)
     }
 
     /// The same; a link that still stands is handed back with the error.
     pub fn try_open(
-        link: Asking,
+        link: impl Ask + 'static,
         path: &[u8],
         make: bool,
         place: &str,
-    ) -> Result<Self, (Asking, StoreError)> {
+    ) -> Result<Self, (Box<dyn Ask>, StoreError)> {
         let path = path.to_vec();
         let (action, request) = match make {
             false => ("open", Request::Open { path }),
             true => ("create", Request::Make { path }),
         };
         let mut store = Self {
-            link,
+            link: Box::new(link),
             place: place.to_owned(),
             medium: Medium::Undeclared,
             capacity: 0,

@@ -9,10 +9,12 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const NAME_BYTES_MAX: usize = 200;
 /// Owners in one sweep: as many as fit into a frame.
 const OWNERS_MAX: u64 = 300;
-/// Of an order: with what is around it, it fits into a frame.
+/// Of an order or a job: with what is around it, it fits into a frame.
 pub const ORDER_BYTES_MAX: usize = 60 << 10;
 const OBJECT_TEXT_BYTES_MAX: usize = 8192;
 const CAUSE_BYTES_MAX: usize = 8192;
+/// Of an answer or a failure, encoded.
+const OUTCOME_BYTES_MAX: usize = 20 << 10;
 
 /// A request of the near end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +72,32 @@ pub enum Request {
         order: Vec<u8>,
         bytes_max: u64,
     },
+    /// Something to be done on the far host that calls the near end meanwhile. What it says is the
+    /// engine's business; the answer is content of at most `bytes_max` bytes.
+    Work {
+        job: Vec<u8>,
+        bytes_max: u64,
+    },
+    /// The next call of the run: the content is a [`Call`](super::Call).
+    Next,
+    /// What the run has to say: the content is [`super::told`]; nothing, once the run is over.
+    Hear,
+    /// The object of a call: content of exactly as many bytes as the call says, at most `bytes_max`.
+    Fetch {
+        call: u32,
+        bytes_max: u64,
+    },
+    /// How a call ended, and `len` bytes of content that belong to that, as data.
+    Give {
+        call: u32,
+        outcome: Result<Answer, Failure>,
+        len: u64,
+        hash: [u8; 32],
+    },
+    /// The run is to end as after this signal.
+    Stop {
+        signal: u8,
+    },
 }
 
 /// Owners of temporary files, as many as go into one request.
@@ -122,6 +150,24 @@ impl Request {
                 &mut out
             }
             Self::Order { order, bytes_max } => out.u8(32).bytes(order).varint(*bytes_max),
+            Self::Work { job, bytes_max } => out.u8(33).bytes(job).varint(*bytes_max),
+            Self::Next => out.u8(34),
+            Self::Hear => out.u8(35),
+            Self::Fetch { call, bytes_max } => out.u8(36).u32(*call).varint(*bytes_max),
+            Self::Give {
+                call,
+                outcome,
+                len,
+                hash,
+            } => {
+                out.u8(37).u32(*call);
+                match outcome {
+                    Ok(answer) => out.u8(1).bytes(&answer.encode()),
+                    Err(failure) => out.u8(0).bytes(&failure.encode()),
+                };
+                out.varint(*len).raw(hash)
+            }
+            Self::Stop { signal } => out.u8(38).u8(*signal),
         };
         out.finish()
     }
@@ -179,6 +225,33 @@ impl Request {
                 order: input.bytes("order", ORDER_BYTES_MAX)?.to_vec(),
                 bytes_max: input.varint()?,
             },
+            33 => Self::Work {
+                job: input.bytes("job", ORDER_BYTES_MAX)?.to_vec(),
+                bytes_max: input.varint()?,
+            },
+            34 => Self::Next,
+            35 => Self::Hear,
+            36 => Self::Fetch {
+                call: input.u32()?,
+                bytes_max: input.varint()?,
+            },
+            37 => {
+                let call = input.u32()?;
+                let succeeded = decode_bool(&mut input, "succeeded")?;
+                let outcome = input.bytes("outcome", OUTCOME_BYTES_MAX)?;
+                Self::Give {
+                    call,
+                    outcome: match succeeded {
+                        true => Ok(Answer::decode(outcome)?),
+                        false => Err(Failure::decode(outcome)?),
+                    },
+                    len: input.varint()?,
+                    hash: input.array()?,
+                }
+            }
+            38 => Self::Stop {
+                signal: input.u8()?,
+            },
             other => return input.fail(Defect::Tag("verb", u64::from(other))),
         };
         input.end()?;
@@ -188,9 +261,25 @@ impl Request {
     /// How many bytes follow the request as data, and their hash.
     pub fn body(&self) -> Option<(u64, [u8; 32])> {
         match self {
-            Self::Put { len, hash, .. } | Self::Replace { len, hash, .. } => Some((*len, *hash)),
+            Self::Put { len, hash, .. }
+            | Self::Replace { len, hash, .. }
+            | Self::Give { len, hash, .. } => Some((*len, *hash)),
             _ => None,
         }
+    }
+
+    /// The verbs of stores, which a run may call, too.
+    pub fn is_of_store(&self) -> bool {
+        !matches!(
+            self,
+            Self::Order { .. }
+                | Self::Work { .. }
+                | Self::Next
+                | Self::Hear
+                | Self::Fetch { .. }
+                | Self::Give { .. }
+                | Self::Stop { .. }
+        )
     }
 }
 
@@ -213,7 +302,7 @@ pub enum Answer {
     },
     /// To `Put` and `Replace`; `created`: it was not there.
     Stored { created: bool },
-    /// To `Get`, `GetRange` and `Order`: length and BLAKE3 of the data.
+    /// To `Get`, `GetRange`, `Order`, and what asks for a run's calls: length and BLAKE3 of the data.
     Content { len: u64, hash: [u8; 32] },
     /// To `Size`; `None`: no such object.
     Size(Option<u64>),
@@ -221,7 +310,7 @@ pub enum Answer {
     Listed { rows: u64 },
     /// To `Delete`; `false`: no such object.
     Deleted(bool),
-    /// To `TempOwner`.
+    /// To `TempOwner`, `Give` and `Stop`.
     Done,
     /// To `SweepTemps`: files that were removed.
     Swept(u64),

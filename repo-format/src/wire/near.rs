@@ -6,8 +6,9 @@ use super::frame::{self, Frame};
 use super::inbox::Inbox;
 use super::message::cut;
 use super::{
-    Answer, FIRST_CREDIT, Failure, FrameKind, Greeting, NOISE_BYTES_MAX, OBJECT_BYTES_MAX,
-    PAYLOAD_BYTES_MAX, REQUESTS_MAX, ROWS_MAX, Request, Row, WINDOW_BYTES, WireError, sample,
+    Answer, CALL_BYTES_MAX, FIRST_CREDIT, Failure, FrameKind, Greeting, NOISE_BYTES_MAX,
+    OBJECT_BYTES_MAX, PAYLOAD_BYTES_MAX, REQUESTS_MAX, ROWS_MAX, Request, Row, WINDOW_BYTES,
+    WireError, sample,
 };
 use crate::codec::{Decoder, Defect};
 
@@ -39,7 +40,18 @@ pub enum Reply {
     Rows(Vec<Row>),
 }
 
-struct Call {
+impl Reply {
+    /// An answer to `request` that came with all of its data at once.
+    pub fn of(request: &Request, answer: Answer, data: &[u8]) -> Result<Self, WireError> {
+        let mut expects = expects(request);
+        if !data.is_empty() {
+            expects.data(data)?;
+        }
+        expects.finish(answer)
+    }
+}
+
+struct Pending {
     /// Bytes of the object that are not sent yet.
     unsent: u64,
     credit: u64,
@@ -64,7 +76,7 @@ pub struct Near {
     inbox: Inbox,
     own: Greeting,
     greeted: bool,
-    calls: BTreeMap<u32, Call>,
+    calls: BTreeMap<u32, Pending>,
     last: u32,
 }
 
@@ -100,7 +112,7 @@ impl Near {
         self.last = number;
         self.calls.insert(
             number,
-            Call {
+            Pending {
                 unsent,
                 credit: FIRST_CREDIT,
                 failed: false,
@@ -270,12 +282,18 @@ fn expects(request: &Request) -> Expects {
         Request::Put { .. } | Request::Replace { .. } => {
             Expects::Nothing(|answer| matches!(answer, Answer::Stored { .. }))
         }
-        Request::Get { bytes_max, .. } | Request::Order { bytes_max, .. } => content(*bytes_max),
+        Request::Get { bytes_max, .. }
+        | Request::Order { bytes_max, .. }
+        | Request::Work { bytes_max, .. }
+        | Request::Fetch { bytes_max, .. } => content(*bytes_max),
+        Request::Next | Request::Hear => content(CALL_BYTES_MAX as u64),
         Request::GetRange { len, .. } => content(*len),
         Request::Size { .. } => Expects::Nothing(|answer| matches!(answer, Answer::Size(_))),
         Request::List { .. } | Request::TempOwners => Expects::Rows(Vec::new()),
         Request::Delete { .. } => Expects::Nothing(|answer| matches!(answer, Answer::Deleted(_))),
-        Request::TempOwner { .. } => Expects::Nothing(|answer| matches!(answer, Answer::Done)),
+        Request::TempOwner { .. } | Request::Give { .. } | Request::Stop { .. } => {
+            Expects::Nothing(|answer| matches!(answer, Answer::Done))
+        }
         Request::SweepTemps(_) => Expects::Nothing(|answer| matches!(answer, Answer::Swept(_))),
     }
 }

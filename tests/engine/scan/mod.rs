@@ -3,6 +3,7 @@
 mod at_rest;
 mod attributes;
 mod changing;
+mod known;
 mod links;
 mod names;
 mod skipping;

@@ -98,6 +98,7 @@ pub fn spec(root: &Path) -> ScanSpec {
         states: None,
         view: View::Whole,
         begun: Arc::default(),
+        known: None,
     }
 }
 

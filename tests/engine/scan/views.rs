@@ -92,7 +92,9 @@ fn an_upper_directory_is_what_was_changed_whatever_mount_it_is_of() {
     };
     let place = upper(true);
     let mut wanted = spec(&place.path);
-    wanted.view = View::OverlayUpper;
+    wanted.view = View::OverlayUpper {
+        in_user_namespace: false,
+    };
     let tree = read_spec(wanted);
     tree.assert_clean();
     for path in ["etc/gone", "gone"] {

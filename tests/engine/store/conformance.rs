@@ -13,7 +13,7 @@ use podkeep_engine::store::{
     Medium, ObjectMeta, ObjectName, ObjectStore, Put, StoreError, StoreErrorKind,
 };
 
-use super::{name, remote};
+use super::{calls, name, remote};
 
 /// A store and what must outlive it.
 struct Place<S> {
@@ -178,6 +178,8 @@ conform! {
     remote_memory: memory().map(|memory| remote::over(Arc::new(memory)));
     remote_folder: local().map(|folder| remote::over(Arc::new(folder)));
     remote_process: child();
+    lent_memory: memory().map(|memory| calls::lent(Arc::new(memory)));
+    lent_folder: local().map(|folder| calls::lent(Arc::new(folder)));
     all_around_a_folder: local().map(|s| Recording::new(retry(Faults::new(Arc::new(s)))));
 }
 

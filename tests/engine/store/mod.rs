@@ -1,3 +1,4 @@
+mod calls;
 mod conformance;
 mod faults;
 mod local;

@@ -25,7 +25,7 @@ use podkeep_format::wire::{Far, FarEvent, Greeting};
 use super::name;
 
 /// Clocks that let a test end soon, on a machine that is busy with others.
-const TIMES: Times = Times {
+pub const TIMES: Times = Times {
     ping: Duration::from_millis(100),
     dead: Duration::from_secs(4),
     greeting: Some(Duration::from_secs(5)),
@@ -53,7 +53,7 @@ impl Carrier for Wire {
 }
 
 /// Closing one direction is dropping it, as with pipes.
-struct Sending(UnixStream);
+pub struct Sending(pub UnixStream);
 
 impl Write for Sending {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -110,7 +110,7 @@ impl<T: Write> Write for Cut<T> {
     }
 }
 
-fn pipes(near: UnixStream) -> Pipes {
+pub fn pipes(near: UnixStream) -> Pipes {
     Pipes {
         input: Box::new(Sending(near.try_clone().unwrap())),
         output: Box::new(near.try_clone().unwrap()),

@@ -69,11 +69,31 @@ impl Owners {
     }
 }
 
+/// What ids of a tree are in the namespace of another Podman, so that a container which has a map of its
+/// own below both sees the same. An id that no range covers stays what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnersView {
+    /// Inside: the tree's; outside: what takes its place.
+    pub uids: IdMap,
+    pub gids: IdMap,
+}
+
+impl OwnersView {
+    fn of(&self, kind: IdKind, held: NsUid) -> NsUid {
+        let map = match kind {
+            IdKind::User => &self.uids,
+            IdKind::Group => &self.gids,
+        };
+        map.to_host(held).map_or(held, |seen| NsUid(seen.0))
+    }
+}
+
 /// Where the ids of a stored tree go on a target.
 #[derive(Clone, Debug)]
 pub struct Placement {
     source: Arc<Owners>,
     target: Arc<Owners>,
+    view: Option<Arc<OwnersView>>,
     /// Takes the place of every id that has none: user and group.
     squash: Option<(NsUid, NsUid)>,
 }
@@ -96,18 +116,25 @@ impl Placement {
         Ok(Self {
             source,
             target,
+            view: None,
             squash,
         })
     }
 
+    /// Places what a container sees, not what Podman's namespace does.
+    pub fn seen_by(mut self, view: Option<&Arc<OwnersView>>) -> Self {
+        self.view = view.cloned();
+        self
+    }
+
     /// Every id that a tree can hold has a place, and it is itself.
     pub fn changes_nothing(&self) -> bool {
-        self.source.is_identity() && self.target.is_identity()
+        self.view.is_none() && self.source.is_identity() && self.target.is_identity()
     }
 
     /// Every id that a tree can hold has a place.
     pub fn is_total(&self) -> bool {
-        self.changes_nothing() || self.keeps_host_ids()
+        self.changes_nothing() || (self.view.is_none() && self.keeps_host_ids())
     }
 
     /// Ids beyond the map are those of the same host, under the same map.
@@ -120,6 +147,7 @@ impl Placement {
         if let Some(host) = self.source.map(kind).beyond(held) {
             return self.keeps_host_ids().then_some(host);
         }
+        let held = self.view.as_ref().map_or(held, |view| view.of(kind, held));
         let host = self.target.map(kind).to_host(held)?;
         match self.target.inside {
             true => Some(HostUid(held.0)),

@@ -17,6 +17,7 @@ use rustix::io::{Errno, pread};
 
 use super::stat::Stat;
 use super::work::{Failure, Worker};
+use crate::chunk::known::KnownPieces;
 use crate::chunk::{Cut, Stream};
 
 /// Files below this are read into memory whole, and packed with other small ones.
@@ -28,6 +29,8 @@ pub(crate) struct FileContent {
     pub size: u64,
     pub content: Content,
     pub holes: Vec<(u64, u64)>,
+    /// How it was cut, if that is to be known when it is read again.
+    pub pieces: Option<KnownPieces>,
 }
 
 impl Worker<'_> {
@@ -90,6 +93,7 @@ impl Worker<'_> {
                 size: size as u64,
                 content,
                 holes,
+                pieces: None,
             });
         }
         let mut builder = ContentBuilder::new();
@@ -126,12 +130,19 @@ impl Worker<'_> {
             size: size as u64,
             content,
             holes,
+            pieces: None,
         })
     }
 
     fn large_content(&mut self, file: &OwnedFd, stat: &Stat) -> Result<FileContent, Failure> {
+        if let Some(known) = self.known_pieces(stat)
+            && let Some(content) = self.changed_content(file, stat, &known)?
+        {
+            return Ok(content);
+        }
         let chunking = self.shared.chunking.clone();
         let mut builder = ContentBuilder::new();
+        let mut pieces = self.shared.known.as_ref().map(|_| KnownPieces::default());
         let mut stream = Stream::new(&chunking.chunker);
         let mut holes = Holes::default();
         let mut size = stat.size;
@@ -148,8 +159,10 @@ impl Worker<'_> {
             };
             holes.push(at, data, stat.size);
             stream.hole(data - at, &mut |cut| {
-                self.stage
-                    .cut(&chunking, &mut builder, BlockClass::Large, cut)
+                let piece = self
+                    .stage
+                    .cut_piece(&chunking, &mut builder, BlockClass::Large, cut);
+                note(&mut pieces, &piece);
             });
             at = data;
             while at < end {
@@ -170,8 +183,10 @@ impl Worker<'_> {
                 at += got as u64;
                 self.stage.counts.bytes_read += got as u64;
                 stream.push(&self.window[..got], &mut |cut| {
-                    self.stage
-                        .cut(&chunking, &mut builder, BlockClass::Large, cut)
+                    let piece =
+                        self.stage
+                            .cut_piece(&chunking, &mut builder, BlockClass::Large, cut);
+                    note(&mut pieces, &piece);
                 });
                 if self.stage.is_large() {
                     self.hand_over()?;
@@ -179,8 +194,10 @@ impl Worker<'_> {
             }
         }
         stream.finish(&mut |cut| {
-            self.stage
-                .cut(&chunking, &mut builder, BlockClass::Large, cut)
+            let piece = self
+                .stage
+                .cut_piece(&chunking, &mut builder, BlockClass::Large, cut);
+            note(&mut pieces, &piece);
         });
         let size = builder.size();
         let content = builder.finish(&chunking.ids, &mut |id, list| {
@@ -193,12 +210,23 @@ impl Worker<'_> {
             size,
             content,
             holes: holes.cut_at(size),
+            pieces,
         })
     }
 }
 
+fn note(pieces: &mut Option<KnownPieces>, piece: &Piece) {
+    if let Some(pieces) = pieces {
+        pieces.push(piece);
+    }
+}
+
 /// The next extent of data at or behind `from`, cut at `size`. `None`: only a hole follows.
-fn next_data(file: &OwnedFd, from: u64, size: u64) -> Result<Option<(u64, u64)>, Failure> {
+pub(super) fn next_data(
+    file: &OwnedFd,
+    from: u64,
+    size: u64,
+) -> Result<Option<(u64, u64)>, Failure> {
     let data = match seek(file, SeekFrom::Data(from)) {
         Ok(data) => data,
         Err(Errno::NXIO) => return Ok(None),

@@ -116,6 +116,7 @@ impl Worker<'_> {
         let mut read = copy.read;
         let content = self.content(&copy.content, &read.stat)?;
         read.unstable |= content.size != read.stat.size;
+        self.record_pieces(&read.stat, content.pieces);
         read.entry.node = Node::File {
             size: content.size,
             content: content.content,

@@ -136,6 +136,7 @@ impl Worker<'_> {
                 before = after;
                 continue;
             }
+            self.record_pieces(&before, content.pieces);
             entry.node = Node::File {
                 size: content.size,
                 content: content.content,
@@ -215,9 +216,14 @@ impl Worker<'_> {
     fn keep_xattrs(&mut self, raw: RawXattrs) -> Vec<Xattr> {
         let fits =
             |(name, _): &(Vec<u8>, Vec<u8>)| !name.is_empty() && name.len() <= XATTR_NAME_BYTES_MAX;
-        raw.into_iter()
-            .filter(fits)
-            .filter(|(name, _)| self.shared.view.keeps_xattr(name))
+        let view = &self.shared.view;
+        let kept = raw.into_iter().filter(fits);
+        let kept = kept.filter_map(|(name, value)| Some((view.kept_xattr(name)?, value)));
+        let mut kept: Vec<(Vec<u8>, Vec<u8>)> = kept.collect();
+        // Two of them may have become one.
+        kept.sort();
+        kept.dedup_by(|a, b| a.0 == b.0);
+        kept.into_iter()
             .map(|(name, value)| {
                 let value = self.seen_value(&name, value);
                 let value = if value.len() <= XATTR_INLINE_BYTES_MAX {

@@ -13,8 +13,10 @@ mod copy;
 mod directory;
 mod entry;
 mod glob;
+mod known;
 mod links;
 mod list;
+mod measure;
 mod owner;
 mod queue;
 pub(crate) mod report;
@@ -43,6 +45,8 @@ use stat::Stat;
 use work::{Shared, Worker};
 
 pub use self::begun::BegunCopies;
+pub use self::known::KnownContents;
+pub use self::measure::{Measured, measure};
 pub use self::view::{OnlyPaths, View};
 use super::attributes::FsTraits;
 use super::background::Readers;
@@ -86,6 +90,9 @@ pub struct ScanSpec {
     pub owners: Arc<Owners>,
     /// What a scan begins ([`TreeScan::before_rest`]) and one of the same tree at rest finishes.
     pub begun: Arc<BegunCopies>,
+    /// What was learnt of large files when they were read before; only together with `states`, for the
+    /// snapshot that these trust.
+    pub known: Option<Arc<KnownContents>>,
 }
 
 /// The file states of a scan; see [`states`](super::states).
@@ -162,6 +169,7 @@ fn start(spec: ScanSpec, again: Option<Writers>) -> Result<Scan, FsError> {
         Job::Directory(Arc::new(Directory::new(None, Vec::new(), 0, key)))
     });
     let mut always_read = HashSet::new();
+    let trusted = spec.states.as_ref().and_then(|states| states.trusted);
     let states = spec.states.and_then(|states| {
         always_read.extend(states.always_read.iter().map(|(_, inode)| *inode));
         let ids = &spec.chunking.ids;
@@ -173,6 +181,10 @@ fn start(spec: ScanSpec, again: Option<Writers>) -> Result<Scan, FsError> {
     });
 
     let threads = spec.threads.clamp(1, THREADS_MAX);
+    let known = spec.known.filter(|_| states.is_some());
+    if let Some(known) = &known {
+        known.begin(&spec.item, trusted, again.is_some());
+    }
     let (outbox, inbox) = Outbox::new();
     let shared = Arc::new(Shared {
         item: spec.item,
@@ -183,6 +195,8 @@ fn start(spec: ScanSpec, again: Option<Writers>) -> Result<Scan, FsError> {
         view: spec.view,
         owners: spec.owners,
         begun: spec.begun,
+        known,
+        threads,
         beyond: Mutex::default(),
         states,
         always_read,

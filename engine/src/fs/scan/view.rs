@@ -17,10 +17,12 @@ pub enum View {
     /// The upper directory of an overlay mount, which holds what was changed of the directories
     /// below it: what was removed stands there as a character device 0:0, and a directory that
     /// hides the one below carries the attribute `trusted.overlay.opaque`. Other attributes of
-    /// overlayfs are of that one mount; whiteouts have no owner and no time.
+    /// overlayfs are of that one mount; whiteouts have no owner and no time. A mount that was made
+    /// in a user namespace (`in_user_namespace`) uses attributes of `user.` instead: they are kept
+    /// as if root had made it.
     ///
-    /// Source: Linux, Documentation/filesystems/overlayfs.rst.
-    OverlayUpper,
+    /// Source: Linux, Documentation/filesystems/overlayfs.rst; fuse-overlayfs, `main.c`.
+    OverlayUpper { in_user_namespace: bool },
     /// A whole root of which only what was changed is taken, in the form of an upper directory.
     Changed {
         /// With all directories above them.
@@ -58,6 +60,8 @@ impl OnlyPaths {
 
 /// What overlayfs notes on an inode, of mounts that only root may make.
 const OVERLAY_PREFIX: &[u8] = b"trusted.overlay.";
+/// The same of mounts of user namespaces, and of a program that mounts for them.
+const USER_PREFIXES: [&[u8]; 2] = [b"user.overlay.", b"user.fuseoverlayfs."];
 const OVERLAY_OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 impl View {
@@ -66,20 +70,32 @@ impl View {
         match self {
             Self::Only(paths) => paths.covers(path),
             Self::Changed { changed, .. } => changed.contains(path),
-            Self::Whole | Self::OverlayUpper => true,
+            Self::Whole | Self::OverlayUpper { .. } => true,
         }
     }
 
     /// Every entry is taken, whatever its path.
     pub fn takes_all(&self) -> bool {
-        matches!(self, Self::Whole | Self::OverlayUpper)
+        matches!(self, Self::Whole | Self::OverlayUpper { .. })
     }
 
-    /// Whether an attribute is one of the tree's.
-    pub fn keeps_xattr(&self, name: &[u8]) -> bool {
-        match self {
-            Self::OverlayUpper => !name.starts_with(OVERLAY_PREFIX) || name == OVERLAY_OPAQUE,
-            _ => true,
+    /// The name by which an attribute is kept. `None`: it is not one of the tree's.
+    pub fn kept_xattr(&self, name: Vec<u8>) -> Option<Vec<u8>> {
+        let Self::OverlayUpper { in_user_namespace } = self else {
+            return Some(name);
+        };
+        let own = match in_user_namespace {
+            true => &USER_PREFIXES[..],
+            false => &[],
+        };
+        let prefixes = own.iter().chain([&OVERLAY_PREFIX]);
+        let rest = prefixes
+            .copied()
+            .find_map(|prefix| name.strip_prefix(prefix));
+        match rest {
+            None => Some(name),
+            Some(b"opaque") => Some(OVERLAY_OPAQUE.to_vec()),
+            Some(_) => None,
         }
     }
 
@@ -103,13 +119,46 @@ impl View {
     /// Whether an entry stands for something that was removed.
     pub(super) fn is_whiteout(&self, stat: &Stat) -> bool {
         let nothing = stat.kind == FileType::CharacterDevice && stat.rdev == (0, 0);
-        matches!(self, Self::OverlayUpper) && nothing
+        matches!(self, Self::OverlayUpper { .. }) && nothing
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upper_directory_of_a_user_is_kept_as_root_s_would_be() {
+        let kept = |in_user_namespace, name: &str| {
+            let view = View::OverlayUpper { in_user_namespace };
+            let kept = view.kept_xattr(name.as_bytes().to_vec());
+            kept.map(|name| String::from_utf8(name).unwrap())
+        };
+        let opaque = Some("trusted.overlay.opaque".to_owned());
+        for (name, of_root, of_user) in [
+            ("trusted.overlay.opaque", opaque.clone(), opaque.clone()),
+            ("trusted.overlay.origin", None, None),
+            (
+                "user.overlay.opaque",
+                Some("user.overlay.opaque".into()),
+                opaque.clone(),
+            ),
+            (
+                "user.fuseoverlayfs.opaque",
+                Some("user.fuseoverlayfs.opaque".into()),
+                opaque,
+            ),
+            (
+                "user.overlay.origin",
+                Some("user.overlay.origin".into()),
+                None,
+            ),
+            ("user.own", Some("user.own".into()), Some("user.own".into())),
+        ] {
+            assert_eq!(kept(false, name), of_root, "{name}");
+            assert_eq!(kept(true, name), of_user, "{name}");
+        }
+    }
 
     #[test]
     fn only_the_way_to_a_path_and_the_path_are_taken() {

@@ -26,6 +26,7 @@ use super::directory::{
 };
 use super::entry::{EntryRead, directory_without_tree, whiteout};
 use super::glob::Globs;
+use super::known::KnownContents;
 use super::links::{Claim, GroupNumber, Links};
 use super::list::Listing;
 use super::queue::{Job, Left, Queue};
@@ -95,6 +96,9 @@ pub(crate) struct Shared {
     /// Of a tree that is at rest only for the time being.
     pub copies: Option<Copies>,
     pub begun: Arc<BegunCopies>,
+    pub known: Option<Arc<KnownContents>>,
+    /// Of this scan.
+    pub threads: usize,
     pub queue: Queue,
     pub open: OpenDirectories,
     pub links: Links,

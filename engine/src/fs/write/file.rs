@@ -24,6 +24,8 @@ use crate::fs::{FilePart, FsError, PartBytes, PresentQuery};
 /// A part of a file of at least this size goes to the disk while the next ones are fetched, not
 /// only in the end.
 const WRITE_BACK_BYTES: u64 = 1 << 20;
+/// What is compared, and written, as one.
+const BLOCK_BYTES: u64 = 4096;
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// A file that is not complete.
@@ -35,6 +37,8 @@ pub(super) struct Unfinished {
     identity: (u64, u64),
     /// Its length is exactly what was written so far: made by this run, from nothing.
     fresh: bool,
+    /// It was there, and may hold much of what it shall hold.
+    overwrites: bool,
     /// End of what was written.
     end: u64,
 }
@@ -133,7 +137,10 @@ impl Tree {
             self.fail("write the file", errno, path())?;
             return Ok(Progress::Failed);
         }
-        write_back(&file, &job.parts);
+        // What is there of a file that is changed should stay in memory.
+        if !state.overwrites {
+            write_back(&file, &job.parts);
+        }
         if !job.last {
             return Ok(Progress::Unfinished(state));
         }
@@ -247,6 +254,7 @@ impl Tree {
             making,
             identity: (stat.st_dev, stat.st_ino),
             fresh,
+            overwrites: !made,
             end: 0,
         };
         Ok(Some((file, state)))
@@ -289,10 +297,9 @@ impl Tree {
                         let mut at = start;
                         while at < end {
                             let len = (end - at).min(ZEROS.len() as u64) as usize;
-                            write_all(file, &ZEROS[..len], at)?;
+                            self.write_bytes(file, state, &ZEROS[..len], at)?;
                             at += len as u64;
                         }
-                        self.count(state, start, end);
                         Ok(())
                     })?;
                 }
@@ -312,10 +319,29 @@ impl Tree {
     ) -> Result<(), Errno> {
         outside_holes(holes, offset, offset + bytes.len() as u64, |start, end| {
             let range = (start - offset) as usize..(end - offset) as usize;
-            write_all(file, &bytes[range], start)?;
-            self.count(state, start, end);
-            Ok(())
+            self.write_bytes(file, state, &bytes[range], start)
         })
+    }
+
+    fn write_bytes(
+        &self,
+        file: &OwnedFd,
+        state: &mut Unfinished,
+        bytes: &[u8],
+        at: u64,
+    ) -> Result<(), Errno> {
+        let end = at + bytes.len() as u64;
+        if !state.overwrites {
+            write_all(file, bytes, at)?;
+            self.count(state, at, end);
+            return Ok(());
+        }
+        for (from, to) in differences(file, bytes, at)? {
+            write_all(file, &bytes[(from - at) as usize..(to - at) as usize], from)?;
+            self.count(state, from, to);
+        }
+        state.end = state.end.max(end);
+        Ok(())
     }
 
     fn count(&self, state: &mut Unfinished, start: u64, end: u64) {
@@ -530,6 +556,39 @@ fn write_all(file: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Er
     Ok(())
 }
 
+/// Where a file differs from what it shall hold from `offset` on, in whole blocks: a chunk that is new
+/// mostly differs in few of them, and what is not written need not be synced. Zeros always differ:
+/// there may be a hole.
+fn differences(file: &OwnedFd, bytes: &[u8], offset: u64) -> Result<Vec<(u64, u64)>, Errno> {
+    let mut there = vec![0; bytes.len()];
+    let mut got = 0;
+    while got < there.len() {
+        match rustix::io::pread(file, &mut there[got..], offset + got as u64) {
+            Ok(0) => break,
+            Ok(read) => got += read,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    let end = offset + bytes.len() as u64;
+    let mut found: Vec<(u64, u64)> = Vec::new();
+    let mut at = offset;
+    while at < end {
+        let next = ((at / BLOCK_BYTES + 1) * BLOCK_BYTES).min(end);
+        let range = (at - offset) as usize..(next - offset) as usize;
+        let (range, block) = (range.clone(), &bytes[range]);
+        let same =
+            range.end <= got && there[range] == *block && block.iter().any(|byte| *byte != 0);
+        match found.last_mut() {
+            _ if same => {}
+            Some((_, to)) if *to == at => *to = next,
+            _ => found.push((at, next)),
+        }
+        at = next;
+    }
+    Ok(found)
+}
+
 /// Fills `bytes`; `false` when the file ends before.
 fn read_all(file: &OwnedFd, bytes: &mut [u8], offset: u64) -> Result<bool, Errno> {
     let mut done = 0;
@@ -542,4 +601,30 @@ fn read_all(file: &OwnedFd, bytes: &mut [u8], offset: u64) -> Result<bool, Errno
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_are_there_are_not_written_again_and_zeros_are() {
+        let file = tempfile::tempfile().unwrap();
+        let mut bytes = vec![7; 5 * 4096];
+        bytes[8192..12288].fill(0);
+        write_all(
+            &OwnedFd::from(file.try_clone().unwrap()),
+            &bytes[1000..],
+            1000,
+        )
+        .unwrap();
+        let file = OwnedFd::from(file);
+        let written = |bytes: &[u8]| differences(&file, &bytes[1000..], 1000).unwrap();
+        assert_eq!(written(&bytes), [(8192, 12288)]);
+        bytes[5000] ^= 1;
+        assert_eq!(written(&bytes), [(4096, 12288)]);
+        // What is behind the end of the file differs.
+        bytes.extend_from_slice(&[7; 10]);
+        assert_eq!(written(&bytes), [(4096, 12288), (20480, 20490)]);
+    }
 }

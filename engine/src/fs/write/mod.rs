@@ -27,7 +27,7 @@ use podkeep_format::id::TreeId;
 use rustix::fs::{FileType, IFlags, Mode, XattrFlags};
 use rustix::io::Errno;
 
-pub use self::space::{Room, room, room_below};
+pub use self::space::{Room, free_below, room, room_below};
 pub use self::staging::PREFIX as STAGING_PREFIX;
 
 use self::attributes::Rules;

@@ -51,6 +51,18 @@ pub fn room(destination: &Destination, existing: Existing) -> Option<Room> {
 
 /// The room at a path that may not be there yet: that of its nearest directory.
 pub fn room_below(path: &Path) -> Option<Room> {
+    room_at(path, bytes_free)
+}
+
+/// As [`room_below`], for people: also where content may take less room than its length.
+pub fn free_below(path: &Path) -> Option<Room> {
+    room_at(path, |fd| {
+        let fs = rustix::fs::fstatvfs(fd).ok()?;
+        Some(available(&fs))
+    })
+}
+
+fn room_at(path: &Path, bytes_free: impl Fn(&OwnedFd) -> Option<u64>) -> Option<Room> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     for directory in path.ancestors() {
         let name = match directory.as_os_str().is_empty() {
@@ -82,10 +94,14 @@ pub(super) fn bytes_free(directory: &OwnedFd) -> Option<u64> {
     if !PLAIN.contains(&kind) || fs.f_blocks == 0 {
         return None;
     }
+    Some(available(&fs))
+}
+
+fn available(fs: &rustix::fs::StatVfs) -> u64 {
     // Root may fill what is reserved for it.
     let blocks = match rustix::process::geteuid().is_root() {
         true => fs.f_bfree,
         false => fs.f_bavail,
     };
-    Some(blocks.saturating_mul(fs.f_frsize))
+    blocks.saturating_mul(fs.f_frsize)
 }

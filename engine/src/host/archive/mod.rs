@@ -220,6 +220,8 @@ impl Archives {
                 names: image.names.clone(),
                 layers: image.layers.iter().map(|layer| layer.diff_id).collect(),
                 external: false,
+                // What is compressed tells nothing.
+                bytes: 0,
             };
             self.images.insert(facts.item(), archived);
             self.inventory.images.push(facts);

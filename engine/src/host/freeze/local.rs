@@ -38,6 +38,13 @@ struct Step {
     how: How,
 }
 
+/// What is asked for: by the label of a container, or against it.
+#[derive(Clone, Copy)]
+enum Wanted {
+    May(Consistency),
+    Must(Consistency),
+}
+
 enum How {
     /// It is at rest already, or wants to be left alone.
     Nothing,
@@ -74,8 +81,10 @@ pub(in crate::host) fn freeze(
         let how = how(
             units.as_ref(),
             &container,
-            wishes.consistency.filter(|_| !request.must),
-            request.how,
+            match request.must {
+                true => Wanted::Must(request.how),
+                false => Wanted::May(wishes.consistency.unwrap_or(request.how)),
+            },
             &mut findings,
         )?;
         steps.push(Step {
@@ -234,37 +243,38 @@ pub(in crate::host) fn thaw_leftovers(podman: &Podman, state: &Path) -> Vec<Find
 fn how(
     units: Option<&Units>,
     container: &LiveContainer,
-    wish: Option<Consistency>,
-    wanted: Consistency,
+    wanted: Wanted,
     findings: &mut Vec<Finding>,
 ) -> Result<How, HostError> {
     if !container.is_running() || container.is_infra {
         return Ok(How::Nothing);
     }
-    match wish.unwrap_or(wanted) {
+    let (Wanted::May(how) | Wanted::Must(how)) = wanted;
+    let must = matches!(wanted, Wanted::Must(_));
+    match how {
         Consistency::Live => Ok(How::Nothing),
         Consistency::Pause => Ok(How::Pause),
-        // It would go with its writable layer, and so do the containers of generated units.
-        // Neither may one be stopped whose unit cannot be told: it would start it again.
-        Consistency::Stop
-            if container.auto_remove || (units.is_none() && container.is_of_a_unit()) =>
-        {
-            findings.push(Finding {
-                kind: FindingKind::Note,
-                ..warning(
-                    container,
-                    "it is paused, not stopped: it would be removed (--rm, or a unit that makes it \
-                     anew), or its unit cannot be asked"
-                        .into(),
-                )
-            });
-            Ok(How::Pause)
-        }
         Consistency::Stop => {
             let owner = units.map(|units| units.owner(container)).transpose()?;
+            // It would go with its writable layer, and so do the containers of generated units.
+            // Neither may one be stopped whose unit cannot be told: it would start it again.
+            let vanishes = container.auto_remove || (units.is_none() && container.is_of_a_unit());
             Ok(match owner.flatten() {
-                Some(unit) => How::StopUnit(unit),
-                None => How::Stop,
+                // Whoever must have it stopped knows that its unit makes another one.
+                Some(unit) if must || !vanishes => How::StopUnit(unit),
+                None if !vanishes => How::Stop,
+                _ => {
+                    findings.push(Finding {
+                        kind: FindingKind::Note,
+                        ..warning(
+                            container,
+                            "it is paused, not stopped: it would be removed (--rm, or a unit that \
+                             makes it anew), or its unit cannot be asked"
+                                .into(),
+                        )
+                    });
+                    How::Pause
+                }
             })
         }
     }

@@ -27,7 +27,8 @@ pub struct FreezeRequest {
     pub containers: Vec<String>,
     /// Pause or stop; what must not be stopped is paused.
     pub how: Consistency,
-    /// Labels that ask for something else do not count.
+    /// Labels that ask for something else do not count, and what a unit of systemd makes anew at each
+    /// start is stopped.
     pub must: bool,
     /// They are set going again when they were at rest for so long, whatever else happens.
     pub max: Duration,

@@ -398,6 +398,7 @@ fn look(places: &StoragePlaces) -> Result<Known, HostError> {
 fn facts_of(image: &StoredImage, listing: &StoreListing) -> ImageFacts {
     let chain = listing.chain(image).unwrap_or_default();
     ImageFacts {
+        bytes: chain.iter().filter_map(|layer| layer.diff_size).sum(),
         id: image.id.to_hex(),
         names: image.names.clone(),
         layers: chain

@@ -3,18 +3,28 @@
 use std::os::unix::ffi::OsStrExt;
 
 use podkeep_format::item::Item;
+use podkeep_format::tree::Entry;
 
-use crate::fs::TreeWriter;
 use crate::fs::write::{self, Destination, Existing, Labels, RootKind, Swap, WriteSpec};
+use crate::fs::{FsError, PresentQuery, TreeWriter, WriteBatch, WriteOutcome, WriteStep};
+use crate::host::user::OtherUser;
 use crate::host::{HostError, WriteRequest};
+use crate::monitor::Finding;
 use crate::podman::replay::container_id;
 use crate::podman::{LayerPlace, Podman, StoreInfo, layer_place};
 
+/// Says that a directory hides the one below it, in a mount of root's and in one of a user's.
+const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+const OPAQUE_OF_USER: &[u8] = b"user.overlay.opaque";
+
 /// The layer of a container that was made and never started. The stored tree has the form of an overlay's
 /// upper directory: it becomes one, or is laid over the root that other drivers made of the image.
+///
+/// `user`: whose store it is, when that is not the caller.
 pub(in crate::host) fn write_layer(
     podman: &Podman,
     info: &StoreInfo,
+    user: Option<&OtherUser>,
     request: &WriteRequest,
     item: &Item,
 ) -> Result<Box<dyn TreeWriter>, HostError> {
@@ -37,10 +47,17 @@ pub(in crate::host) fn write_layer(
     let (Some(parent), Some(name)) = (layer.parent(), layer.file_name()) else {
         return Err(refused("its layer has no place".into()));
     };
-    Ok(write::open(WriteSpec {
+    // Held until the writer has opened it.
+    let theirs = user.map(|user| user.folder(parent)).transpose()?;
+    let parent = match &theirs {
+        Some(theirs) => theirs.path().into_bytes(),
+        None => parent.as_os_str().as_bytes().to_vec(),
+    };
+    let in_user_namespace = podman.is_rootless() && existing == Existing::Replace;
+    let tree = write::open(WriteSpec {
         object: item.to_string(),
         destination: Destination {
-            parent: parent.as_os_str().as_bytes().to_vec(),
+            parent,
             name: name.as_bytes().to_vec(),
         },
         root_kind: RootKind::Directory,
@@ -51,5 +68,47 @@ pub(in crate::host) fn write_layer(
         root: request.root,
         labels: Labels::default(),
         bytes_expected: request.bytes_expected,
-    })?)
+    })?;
+    Ok(match in_user_namespace {
+        true => Box::new(OfUser(tree)),
+        false => tree,
+    })
+}
+
+/// An upper directory of a mount that was made in a user namespace, which may not set the attribute that
+/// root's mounts use.
+struct OfUser(Box<dyn TreeWriter>);
+
+fn name_for_user(entry: &mut Entry) {
+    let opaque = entry.xattrs.iter_mut().find(|one| one.name == OPAQUE);
+    if let Some(opaque) = opaque {
+        opaque.name = OPAQUE_OF_USER.to_vec();
+    }
+}
+
+impl TreeWriter for OfUser {
+    fn may_hold(&self) -> bool {
+        self.0.may_hold()
+    }
+
+    fn present(&mut self, queries: &[PresentQuery]) -> Result<Vec<Vec<bool>>, FsError> {
+        self.0.present(queries)
+    }
+
+    fn apply(&mut self, mut batch: WriteBatch) -> Result<Vec<Finding>, FsError> {
+        for step in &mut batch.steps {
+            if let WriteStep::Directory { entry, .. } = step {
+                name_for_user(entry);
+            }
+        }
+        self.0.apply(batch)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(WriteOutcome, Vec<Finding>), FsError> {
+        self.0.finish()
+    }
+
+    fn discard(self: Box<Self>) -> Result<(), FsError> {
+        self.0.discard()
+    }
 }

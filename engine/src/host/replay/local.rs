@@ -1,16 +1,19 @@
 //! Making definitions again in the Podman of the host that this process runs on.
 
+mod namespaces;
 mod plan;
 mod prove;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podkeep_format::item::{Item, ItemKind};
 
 use super::fit::{Definitions, Names};
 use super::{Proof, Replay, ReplayOptions};
+use crate::fs::owners::Owners;
 use crate::host::HostError;
 use crate::host::lock::make_private;
 use crate::monitor::{Finding, FindingKind};
@@ -20,7 +23,8 @@ use crate::podman::replay::{
     write_profile,
 };
 use crate::podman::{
-    ContainerDefinition, Podman, SecretDefinition, StoreInfo, UnitDefinition, inspect_image,
+    ContainerDefinition, PodDefinition, Podman, SecretDefinition, StoreInfo, UnitDefinition,
+    UnitKind, inspect_image,
 };
 
 /// How often a health check's state is looked at.
@@ -34,6 +38,8 @@ pub(in crate::host) struct LocalReplay {
     folder: PathBuf,
     options: ReplayOptions,
     facts: HostFacts,
+    /// Pods that are there already: a container may come back into one.
+    pods: BTreeMap<String, PodDefinition>,
     /// As they are to be made, by the name that they had.
     definitions: Definitions,
     /// As they were stored.
@@ -44,6 +50,11 @@ pub(in crate::host) struct LocalReplay {
     anonymous: BTreeSet<String>,
     /// Containers that a unit makes: not made here.
     by_unit: BTreeSet<String>,
+    pods_by_unit: BTreeSet<String>,
+    /// Of Podman's namespace.
+    owners: Arc<Owners>,
+    /// The user lingers once something is started.
+    lingers: bool,
     /// Of another architecture: not started.
     foreign: BTreeSet<String>,
     order: Vec<String>,
@@ -84,7 +95,8 @@ impl LocalReplay {
             self.maker = None;
         }
         if self.maker.is_none() {
-            make_private(&self.folder).map_err(|error| HostError::Podman {
+            let made = self.podman.in_its_name(|| make_private(&self.folder));
+            made.map_err(|error| HostError::Podman {
                 action: "make",
                 object: self.folder.display().to_string(),
                 cause: error.to_string(),
@@ -94,6 +106,7 @@ impl LocalReplay {
                 podman: self.podman.clone(),
                 service,
                 version: self.facts.version,
+                graph_root: self.info.graph_root.clone(),
             });
         }
         match &self.maker {
@@ -182,6 +195,7 @@ impl LocalReplay {
             choices: &choices,
             runtime: None,
             target: self.facts.version,
+            user: self.facts.user,
         });
         let body = pod_request(&pod.config, &new, infra.as_ref(), &choices);
         let id = self.maker()?.pod(&new, &body)?;
@@ -202,8 +216,10 @@ impl LocalReplay {
         let Some(Seccomp::Own { filter, .. }) = config.map(seccomp_of) else {
             return Ok(None);
         };
-        let written =
-            make_private(&self.folder).and_then(|()| write_profile(&self.folder, name, filter));
+        let written = self.podman.in_its_name(|| {
+            make_private(&self.folder)?;
+            write_profile(&self.folder, name, filter)
+        });
         written.map(Some).map_err(|error| HostError::Podman {
             action: "write the seccomp profile of",
             object: name.to_owned(),
@@ -234,7 +250,7 @@ impl LocalReplay {
         let stored_pod = container
             .pod
             .as_ref()
-            .and_then(|pod| self.definitions.pods.get(pod));
+            .and_then(|pod| self.definitions.pods.get(pod).or(self.pods.get(pod)));
         let pod_name = container.pod.as_ref().map(|pod| {
             self.names
                 .pods
@@ -264,6 +280,7 @@ impl LocalReplay {
             choices: &choices,
             runtime,
             target: self.facts.version,
+            user: self.facts.user,
         });
         let made = self.maker()?.container(&new, &body);
         if let Some(profile) = profile {
@@ -310,11 +327,41 @@ impl LocalReplay {
         }
     }
 
+    /// Starts the infra containers of pods that ran and of which no container did: the others come with
+    /// their containers.
+    fn start_infra(&mut self, findings: &mut Vec<Finding>) -> Result<(), HostError> {
+        let containers = self.definitions.containers.values();
+        let begun: BTreeSet<String> = containers
+            .filter(|one| matches!(one.status.as_str(), "running" | "paused" | "stopping"))
+            .filter_map(|one| one.pod.clone())
+            .collect();
+        let pods = self.definitions.pods.iter();
+        let left = pods.filter(|(name, pod)| {
+            let is_made = self
+                .made
+                .contains(&Item::new(ItemKind::Pod, name.as_bytes()));
+            pod.running && is_made && !begun.contains(*name)
+        });
+        let left: Vec<(String, String)> = left
+            .filter_map(|(name, pod)| {
+                Some((name.clone(), self.renamed.get(&pod.infra_id)?.clone()))
+            })
+            .collect();
+        for (name, infra) in left {
+            if let Err(error) = self.maker()?.run("start", &infra) {
+                let object = format!("pod:{name}");
+                findings.push(note(object, FindingKind::NotRestored, error.to_string()));
+            }
+        }
+        Ok(())
+    }
+
     fn start_one(
         &mut self,
         name: &str,
         health_max: Duration,
         findings: &mut Vec<Finding>,
+        last: &mut Option<Instant>,
     ) -> Result<(), HostError> {
         let container = &self.definitions.containers[name];
         let (status, object) = (container.status.clone(), format!("container:{name}"));
@@ -332,6 +379,7 @@ impl LocalReplay {
             findings.push(note(object, FindingKind::NotRestored, error.to_string()));
             return Ok(());
         }
+        *last = Some(Instant::now());
         if has_check {
             let message = match self.wait_for_health(&new, health_max)?.as_str() {
                 "starting" => format!("it is not healthy after {} s", health_max.as_secs()),
@@ -400,27 +448,52 @@ impl Replay for LocalReplay {
         {
             findings.push(note("units", FindingKind::Note, cause));
         }
-        Ok(findings)
-    }
-
-    fn start(&mut self, health_max: Duration) -> Result<Vec<Finding>, HostError> {
-        let mut findings = Vec::new();
-        for name in self.order.clone() {
-            let made = self
-                .made
-                .contains(&Item::new(ItemKind::Container, name.as_bytes()));
-            if made {
-                self.start_one(&name, health_max, &mut findings)?;
-            }
-        }
-        let active = self.units.values().filter(|unit| unit.active == "active");
-        for unit in active {
-            if let Err(cause) = systemctl(&["start", &unit.service]) {
+        let enabled = self.units.values();
+        let enabled =
+            enabled.filter(|one| one.kind == UnitKind::Systemd && one.enabled == "enabled");
+        for unit in enabled {
+            if let Err(cause) = systemctl(&["enable", &unit.service]) {
                 let object = format!("unit:{}", unit.name);
                 findings.push(note(object, FindingKind::NotRestored, cause));
             }
         }
         Ok(findings)
+    }
+
+    fn start(
+        &mut self,
+        health_max: Duration,
+    ) -> Result<(Vec<Finding>, Option<Instant>), HostError> {
+        let mut findings = Vec::new();
+        if self.lingers
+            && let Some(account) = self.podman.user()
+        {
+            account.enable_linger()?;
+            let message = "lingers from now on: what runs goes on without a session";
+            let object = format!("user {}", account.name);
+            findings.push(note(object, FindingKind::Note, message));
+        }
+        self.start_infra(&mut findings)?;
+        let mut last = None;
+        for name in self.order.clone() {
+            let made = self
+                .made
+                .contains(&Item::new(ItemKind::Container, name.as_bytes()));
+            if made {
+                self.start_one(&name, health_max, &mut findings, &mut last)?;
+            }
+        }
+        let active = self.units.values().filter(|unit| unit.active == "active");
+        for unit in active {
+            match systemctl(&["start", &unit.service]) {
+                Ok(_) => last = Some(Instant::now()),
+                Err(cause) => {
+                    let object = format!("unit:{}", unit.name);
+                    findings.push(note(object, FindingKind::NotRestored, cause));
+                }
+            }
+        }
+        Ok((findings, last))
     }
 
     fn prove(&mut self) -> Result<Vec<Proof>, HostError> {

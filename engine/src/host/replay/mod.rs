@@ -9,15 +9,21 @@ mod layer;
 mod local;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use podkeep_format::item::Item;
 
 pub(super) use self::layer::write_layer;
 pub(super) use self::local::LocalReplay;
-use super::HostError;
+use super::{HeldUnit, HostError};
+use crate::fs::owners::OwnersView;
 use crate::monitor::Finding;
+pub use crate::podman::replay::userns::UsernsMap;
 pub use crate::podman::replay::{FieldDifference, Reason};
+
+/// By volume, how the owners in it are seen where that is not as Podman's namespace sees them.
+pub type Views = BTreeMap<Item, Arc<OwnersView>>;
 
 /// What may be changed of definitions, or of what is in their way, to fit them to a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +50,10 @@ pub struct ReplayOptions {
     pub start_foreign: bool,
     /// Ports that are in use now are free when they are needed.
     pub ports_come_free: bool,
+    /// What becomes of namespaces of users that this Podman cannot have.
+    pub userns_map: Option<UsernsMap>,
+    /// The user whose Podman it is may keep things running without a session.
+    pub enable_linger: bool,
 }
 
 /// Definitions that are to be made again. Some hold secrets: never shown.
@@ -57,6 +67,8 @@ pub struct ReplayRequest {
     pub images: BTreeSet<String>,
     /// By the ID of an image that is restored along, the architecture that it is for.
     pub architectures: BTreeMap<String, String>,
+    /// What ran is started.
+    pub starts: bool,
     pub options: ReplayOptions,
 }
 
@@ -76,6 +88,9 @@ pub struct ReplayPlan {
     pub names: BTreeMap<Item, String>,
     /// Volumes that come with their container, made as anonymous ones: filled after it.
     pub with_containers: BTreeSet<String>,
+    pub views: Views,
+    /// Services of the units, and whether each was active.
+    pub services: Vec<HeldUnit>,
 }
 
 /// Whether one thing came out as it was stored.
@@ -102,8 +117,10 @@ pub trait Replay: Send {
     fn settle(&mut self) -> Result<Vec<Finding>, HostError>;
 
     /// Starts what ran, in the order of who needs whom, and pauses what was paused. Waits for
-    /// health checks, for each container at most so long. What does not start is a finding.
-    fn start(&mut self, health_max: Duration) -> Result<Vec<Finding>, HostError>;
+    /// health checks, for each container at most so long. What does not start is a finding. Returns also
+    /// when the last of it was started.
+    fn start(&mut self, health_max: Duration)
+    -> Result<(Vec<Finding>, Option<Instant>), HostError>;
 
     /// Compares what was made with what was stored.
     fn prove(&mut self) -> Result<Vec<Proof>, HostError>;

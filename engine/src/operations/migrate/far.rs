@@ -1,11 +1,11 @@
-//! The target's side of a migration: carries orders out, one after the other, on a thread of its own.
+//! The target's side of a migration: carries orders out, one after the other.
 //!
 //! What was made and how far each volume is stands in a file before it is so ([`state`](super::state)):
 //! a side that begins anew removes what was made and never ran, keeps volumes whose tree it knows,
 //! and fills those anew that were being written.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,17 +14,18 @@ use podkeep_format::item::{Item, ItemKind};
 use zeroize::Zeroizing;
 
 use super::orders::{Answer, Fit, Need, Order, Outcome, Proven, Reached, Told};
+use super::session::Job;
 use super::state::{Far, Folder};
 use super::{item_of, text_of};
-use crate::host::orders::Obey;
+use crate::fs::write::free_below;
 use crate::host::replay::{Proof, ReplayOptions};
-use crate::host::{Existing, HostError, Keep, Target};
+use crate::host::{HostError, Keep, Target};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::restore::change::Changing;
 use crate::operations::restore::{Coming, Restoring};
 use crate::operations::{
-    OperationError, OperationResult, RestoreOptions, RestoreReport, SnapSpec, SnapWhich, reading,
-    select,
+    OperationError, OperationResult, RestoreOptions, RestoreReport, SnapSpec, SnapWhich, Views,
+    reading, select,
 };
 use crate::repo::{Credential, OpenOptions, Repository, StoredSnapshot};
 use crate::store::local::LocalStore;
@@ -50,39 +51,6 @@ pub struct TargetSide {
     pub name: String,
 }
 
-type Job = (Vec<u8>, Sender<Vec<u8>>);
-
-/// A target's side that takes orders.
-pub struct Session {
-    inbox: Mutex<Sender<Job>>,
-}
-
-impl Session {
-    pub fn start(side: TargetSide) -> std::io::Result<Self> {
-        let (inbox, jobs) = channel();
-        std::thread::Builder::new()
-            .name("migrate".into())
-            .spawn(move || serve(&side, &jobs))?;
-        Ok(Self {
-            inbox: Mutex::new(inbox),
-        })
-    }
-}
-
-impl Obey for Session {
-    fn obey(&self, order: &[u8]) -> Result<Vec<u8>, HostError> {
-        let (answer, answered) = channel();
-        let inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = inbox.send((order.to_vec(), answer));
-        drop(inbox);
-        let answer = sent.ok().and_then(|()| answered.recv().ok());
-        answer.ok_or_else(|| HostError::Unreachable {
-            host: "the target's side".into(),
-            cause: "its thread has ended".into(),
-        })
-    }
-}
-
 /// Keeps what is found until it is told with the next answer.
 #[derive(Default)]
 struct Heard(Mutex<Vec<Finding>>);
@@ -104,7 +72,7 @@ impl Monitor for Heard {
     fn progress(&self, _: Progress<'_>) {}
 }
 
-fn serve(side: &TargetSide, jobs: &Receiver<Job>) {
+pub(super) fn serve(side: &TargetSide, jobs: &Receiver<Job>) {
     let heard = Heard::default();
     let mut work = Work {
         side,
@@ -231,6 +199,7 @@ impl Work<'_> {
             Order::Activate { .. } if self.far.reached == Reached::Active => {
                 let starts = self.far.starts.clone();
                 self.side.host.start(&starts)?;
+                self.side.host.start_units(&self.far.units)?;
                 Ok(Outcome {
                     started: starts,
                     ..Outcome::default()
@@ -238,6 +207,8 @@ impl Work<'_> {
             }
             Order::Withdraw { discard } => self.withdraw(*discard),
             Order::Finish => self.finish(),
+            // What made it has ended.
+            Order::Prove => Ok(Outcome::default()),
             Order::Prepare { .. } | Order::Change { .. } | Order::Activate { .. } => {
                 Err(refused("nothing is prepared here".into()))
             }
@@ -254,10 +225,12 @@ impl Work<'_> {
         let folder = Folder::lock(&self.side.state, migration, ENDS_WITHIN)?;
         self.far = folder.read()?;
         let repository = folder.path.join(REPOSITORY);
+        let is_staged = repository.is_dir();
         self.folder = Some(folder);
         Ok(Outcome {
             about,
             repository: repository.display().to_string(),
+            is_staged,
             machine: machine(),
             started: match self.far.reached {
                 Reached::Active => self.side.host.at_work(&self.far.starts)?,
@@ -294,6 +267,7 @@ impl Work<'_> {
                 hint: "--rollback brings it back, --finish ends the migration".into(),
             });
         }
+        self.remove_units()?;
         let made: Vec<Item> = self
             .far
             .made
@@ -339,7 +313,8 @@ impl Work<'_> {
         // Volumes and images alone have no definitions to look at.
         if !run.is_empty() {
             let options = options(run, fit);
-            let wanted = |_: &Item| false;
+            // Those of units.
+            let wanted = |item: &Item| item.kind == ItemKind::Path;
             report = Restoring::plan(
                 &repo,
                 as_target(host),
@@ -359,17 +334,47 @@ impl Work<'_> {
                 ));
             }
         }
-        let needs = crate::fs::write::room_below(&self.folder()?.path).map(|room| Need {
-            place: room.directory.display().to_string(),
-            bytes,
-            bytes_free: room.bytes_free,
-        });
         Ok(Outcome {
             actions: report.actions,
             conflicts: report.conflicts,
-            needs: needs.into_iter().collect(),
+            needs: self.needs(bytes)?,
             ..Outcome::default()
         })
+    }
+
+    /// What so many bytes need here at most: once as they are staged, once where they go.
+    fn needs(&self, bytes: u64) -> OperationResult<Vec<Need>> {
+        let mut needs: Vec<(u64, Need)> = Vec::new();
+        let mut devices = Vec::new();
+        let staging = [self.folder()?.path.clone()];
+        for (is_staging, place) in staging.into_iter().map(|place| (true, place)).chain(
+            self.side
+                .host
+                .places()?
+                .into_iter()
+                .map(|place| (false, place)),
+        ) {
+            let Some(room) = free_below(&place) else {
+                continue;
+            };
+            // Images and volumes mostly lie together, and count once.
+            if devices.contains(&(is_staging, room.device)) {
+                continue;
+            }
+            devices.push((is_staging, room.device));
+            match needs.iter_mut().find(|(device, _)| *device == room.device) {
+                Some((_, need)) => need.bytes += bytes,
+                None => needs.push((
+                    room.device,
+                    Need {
+                        place: room.directory.display().to_string(),
+                        bytes,
+                        bytes_free: room.bytes_free,
+                    },
+                )),
+            }
+        }
+        Ok(needs.into_iter().map(|(_, need)| need).collect())
     }
 
     /// Everything from the preparing to the end of what stands on it. An order that belongs elsewhere
@@ -433,12 +438,14 @@ impl Work<'_> {
         while let Ok((order, answer)) = jobs.recv() {
             let result = match serde_json::from_slice(&order) {
                 Ok(Order::Change { run, last }) => {
-                    self.change(repo, &run, last.then_some(&mut layers))
+                    let layers = last.then_some(&mut layers);
+                    self.change(repo, &run, &restoring.views(), layers)
                 }
                 Ok(Order::Activate { starts }) if self.far.reached == Reached::Staged => {
                     let layers = std::mem::take(&mut layers);
                     self.activate(repo, &mut restoring, early, starts, layers)
                 }
+                Ok(Order::Prove) if self.far.reached == Reached::Active => prove(&mut restoring),
                 _ => {
                     *waiting = Some((order, answer));
                     return Ok(());
@@ -489,9 +496,11 @@ impl Work<'_> {
         &mut self,
         repo: &Repository,
         run: &str,
+        views: &Views,
         layers: Option<&mut Vec<StoredSnapshot>>,
     ) -> OperationResult<Outcome> {
-        let options = options(run, Fit::default());
+        let mut options = options(run, Fit::default());
+        options.views = views.clone();
         let _lease = reading::lease(repo, self.heard)?;
         let snapshots = snapshots(repo, &options, self.heard)?;
         let reader = reading::reader(repo, self.heard)?;
@@ -563,7 +572,8 @@ impl Work<'_> {
             restoring.require_made(true)?;
         }
         if !layers.is_empty() {
-            let options = options("", Fit::default());
+            let mut options = options("", Fit::default());
+            options.views = restoring.views();
             let reader = reading::reader(repo, self.heard)?;
             let changing = Changing {
                 repo,
@@ -572,20 +582,27 @@ impl Work<'_> {
                 options: &options,
                 monitor: self.heard,
             };
-            for layer in layers {
+            // The container of a unit is made by that.
+            let made = layers.into_iter();
+            for layer in made.filter(|layer| self.is_ours(&layer.header.item)) {
                 changing.replace(layer)?;
             }
         }
+        self.far.units = restoring.services();
+        self.far.unit_files = restoring.unit_paths();
+        self.save()?;
         restoring.units()?;
+        if let Some(error) = restoring.failed.take() {
+            return Err(error.into());
+        }
         restoring.settle()?;
         self.far.reached = Reached::Active;
         self.far.starts = starts.clone();
         self.save()?;
-        restoring.start()?;
-        restoring.prove()?;
+        let since = restoring.start()?;
         Ok(Outcome {
-            proofs: restoring.report.proofs.iter().map(proven).collect(),
             started: self.side.host.at_work(&starts)?,
+            seconds: since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
             ..Outcome::default()
         })
     }
@@ -608,6 +625,7 @@ impl Work<'_> {
         let names: Vec<String> = containers
             .map(|item| String::from_utf8_lossy(&item.name).into_owned())
             .collect();
+        self.remove_units()?;
         let host = &*self.side.host;
         host.stop(&names)?;
         let (volumes, others): (Vec<&Item>, Vec<&Item>) =
@@ -618,6 +636,15 @@ impl Work<'_> {
         self.far = Far::default();
         self.save()?;
         Ok(Outcome::default())
+    }
+
+    /// With their containers, which they remove themselves.
+    fn remove_units(&mut self) -> OperationResult<()> {
+        let (units, files) = (&self.far.units, &self.far.unit_files);
+        self.side.host.remove_units(units, files)?;
+        self.far.units.clear();
+        self.far.unit_files.clear();
+        Ok(())
     }
 
     fn finish(&mut self) -> OperationResult<Outcome> {
@@ -646,28 +673,21 @@ pub(super) fn machine() -> String {
 
 fn options(run: &str, fit: Fit) -> RestoreOptions {
     RestoreOptions {
-        snapshot: SnapSpec {
-            which: SnapWhich::Prefix(run.to_owned()),
-            host: None,
-        },
         all: true,
-        items: Vec::new(),
-        to_dir: None,
-        rename: None,
-        existing: Existing::Refuse,
-        retag: false,
-        squash: None,
-        dry_run: false,
         replay: ReplayOptions {
             remap_subnet: fit.remap_subnet,
             drop_static: fit.drop_static,
             drop_missing: fit.drop_missing,
             ports_come_free: fit.ports_come_free,
+            userns_map: fit.userns_map,
+            enable_linger: fit.enable_linger,
             ..ReplayOptions::default()
         },
         start: true,
-        threads: 0,
-        wait: Duration::ZERO,
+        ..RestoreOptions::of(SnapSpec {
+            which: SnapWhich::Prefix(run.to_owned()),
+            host: None,
+        })
     }
 }
 
@@ -709,6 +729,14 @@ fn require_whole(heard: &Heard) -> OperationResult<()> {
         Some(finding) => Err(refused(format!("{}: {}", finding.object, finding.message))),
         None => Ok(()),
     }
+}
+
+fn prove(restoring: &mut Restoring<'_>) -> OperationResult<Outcome> {
+    restoring.prove()?;
+    Ok(Outcome {
+        proofs: restoring.report.proofs.iter().map(proven).collect(),
+        ..Outcome::default()
+    })
 }
 
 fn proven(proof: &Proof) -> Proven {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::host::About;
+use crate::host::replay::UsernsMap;
 use crate::monitor::{Finding, FindingKind};
 
 /// Findings of one answer; further ones are counted.
@@ -38,6 +39,8 @@ pub enum Order {
         /// Containers that ran, in their order.
         starts: Vec<String>,
     },
+    /// Compares what was made with what was stored, once it runs.
+    Prove,
     /// Stops what runs and removes what was made; refused once this side ran, unless what it wrote
     /// meanwhile may go.
     Withdraw { discard: bool },
@@ -54,6 +57,10 @@ pub struct Fit {
     pub drop_missing: bool,
     /// The source lies on the same machine: its ports are free once it is stopped.
     pub ports_come_free: bool,
+    #[serde(default)]
+    pub userns_map: Option<UsernsMap>,
+    #[serde(default)]
+    pub enable_linger: bool,
 }
 
 /// How far the target's side is.
@@ -76,6 +83,8 @@ pub struct Outcome {
     pub reached: Reached,
     /// Where the staging repository lies.
     pub repository: String,
+    /// It was there already.
+    pub is_staged: bool,
     /// Names the machine: the same on both sides, they lie on one.
     pub machine: String,
     pub actions: Vec<String>,
@@ -87,6 +96,7 @@ pub struct Outcome {
     pub proofs: Vec<Proven>,
     /// Containers that were started, or would be.
     pub started: Vec<String>,
+    /// Since the last of them was started.
     pub seconds: f64,
 }
 

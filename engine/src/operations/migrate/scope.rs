@@ -7,7 +7,7 @@ use podkeep_format::item::{Item, ItemKind};
 
 use super::MigrateOptions;
 use crate::host::select::with_needs;
-use crate::host::{ContainerFacts, Inventory};
+use crate::host::{ContainerFacts, Inventory, UnitFacts};
 use crate::monitor::{Finding, FindingKind, Monitor};
 use crate::operations::{OperationError, OperationResult};
 
@@ -18,6 +18,12 @@ pub(super) struct Scope {
     /// Names of all its containers, and of those that run.
     pub containers: Vec<String>,
     pub running: Vec<String>,
+    /// Names of those that a unit runs, which makes them anew at each start.
+    pub by_unit: Vec<String>,
+    /// Services that run containers or pods.
+    pub services: Vec<String>,
+    /// IDs of the infra containers of its pods.
+    pub infra: Vec<String>,
 }
 
 impl Scope {
@@ -64,7 +70,14 @@ pub(super) fn scope(
                 .collect(),
         });
     }
-    items.retain(|item| !matches!(item.kind, ItemKind::Config | ItemKind::Unit));
+    items.retain(|item| item.kind != ItemKind::Config);
+    let gone = ephemeral(inventory, &items);
+    for name in &gone {
+        let message =
+            "it goes and is made anew with each start of the unit that runs its container";
+        monitor.finding(note(&format!("volume:{name}"), message.into()));
+    }
+    items.retain(|item| item.kind != ItemKind::Volume || !gone.iter().any(|n| is_named(item, n)));
     let taken: BTreeSet<&Item> = items.iter().collect();
     let containers = || {
         let all = inventory.containers.iter();
@@ -73,14 +86,12 @@ pub(super) fn scope(
     let mut conflicts = Vec::new();
     for container in containers() {
         let name = &container.name;
-        if let Some(unit) = &container.unit {
+        if let Some(service) = &container.unit
+            && !units(inventory, &items).any(|unit| unit.service == *service && can_move(unit))
+        {
             conflicts.push(format!(
-                "container {name} is run by the unit {unit}, which is not moved: move its volumes, \
-                 and the unit by hand"
-            ));
-        } else if container.auto_remove {
-            conflicts.push(format!(
-                "container {name} is removed when it stops (--rm): make it anew without --rm"
+                "container {name} is run by the unit {service}, which is not moved: move its \
+                 volumes, and the unit by hand"
             ));
         }
         for bind in &container.data_binds {
@@ -100,12 +111,57 @@ pub(super) fn scope(
     };
     Ok(Scope {
         containers: names(&|_| true),
+        by_unit: names(&|one| one.unit.is_some()),
+        services: units(inventory, &items)
+            .filter(|unit| runs_containers(unit))
+            .map(|unit| unit.service.clone())
+            .collect(),
         running: in_order(
             inventory,
             names(&|one| matches!(one.status.as_str(), "running" | "paused" | "stopping")),
         ),
+        infra: inventory
+            .pods
+            .iter()
+            .filter(|pod| taken.contains(&pod.item()) && !pod.infra_id.is_empty())
+            .map(|pod| pod.infra_id.clone())
+            .collect(),
         items,
     })
+}
+
+fn is_named(item: &Item, name: &str) -> bool {
+    item.name == name.as_bytes()
+}
+
+/// The units among the items.
+fn units<'a>(inventory: &'a Inventory, items: &'a [Item]) -> impl Iterator<Item = &'a UnitFacts> {
+    let units = inventory.units.iter();
+    units.filter(|unit| items.contains(&unit.item()))
+}
+
+/// Containers of a pod that `podman kube play` made are stopped one by one, which their unit does not bear.
+fn can_move(unit: &UnitFacts) -> bool {
+    !unit.name.ends_with(".kube")
+}
+
+/// Not those that make volumes, networks and images, once.
+fn runs_containers(unit: &UnitFacts) -> bool {
+    let made_once = [".volume", ".network", ".image", ".build", ".artifact"];
+    !made_once.iter().any(|kind| unit.name.ends_with(kind))
+}
+
+/// Anonymous volumes of containers that a unit makes anew: they go with each stop.
+fn ephemeral(inventory: &Inventory, items: &[Item]) -> Vec<String> {
+    let by_unit = |name: &String| {
+        let mut all = inventory.containers.iter();
+        all.any(|one| one.name == *name && one.unit.is_some() && one.auto_remove)
+    };
+    let volumes = inventory.volumes.iter().filter(|volume| {
+        let is_taken = items.contains(&Item::new(ItemKind::Volume, volume.name.as_bytes()));
+        is_taken && volume.anonymous && volume.used_by.iter().all(by_unit)
+    });
+    volumes.map(|volume| volume.name.clone()).collect()
 }
 
 /// Those that others need come first.
@@ -230,14 +286,47 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_when_it_stops_does_not_move() {
+    fn a_container_of_a_unit_moves_with_it_and_what_lasts_of_it() {
         let mut inventory = inventory();
-        inventory.containers[3].needs.clear();
-        inventory.containers[2].auto_remove = true;
         let item = Item::new(ItemKind::Container, "proxy");
         let heard = Collect::default();
         let options = MigrateOptions::default();
-        let refused = scope(&inventory, vec![item], &options, &heard);
+        let taken = |inventory: &Inventory| scope(inventory, vec![item.clone()], &options, &heard);
+        let proxy = &mut inventory.containers[2];
+        proxy.needs.clear();
+        proxy.auto_remove = true;
+        proxy.unit = Some("proxy.service".into());
+        proxy.volumes = vec!["0a".into(), "data".into()];
+        inventory.containers.retain(|one| one.name == "proxy");
+        let mut anonymous = inventory.volumes[0].clone();
+        anonymous.name = "0a".into();
+        anonymous.anonymous = true;
+        anonymous.used_by = vec!["proxy".into()];
+        inventory.volumes.push(anonymous);
+        let refused = taken(&inventory);
         assert!(matches!(refused, Err(OperationError::Conflicts { .. })));
+        let unit = |name: &str, service: &str, needs: &[&str]| UnitFacts {
+            name: name.into(),
+            service: service.into(),
+            needs: needs.iter().map(|need| (*need).to_owned()).collect(),
+        };
+        inventory.units = vec![
+            unit("data.volume", "data-volume.service", &[]),
+            unit("other.container", "other.service", &[]),
+            unit("proxy.container", "proxy.service", &["data.volume"]),
+        ];
+        let all = taken(&inventory).unwrap();
+        assert_eq!(all.names(ItemKind::Volume), ["data"]);
+        assert_eq!(
+            all.names(ItemKind::Unit),
+            ["proxy.container", "data.volume"]
+        );
+        assert_eq!(all.services, ["proxy.service"]);
+        assert_eq!(
+            (all.by_unit, all.running),
+            (vec!["proxy".into()], vec!["proxy".to_owned()])
+        );
+        inventory.units[2].name = "proxy.kube".into();
+        assert!(taken(&inventory).is_err(), "a pod of kube play");
     }
 }

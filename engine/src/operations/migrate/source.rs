@@ -8,8 +8,10 @@ use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::snapshot::Consistency;
 use zeroize::Zeroizing;
 
+use super::scope::Scope;
 use super::state::{Folder, Near};
 use super::{MigrateOptions, Sides, SourceHost, Watch};
+use crate::fs::scan::KnownContents;
 use crate::host::{Existing, HostError, Inventory, OpenItem, ScanRequest, Source};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::backup::backup;
@@ -82,6 +84,29 @@ pub(super) fn selected(
     Ok(items)
 }
 
+/// A unit that starts a container which is there is not one that makes it: its files name the
+/// container's ID.
+pub(super) fn require_own_units(source: &dyn SourceHost, scope: &Scope) -> OperationResult<()> {
+    let names = scope.running.iter();
+    let names: Vec<String> = names
+        .filter(|name| !scope.by_unit.contains(name))
+        .cloned()
+        .collect();
+    let in_units = source.in_units(&names)?;
+    if in_units.is_empty() {
+        return Ok(());
+    }
+    let conflicts = in_units.into_iter().map(|(name, unit)| {
+        format!(
+            "container {name} is started by the unit {unit}, which is not moved: systemctl disable --now \
+             {unit}, podman start {name}"
+        )
+    });
+    Err(OperationError::Conflicts {
+        conflicts: conflicts.collect(),
+    })
+}
+
 /// The passes of one migration.
 pub(super) struct Passes<'a> {
     pub source: &'a dyn SourceHost,
@@ -90,6 +115,8 @@ pub(super) struct Passes<'a> {
     pub inventory: &'a Inventory,
     pub options: &'a MigrateOptions,
     pub watch: &'a dyn Watch,
+    /// Each pass tells the next one how large files were cut.
+    pub known: Arc<KnownContents>,
 }
 
 impl Passes<'_> {
@@ -138,6 +165,7 @@ impl Passes<'_> {
             states: self.repo.cache_folder().map(|folder| folder.join(STATES)),
             wait: self.options.wait,
             consistency: Some(Consistency::Live),
+            known: Some(Arc::clone(&self.known)),
             ..BackupOptions::default()
         };
         backup(self.repo, &narrow, &options, monitor)
@@ -181,7 +209,8 @@ impl Source for Narrow<'_> {
 
     fn open(&self, request: &ScanRequest) -> Result<OpenItem, HostError> {
         let mut opened = Source::open(self.source, request)?;
-        if self.definitions_only {
+        // The files of a unit are what stands in the way of one.
+        if self.definitions_only && request.item.kind != ItemKind::Unit {
             opened.tree = None;
         }
         Ok(opened)
@@ -256,7 +285,10 @@ pub(super) fn come_back(
     for fence in &near.fences {
         sides.source.let_go(fence)?;
     }
-    Ok(sides.source.start(&near.ran)?)
+    sides.source.let_go_units(&near.units)?;
+    sides.source.start(&near.infra)?;
+    sides.source.start(&near.ran)?;
+    Ok(sides.source.start_units(&near.units)?)
 }
 
 pub(super) fn warning(object: &str, message: String) -> Finding {

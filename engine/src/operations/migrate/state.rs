@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::orders::{Fit, Reached};
-use crate::host::HeldBack;
+use crate::host::{HeldBack, HeldUnit};
 use crate::operations::{OperationError, OperationResult};
 
 const FILE: &str = "state.json";
@@ -43,8 +43,11 @@ pub struct Near {
     pub items: Vec<String>,
     /// Containers that ran and are fenced, in the order in which they are started again.
     pub ran: Vec<String>,
+    /// Infra containers of pods that ran there: a container in such a pod does not end them.
+    pub infra: Vec<String>,
     /// What is done so that they do not come back; recorded before it is.
     pub fences: Vec<HeldBack>,
+    pub units: Vec<HeldUnit>,
     pub fit: Fit,
     /// The run that holds all, and the one that holds what was read last.
     pub whole: String,
@@ -67,6 +70,9 @@ pub struct Far {
     pub volumes: Vec<(String, Option<String>)>,
     /// What is started, in its order.
     pub starts: Vec<String>,
+    /// Units that were made, and all of their files.
+    pub units: Vec<HeldUnit>,
+    pub unit_files: Vec<String>,
 }
 
 /// A migration's folder, locked by this process.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podkeep_format::id::ChunkKind;
 use podkeep_format::item::{Item, ItemKind};
@@ -12,13 +12,13 @@ use podkeep_format::item::{Item, ItemKind};
 use super::owners::Unplaced;
 use super::{Coming, PlannedItem};
 use crate::host::replay::{Proof, Replay, ReplayPlan, ReplayRequest};
-use crate::host::{HostError, Target};
+use crate::host::{HeldUnit, HostError, Target};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::select::{Chosen, Run, choose};
 use crate::operations::stored_image::architecture;
 use crate::operations::walk::{Place, entry_at};
 use crate::operations::{
-    ItemPath, OperationError, OperationResult, RestoreOptions, RestoreReport, Selector,
+    ItemPath, OperationError, OperationResult, RestoreOptions, RestoreReport, Selector, Views,
 };
 use crate::podman::{
     ContainerDefinition, ImageDefinition, PodDefinition, UnitDefinition, VolumeDefinition,
@@ -148,6 +148,7 @@ impl Definitions {
         }
         let mut trees = Vec::new();
         let mut request = ReplayRequest {
+            starts: options.start,
             options: options.replay.clone(),
             ..ReplayRequest::default()
         };
@@ -300,13 +301,14 @@ impl Definitions {
         Ok(())
     }
 
-    /// Starts what ran.
-    pub fn start(&mut self, monitor: &dyn Monitor) -> OperationResult<()> {
+    /// Starts what ran. Returns when the last of it was started.
+    pub fn start(&mut self, monitor: &dyn Monitor) -> OperationResult<Option<Instant>> {
         monitor.progress(Progress::Phase("starting"));
-        for finding in self.replay.start(HEALTH_MAX)? {
+        let (findings, last) = self.replay.start(HEALTH_MAX)?;
+        for finding in findings {
             monitor.finding(finding);
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Compares what was made with what was stored.
@@ -331,6 +333,15 @@ impl Definitions {
     /// What is made, in this order.
     pub fn order(&self) -> &[Item] {
         &self.plan.order
+    }
+
+    pub fn views(&self) -> &Views {
+        &self.plan.views
+    }
+
+    /// Services of units that come along.
+    pub fn services(&self) -> &[HeldUnit] {
+        &self.plan.services
     }
 
     /// Something that was not made; `all`: also containers and pods.

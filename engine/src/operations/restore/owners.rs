@@ -68,7 +68,8 @@ pub(super) fn unplaced(
     if item.item.kind == ItemKind::Image {
         return Ok(found);
     }
-    let placement = Placement::new(Arc::clone(&request.owners), target, request.squash);
+    let placement = Placement::new(Arc::clone(&request.owners), target, request.squash)
+        .map(|placement| placement.seen_by(request.view.as_ref()));
     let placement = placement.map_err(|(kind, id)| OperationError::Usage {
         message: format!("{} {id} has no place on this host itself", kind.word()),
         hint: "--squash-unmapped=UID[:GID] takes ids that this host has".into(),

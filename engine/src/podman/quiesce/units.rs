@@ -13,7 +13,9 @@ const UNIT_TIME_MAX: Duration = Duration::from_secs(600);
 /// Exists where systemd is the init (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
 /// The label that Podman gives a container which a unit made.
-pub(super) const UNIT_LABEL: &str = "PODMAN_SYSTEMD_UNIT";
+pub const UNIT_LABEL: &str = "PODMAN_SYSTEMD_UNIT";
+/// Where a link to /dev/null masks a unit, the folder that counts less first (systemd.unit(5)).
+const MASKS: [&str; 2] = ["etc/systemd/system", "etc/systemd/system.control"];
 /// Units that go down with another one, as systemd names the relation on its side.
 const DEPENDENTS: [&str; 3] = ["RequiredBy", "BoundBy", "ConsistsOf"];
 
@@ -81,6 +83,50 @@ impl Units {
         self.must("start", unit)
     }
 
+    /// Keeps units from starting, also after the next boot. Done twice, it is the same.
+    pub fn mask(&self, units: &[String]) -> Result<(), PodmanError> {
+        for unit in units {
+            let purpose = Purpose {
+                action: "mask",
+                object: unit,
+            };
+            let made = mask(Path::new("/"), unit);
+            made.map_err(|error| purpose.error(error))?;
+        }
+        self.reload(units)
+    }
+
+    /// Takes that back.
+    pub fn unmask(&self, units: &[String]) -> Result<(), PodmanError> {
+        for unit in units {
+            let purpose = Purpose {
+                action: "unmask",
+                object: unit,
+            };
+            unmask(Path::new("/"), unit).map_err(|error| purpose.error(error))?;
+        }
+        self.reload(units)
+    }
+
+    /// Tells systemd that files of units changed.
+    pub fn reload(&self, units: &[String]) -> Result<(), PodmanError> {
+        let purpose = Purpose {
+            action: "reload",
+            object: "the units of systemd",
+        };
+        match units.is_empty() {
+            true => Ok(()),
+            false => self
+                .systemctl
+                .run(purpose, &["daemon-reload"], b"")
+                .map(drop),
+        }
+    }
+
+    pub fn disable(&self, unit: &str) -> Result<(), PodmanError> {
+        self.must("disable", unit)
+    }
+
     fn must(&self, verb: &'static str, unit: &str) -> Result<(), PodmanError> {
         let object = format!("unit {unit}");
         let purpose = Purpose {
@@ -107,6 +153,38 @@ impl Units {
         let shown = self.systemctl.run(purpose, &arguments, b"")?;
         Ok(properties_of(&String::from_utf8_lossy(&shown)))
     }
+}
+
+/// `systemctl mask` does not replace a file, so that a unit which lies among the administrator's own is
+/// masked in the folder that counts more than theirs.
+fn mask(root: &Path, unit: &str) -> std::io::Result<()> {
+    if MASKS
+        .iter()
+        .any(|folder| is_mask(&root.join(folder).join(unit)))
+    {
+        return Ok(());
+    }
+    let free = |folder: &&&str| root.join(folder).join(unit).symlink_metadata().is_err();
+    let folder = MASKS.iter().find(free);
+    let folder = folder.ok_or_else(|| std::io::Error::other("it is there already"))?;
+    let folder = root.join(folder);
+    std::fs::create_dir_all(&folder)?;
+    std::os::unix::fs::symlink("/dev/null", folder.join(unit))?;
+    std::fs::File::open(&folder)?.sync_all()
+}
+
+fn unmask(root: &Path, unit: &str) -> std::io::Result<()> {
+    for folder in MASKS {
+        let path = root.join(folder).join(unit);
+        if is_mask(&path) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_mask(path: &Path) -> bool {
+    std::fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
 }
 
 /// sd_booted(3)
@@ -145,7 +223,7 @@ fn unit_of_cgroup(cgroups: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{properties_of, unit_of_cgroup};
+    use super::{is_mask, mask, properties_of, unit_of_cgroup, unmask};
 
     #[test]
     fn the_unit_of_a_process_is_the_innermost_service() {
@@ -165,6 +243,27 @@ mod tests {
         ] {
             assert_eq!(unit_of_cgroup(cgroups).as_deref(), expected, "{cgroups}");
         }
+    }
+
+    #[test]
+    fn a_unit_of_the_administrator_s_own_is_masked_and_left_as_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let own = root.path().join("etc/systemd/system");
+        std::fs::create_dir_all(&own).unwrap();
+        std::fs::write(own.join("web.service"), "x").unwrap();
+        for unit in ["web.service", "quadlet.service"] {
+            mask(root.path(), unit).unwrap();
+            mask(root.path(), unit).unwrap();
+        }
+        let control = root.path().join("etc/systemd/system.control");
+        assert!(is_mask(&control.join("web.service")));
+        assert!(is_mask(&own.join("quadlet.service")));
+        assert!(!control.join("quadlet.service").exists());
+        unmask(root.path(), "web.service").unwrap();
+        unmask(root.path(), "quadlet.service").unwrap();
+        assert_eq!(std::fs::read(own.join("web.service")).unwrap(), b"x");
+        assert_eq!(std::fs::read_dir(&control).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(&own).unwrap().count(), 1);
     }
 
     #[test]

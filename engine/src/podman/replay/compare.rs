@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::network;
+use super::obstacles::is_later_default;
 use super::request::{Choices, SHORT_ID_DIGITS};
 use super::stored::{Object, below, flag, is_nothing, text, texts};
 
@@ -88,6 +89,8 @@ pub struct Comparison<'a> {
     /// Fields that the target's version does not know.
     pub lacking: &'a BTreeSet<&'static str>,
     pub runtime_replaced: bool,
+    /// One is of a user's Podman, the other of root's.
+    pub between_user_and_root: bool,
     /// Something was left out, or named otherwise, because it was asked for.
     pub asked_for: bool,
 }
@@ -145,6 +148,11 @@ const UNORDERED: [&str; 10] = [
     "exposedPorts",
     "capabilities",
 ];
+
+/// Whether a configuration is of a user's Podman, as far as systemd keeps its cgroups.
+pub fn is_of_user(config: &Object) -> bool {
+    text(config, "cgroupParent").starts_with("user.slice")
+}
 
 /// How many fields were compared, and those that differ, sorted.
 pub fn compare(both: &Comparison<'_>) -> (u64, Vec<FieldDifference>) {
@@ -270,6 +278,14 @@ fn reason(
     if OWN.iter().any(|own| is_below(field, own)) {
         return Some(Reason::NewObject);
     }
+    // A field that came with a later version says what the earlier one always does.
+    match (before, after) {
+        (None, Some(after)) if is_later_default(field, after) => return Some(Reason::HostDefault),
+        (Some(before), None) if is_later_default(field, before) => {
+            return Some(Reason::VersionLacks);
+        }
+        _ => {}
+    }
     if both.lacking.iter().any(|lacking| is_below(field, lacking)) {
         return Some(Reason::VersionLacks);
     }
@@ -287,6 +303,14 @@ fn reason(
         let made = environment(both.made);
         let more = made.difference(&stored).all(|v| v.starts_with("HOSTNAME="));
         return (stored.is_subset(&made) && more).then_some(Reason::PinnedHostname);
+    }
+    if field == "networkMode" || field.starts_with("newNetworks") {
+        // What a user's Podman does by default is another thing for each version, and for root.
+        let mode = text(stored, "networkMode");
+        let by_default = ["pasta", "slirp4netns"].contains(&mode);
+        if by_default && !network::asks_for_network(stored) {
+            return Some(Reason::HostDefault);
+        }
     }
     if field.starts_with("newNetworks.") {
         return network_reason(both, field);
@@ -328,8 +352,10 @@ fn reason(
         };
     }
     if field == "spec.linux.resources.devices" {
-        let both_deny = [before, after].iter().all(|rules| only_deny_all(*rules));
-        if both_deny {
+        // The Podman of a user has no rules at all.
+        let none = |rules: Option<&str>| rules.is_none() && both.between_user_and_root;
+        let usual = |rules: &Option<&str>| only_deny_all(*rules) || none(*rules);
+        if [before, after].iter().all(usual) {
             return Some(Reason::HostDefault);
         }
     }
@@ -366,16 +392,17 @@ fn environment(config: &Object) -> BTreeSet<&str> {
 
 fn network_reason(both: &Comparison<'_>, field: &str) -> Option<Reason> {
     if field.ends_with(".aliases") {
-        // The short ID of the new container, and a pinned hostname.
+        // The short ID of the new container, and the hostname, which some versions make an alias.
         let names = |config: &Object| -> BTreeSet<String> {
             let id: String = text(config, "id").chars().take(SHORT_ID_DIGITS).collect();
+            let hostname = below(config, &["spec"]).map_or("", |spec| text(spec, "hostname"));
             below(config, &["newNetworks"])
                 .into_iter()
                 .flatten()
                 .filter(|(name, _)| field == format!("newNetworks.{name}.aliases"))
                 .filter_map(|(_, options)| options.as_object())
                 .flat_map(|options| texts(options, "aliases"))
-                .filter(|alias| *alias != id)
+                .filter(|alias| *alias != id && *alias != hostname)
                 .map(str::to_owned)
                 .collect()
         };
@@ -413,6 +440,7 @@ mod tests {
             choices: &Choices::default(),
             lacking: &BTreeSet::new(),
             runtime_replaced: false,
+            between_user_and_root: false,
             asked_for: false,
         });
         found
@@ -475,6 +503,42 @@ mod tests {
     }
 
     #[test]
+    fn only_the_short_id_and_the_hostname_are_aliases_that_nobody_gave() {
+        let with = |id: &str, aliases: Value| {
+            json!({"id": id.repeat(32), "spec": {"hostname": "121212121212"},
+                   "newNetworks": {"n": {"aliases": aliases}}})
+        };
+        let stored = with("ab", json!(["abababababab", "db"]));
+        let made = |aliases| differences(stored.clone(), with("cd", aliases));
+        let field = "newNetworks.n.aliases".to_owned();
+        let known = [(field.clone(), Some(Reason::NewObject))];
+        assert_eq!(made(json!(["db", "cdcdcdcdcdcd", "121212121212"])), known);
+        assert_eq!(made(json!(["db", "cdcdcdcdcdcd"])), known);
+        for aliases in [
+            json!(["cdcdcdcdcdcd"]),
+            json!(["db", "web", "cdcdcdcdcdcd"]),
+        ] {
+            assert_eq!(made(aliases), [(field.clone(), None)]);
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_writes_down_is_explained_only_as_its_default() {
+        let with = |count: u32| json!({"healthMaxLogCount": count});
+        let found = |stored: Value, made: Value| differences(stored, made)[0].1;
+        assert_eq!(found(json!({}), with(5)), Some(Reason::HostDefault));
+        assert_eq!(found(with(5), json!({})), Some(Reason::VersionLacks));
+        for (stored, made) in [
+            (json!({}), with(9)),
+            (with(9), json!({})),
+            (with(9), with(5)),
+            (with(5), with(9)),
+        ] {
+            assert_eq!(found(stored, made), None);
+        }
+    }
+
+    #[test]
     fn only_the_rule_against_all_devices_may_be_there_twice() {
         let field = "spec.linux.resources.devices";
         let rules = |rules: Value| json!({"spec": {"linux": {"resources": {"devices": rules}}}});
@@ -487,6 +551,7 @@ mod tests {
             (json!([deny]), json!([deny, allow])),
             (json!([deny, allow]), json!([deny])),
             (json!([deny]), json!(null)),
+            (json!(null), json!([deny])),
         ] {
             let found = differences(rules(stored), rules(made));
             assert_eq!(found, [(field.to_owned(), None)]);
@@ -504,6 +569,7 @@ mod tests {
             choices: &Choices::default(),
             lacking: &BTreeSet::new(),
             runtime_replaced: false,
+            between_user_and_root: false,
             asked_for: false,
         });
         assert_eq!(found.len(), 2);

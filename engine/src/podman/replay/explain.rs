@@ -118,6 +118,7 @@ impl Explanation {
             choices: &Choices::default(),
             lacking: &BTreeSet::new(),
             runtime_replaced: false,
+            between_user_and_root: false,
             asked_for: false,
         });
         self.compared.insert(field);

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::obstacles::{
-    HostFacts, missing_binds, missing_options, overlap, parse_subnet, shown, subnets_of,
+    HostFacts, is_only_for_users, missing_binds, missing_options, overlap, parse_subnet, shown,
+    subnets_of,
 };
 use super::stored::{Object, text};
 
@@ -119,6 +120,10 @@ pub fn take_out_missing(config: &mut Object, facts: &HostFacts) -> Vec<String> {
     }
     if let Some(Value::Array(asked)) = config.get_mut("userVolumes") {
         asked.retain(|place| place.as_str().is_none_or(|place| !places.contains(place)));
+    }
+    if is_only_for_users(config) && facts.user.is_none() {
+        config.insert("networkMode".into(), json!("bridge"));
+        left_out.push("the network mode pasta, with bridge".into());
     }
     let runtime = text(config, "runtime").to_owned();
     if !runtime.is_empty() && !facts.has_runtime(&runtime) {

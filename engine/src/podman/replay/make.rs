@@ -34,6 +34,8 @@ pub struct Maker {
     pub podman: Podman,
     pub service: Service,
     pub version: Version,
+    /// Of the store.
+    pub graph_root: PathBuf,
 }
 
 impl Maker {
@@ -117,14 +119,15 @@ impl Maker {
         if let Some(interface) = interface {
             config.insert("network_interface".into(), json!(interface));
         }
-        let folder = networks::folder(&self.podman);
+        let folder = networks::folder(&self.podman, &self.graph_root);
         let file = folder.join(format!("{name}.json"));
-        write_network(&folder, &file, &config)
-            .map_err(|error| purpose.error(format!("{}: {error}", file.display())))?;
-        let seen = self.podman.run(purpose, &["network", "inspect", name], b"");
+        let podman = &self.podman;
+        let written = podman.in_its_name(|| write_network(&folder, &file, &config));
+        written.map_err(|error| purpose.error(format!("{}: {error}", file.display())))?;
+        let seen = podman.run(purpose, &["network", "inspect", name], b"");
         seen.map(drop).inspect_err(|_| {
             // Podman does not take it, or looks elsewhere.
-            let _ = std::fs::remove_file(&file);
+            let _ = podman.in_its_name(|| std::fs::remove_file(&file));
         })
     }
 

@@ -14,8 +14,9 @@ mod security;
 mod service;
 mod stored;
 mod systemd;
+pub mod userns;
 
-pub use compare::{Comparison, FieldDifference, Reason, compare};
+pub use compare::{Comparison, FieldDifference, Reason, compare, is_of_user};
 pub use explain::{Explanation, Verdict};
 pub use make::{
     Maker, RESTART_UPDATE_SINCE, architecture_of, container_id, takes_restart_policy, write_profile,

@@ -238,6 +238,7 @@ mod tests {
                 choices: &Choices::default(),
                 runtime: None,
                 target: Version::parse("5.4.2"),
+                user: None,
             },
             &mut body,
         );

@@ -59,6 +59,10 @@ pub(super) fn own(config: &Object) -> Value {
     let mode = text(config, "networkMode");
     let (mode, value) = mode.split_once(':').unwrap_or((mode, ""));
     match mode {
+        // What each version does for a user when nothing is asked for, and none does for root.
+        "slirp4netns" | "pasta" if value.is_empty() && !asks_for_network(config) => {
+            json!({"nsmode": "default"})
+        }
         "bridge" | "slirp4netns" | "pasta" => match value {
             "" => json!({"nsmode": mode}),
             value => json!({"nsmode": mode, "value": value}),
@@ -69,6 +73,11 @@ pub(super) fn own(config: &Object) -> Value {
             own => own,
         },
     }
+}
+
+pub(super) fn asks_for_network(config: &Object) -> bool {
+    let command = texts(config, "CreateCommand");
+    !option_values(&command, &["--network", "--net"]).is_empty()
 }
 
 /// The networks that it is in. `None`: it has none of its own.

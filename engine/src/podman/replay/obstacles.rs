@@ -39,6 +39,12 @@ pub struct HostFacts {
     pub has_ipv6: bool,
     /// The default OCI runtime.
     pub runtime: String,
+    /// User and group whose Podman it is; `None`: root's.
+    pub user: Option<(u32, u32)>,
+    /// The first port that a user may open.
+    pub first_port: u16,
+    /// Ids of Podman's namespace that containers have for themselves: first one and how many.
+    pub taken_ids: Vec<(u32, u32)>,
     /// As image configurations call it: "amd64".
     pub architecture: String,
     /// Timers and jobs that remove or replace what is restored, in words.
@@ -79,6 +85,11 @@ impl HostFacts {
             let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
             text.lines().map(str::to_owned).collect()
         };
+        let first_port = lines("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+        facts.first_port = first_port
+            .first()
+            .and_then(|port| port.trim().parse().ok())
+            .unwrap_or(1024);
         facts.subnets = routes(&lines("/proc/net/route"));
         facts
             .subnets
@@ -100,6 +111,14 @@ impl HostFacts {
             facts.interfaces = names.collect();
         }
         facts
+    }
+
+    /// It is the Podman of a user, whose networks are in a namespace of their own.
+    pub fn of_user(mut self, user: (u32, u32)) -> Self {
+        self.user = Some(user);
+        self.subnets.clear();
+        self.interfaces.clear();
+        self
     }
 
     /// Whether an OCI runtime is there.
@@ -393,6 +412,13 @@ fn ports(config: &Object, object: &str, facts: &HostFacts, found: &mut Vec<Obsta
         let first = number("host_port").unwrap_or(0);
         let count = number("range").unwrap_or(1).clamp(1, 65_536);
         let address: Option<IpAddr> = text(mapping, "host_ip").parse().ok();
+        if facts.user.is_some() && first != 0 && first < u64::from(facts.first_port) {
+            found.push(Obstacle {
+                object: object.to_owned(),
+                cause: format!("needs the port {first}, which a user may not open here"),
+                remedy: format!("sysctl net.ipv4.ip_unprivileged_port_start={first}"),
+            });
+        }
         let protocols = text(mapping, "protocol").split(',');
         for protocol in protocols {
             let taken = facts.ports.iter().find(|(of, port, at)| {
@@ -435,10 +461,19 @@ fn host_objects(config: &Object, object: &str, facts: &HostFacts, found: &mut Ve
     for path in missing_binds(config) {
         missing("what it mounts,", &path.display().to_string());
     }
+    if is_only_for_users(config) && facts.user.is_none() {
+        missing("the network mode pasta", "of a user's Podman");
+    }
     let runtime = text(config, "runtime");
     if !runtime.is_empty() && !facts.has_runtime(runtime) {
         missing("its OCI runtime", runtime);
     }
+}
+
+/// The network mode that root's Podman does not have, where it was asked for.
+pub(super) fn is_only_for_users(config: &Object) -> bool {
+    let mode = text(config, "networkMode");
+    mode.starts_with("pasta:") || (mode == "pasta" && network::asks_for_network(config))
 }
 
 /// What a container mounts of the host that is not there.
@@ -462,24 +497,31 @@ pub(super) fn missing_binds(config: &Object) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Field, the version that brought it, and what it is by default.
+const SINCE: [(&str, (u32, u32), &str); 12] = [
+    ("startupHealthCheck", (4, 4), ""),
+    ("label_nested", (4, 5), "false"),
+    ("group_entry", (4, 5), ""),
+    ("rootfs_mapping", (4, 5), ""),
+    ("shmSizeSystemd", (4, 5), "0"),
+    ("healthLogDestination", (5, 3), "\"local\""),
+    ("healthMaxLogCount", (5, 3), "5"),
+    ("healthMaxLogSize", (5, 3), "500"),
+    ("useImageHostname", (5, 4), "false"),
+    ("baseHostsFile", (5, 4), ""),
+    ("artifactVolumes", (5, 6), ""),
+    ("logLabels", (5, 8), ""),
+];
+
+/// Whether a field that some versions do not have says what these always do. `written`: as JSON.
+pub(super) fn is_later_default(field: &str, written: &str) -> bool {
+    let known = SINCE.iter().find(|(known, _, _)| *known == field);
+    known.is_some_and(|(_, _, default)| written == *default)
+}
+
 /// Fields of a stored configuration that came with a later version of Podman than the target's, as long
 /// as they say something that was not the default.
 pub fn missing_options(config: &Object, target: Version) -> BTreeSet<&'static str> {
-    /// Field, the version that brought it, and what it is by default.
-    const SINCE: [(&str, (u32, u32), &str); 12] = [
-        ("startupHealthCheck", (4, 4), ""),
-        ("label_nested", (4, 5), "false"),
-        ("group_entry", (4, 5), ""),
-        ("rootfs_mapping", (4, 5), ""),
-        ("shmSizeSystemd", (4, 5), "0"),
-        ("healthLogDestination", (5, 3), "\"local\""),
-        ("healthMaxLogCount", (5, 3), "5"),
-        ("healthMaxLogSize", (5, 3), "500"),
-        ("useImageHostname", (5, 4), "false"),
-        ("baseHostsFile", (5, 4), ""),
-        ("artifactVolumes", (5, 6), ""),
-        ("logLabels", (5, 8), ""),
-    ];
     let mut missing: BTreeSet<&'static str> = SINCE
         .into_iter()
         .filter(|(_, since, _)| !target.is_at_least(*since))

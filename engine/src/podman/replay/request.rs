@@ -15,8 +15,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::pod::infra_name;
 use super::stored::{Object, below, flag, is_nothing, map, number, objects, text, texts};
-use super::{Version, mounts, network, security};
+use super::{Version, mounts, network, security, userns};
 
 /// A container that is to be made, and what is otherwise where it is made.
 pub struct ContainerRequest<'a> {
@@ -40,6 +41,8 @@ pub struct ContainerRequest<'a> {
     /// The OCI runtime to ask for; `None`: the target's default one.
     pub runtime: Option<&'a str>,
     pub target: Version,
+    /// User and group whose Podman it is; `None`: root's.
+    pub user: Option<(u32, u32)>,
 }
 
 /// The pod that a container is made in.
@@ -258,7 +261,10 @@ fn process(wanted: &ContainerRequest<'_>, body: &mut Object) {
             Value::Object(limit)
         })
         .collect();
-    if !limits.is_empty() {
+    // A user may not raise them: those that nobody asked for are the host's.
+    let command = texts(wanted.config, "CreateCommand");
+    let asked = !option_values(&command, &["--ulimit"]).is_empty();
+    if !limits.is_empty() && (wanted.user.is_none() || asked) {
         body.insert("r_limits".into(), json!(limits));
     }
     if texts(process, "args").first() == Some(&"/run/podman-init") {
@@ -463,7 +469,7 @@ fn namespaces(wanted: &ContainerRequest<'_>, body: &mut Object) {
         let shared = shared_with(wanted, text(config, stored));
         let own = || match kind {
             "ipc" => own_ipc(config),
-            "user" => own_user(config, wanted.pod.is_some(), body),
+            "user" => own_user(wanted, body),
             "network" => network::own(config),
             kind => own_kind(config, kind),
         };
@@ -502,9 +508,13 @@ fn shared_with(wanted: &ContainerRequest<'_>, id: &str) -> Option<Value> {
         return None;
     }
     let infra = wanted.pod.and_then(|pod| pod.infra);
+    let name = new_name(wanted, id);
+    // The pod that it comes back into may be another one of that name.
+    let is_infra = wanted.pod.is_some() && name == infra_name(text(wanted.config, "pod"));
     Some(match infra.map(|infra| text(infra, "id")) {
         Some(infra) if infra == id => namespace("pod", ""),
-        _ => namespace("container", &new_name(wanted, id)),
+        _ if is_infra => namespace("pod", ""),
+        _ => namespace("container", &name),
     })
 }
 
@@ -531,12 +541,13 @@ fn own_ipc(config: &Object) -> Value {
     }
 }
 
-fn own_user(config: &Object, is_in_pod: bool, body: &mut Object) -> Value {
+fn own_user(wanted: &ContainerRequest<'_>, body: &mut Object) -> Value {
+    let config = wanted.config;
     let Some(mapping) = map(config, "idMappingsOptions") else {
         return own_kind(config, "user");
     };
     // A pod's container has its infra container's mapping, and may not ask for it.
-    if !is_in_pod {
+    if wanted.pod.is_none() {
         body.insert("idmappings".into(), Value::Object(mapping.clone()));
     }
     let annotated = below(config, &["spec", "annotations"])
@@ -548,8 +559,8 @@ fn own_user(config: &Object, is_in_pod: bool, body: &mut Object) -> Value {
         return namespace("auto", value);
     }
     if flag(config, "addCurrentUserPasswdEntry") || annotated.starts_with("keep-id") {
-        let value = annotated.strip_prefix("keep-id:").unwrap_or_default();
-        return namespace("keep-id", value);
+        let value = userns::named_keep_id(config, wanted.user);
+        return namespace("keep-id", &value.unwrap_or_default());
     }
     own_kind(config, "user")
 }

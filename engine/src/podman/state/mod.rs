@@ -242,7 +242,7 @@ impl StoredState {
             names: refers,
             runtime_spec: None,
         };
-        definition.unit = definition.label("PODMAN_SYSTEMD_UNIT");
+        definition.unit = definition.label(super::UNIT_LABEL);
         definition
     }
 

@@ -1,36 +1,44 @@
 //! What stands in the way of definitions, and the order to make them in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use podkeep_format::item::{Item, ItemKind};
 
 use super::super::fit::{self, Definitions, Names};
 use super::super::{ReplayPlan, ReplayRequest};
 use super::{LocalReplay, note, read};
-use crate::host::HostError;
+use crate::fs::owners::Owners;
+use crate::host::{HeldUnit, HostError};
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::replay::{
-    HostFacts, Obstacle, Version, Wanted, architecture_of, obstacles, same_network, volumes_from_of,
+    HostFacts, Obstacle, Version, Wanted, architecture_of, obstacles, same_network, userns,
+    volumes_from_of,
 };
 use crate::podman::{
     ConfigSource, ContainerDefinition, NetworkDefinition, PodDefinition, Podman, SecretDefinition,
-    StoreInfo, UnitDefinition, list_networks, list_secrets, read_state,
+    StoreInfo, UNIT_LABEL, UnitDefinition, list_networks, list_secrets, read_state,
 };
 
 impl LocalReplay {
     /// Looks at everything, and changes nothing.
     pub fn plan(
-        podman: Podman,
+        podman: &Podman,
         info: StoreInfo,
         state: &Path,
+        owners: Arc<Owners>,
         request: ReplayRequest,
     ) -> Result<(Self, ReplayPlan), HostError> {
+        let (facts, pods) = host_facts(podman, &info)?;
         let mut replay = Self {
-            facts: host_facts(&podman, &info)?,
-            podman,
+            facts,
+            pods,
+            podman: podman.clone(),
+            owners,
+            lingers: false,
             info,
-            folder: state.join("replay"),
+            folder: folder(podman, state),
             options: request.options.clone(),
             definitions: Definitions::default(),
             stored: Definitions::default(),
@@ -39,6 +47,7 @@ impl LocalReplay {
             units: BTreeMap::new(),
             anonymous: BTreeSet::new(),
             by_unit: BTreeSet::new(),
+            pods_by_unit: BTreeSet::new(),
             foreign: BTreeSet::new(),
             order: Vec::new(),
             maker: None,
@@ -100,6 +109,20 @@ impl LocalReplay {
         self.definitions
             .containers
             .retain(|name, _| !by_unit.contains(name));
+        // A unit that makes a pod would replace the one that is there.
+        let of_unit = |pod: &PodDefinition| {
+            let infra = pod.infra.as_ref();
+            let labels = infra.and_then(|infra| infra.get("labels")?.as_object());
+            let unit = labels.and_then(|labels| labels.get(UNIT_LABEL)?.as_str());
+            unit.is_some_and(|unit| units.contains(unit))
+        };
+        let pods = self.definitions.pods.iter();
+        let pods = pods.filter(|(_, pod)| of_unit(pod));
+        self.pods_by_unit = pods.map(|(name, _)| name.clone()).collect();
+        let by_unit = &self.pods_by_unit;
+        self.definitions
+            .pods
+            .retain(|name, _| !by_unit.contains(name));
         Ok(())
     }
 
@@ -114,6 +137,9 @@ impl LocalReplay {
             plan.actions
                 .extend(fit::drop_missing(&mut self.definitions, &self.facts));
         }
+        let mut conflicts = Vec::new();
+        self.fit_namespaces(&mut plan, &mut conflicts);
+        self.fit_user(request, &mut plan, &mut conflicts);
         let suffix = options.rename_suffix.as_deref();
         self.names = Names::choose(&self.definitions, &self.facts, suffix);
         for names in [&self.names.containers, &self.names.pods] {
@@ -122,17 +148,13 @@ impl LocalReplay {
                 .extend(renamed.map(|(old, new)| (old.clone(), new.clone())));
         }
         fit::rename_networks(&mut self.definitions, &self.names);
-        let mut conflicts: Vec<String> = self
-            .obstacles()
-            .into_iter()
-            .map(
-                |Obstacle {
-                     object,
-                     cause,
-                     remedy,
-                 }| format!("{object} {cause}: {remedy}"),
-            )
-            .collect();
+        conflicts.extend(self.obstacles().into_iter().map(
+            |Obstacle {
+                 object,
+                 cause,
+                 remedy,
+             }| format!("{object} {cause}: {remedy}"),
+        ));
         self.references(request, &mut conflicts, &mut plan.findings);
         self.foreign(request, &mut plan.findings)?;
         self.arrange(&mut plan, &mut conflicts);
@@ -149,6 +171,15 @@ impl LocalReplay {
                 "leave container {name} to the unit {unit}, which makes it"
             ));
         }
+        for name in &self.pods_by_unit {
+            plan.actions
+                .push(format!("leave pod {name} to the unit that makes it"));
+        }
+        let units = self.units.values().map(|unit| HeldUnit {
+            service: unit.service.clone(),
+            active: unit.active == "active",
+        });
+        plan.services = units.collect();
         conflicts.sort();
         conflicts.dedup();
         plan.conflicts = conflicts;
@@ -371,9 +402,27 @@ fn needs_of(container: &ContainerDefinition) -> Vec<String> {
     names
 }
 
+/// Where the socket of an API lies that only its user may ask. That of another user is in a folder of
+/// that user's own.
+fn folder(podman: &Podman, state: &Path) -> PathBuf {
+    let Some(account) = podman.user() else {
+        return state.join("replay");
+    };
+    match podman.variable("XDG_RUNTIME_DIR") {
+        Some(runtime) => Path::new(runtime).join("podkeep"),
+        None => account.home.join(".cache/podkeep/replay"),
+    }
+}
+
 /// What this host has that definitions may clash with.
-fn host_facts(podman: &Podman, info: &StoreInfo) -> Result<HostFacts, HostError> {
+fn host_facts(
+    podman: &Podman,
+    info: &StoreInfo,
+) -> Result<(HostFacts, BTreeMap<String, PodDefinition>), HostError> {
     let mut facts = HostFacts::read();
+    if let Some(user) = podman.rootless_ids() {
+        facts = facts.of_user(user);
+    }
     facts.version = Version::parse(&info.version);
     facts.runtime = podman.default_runtime()?;
     let state = read_state(podman, info)?;
@@ -383,13 +432,15 @@ fn host_facts(podman: &Podman, info: &StoreInfo) -> Result<HostFacts, HostError>
         .iter()
         .map(|one| (one.name.clone(), runs(&one.status)))
         .collect();
+    let configs = state.containers.iter().map(|one| &one.config);
+    facts.taken_ids = configs.flat_map(userns::taken).collect();
     let is_lossy = state.source == ConfigSource::Inspect;
     let (_, pods) = state.definitions();
     facts.pods = pods
-        .into_iter()
-        .map(|pod| (pod.name, pod.running && !is_lossy))
+        .iter()
+        .map(|pod| (pod.name.clone(), pod.running && !is_lossy))
         .collect();
-    facts.networks = list_networks(podman)?
+    facts.networks = list_networks(podman, &info.graph_root)?
         .into_iter()
         .map(|network| (network.name, network.config))
         .collect();
@@ -397,5 +448,6 @@ fn host_facts(podman: &Podman, info: &StoreInfo) -> Result<HostFacts, HostError>
         .into_iter()
         .map(|secret| secret.name)
         .collect();
-    Ok(facts)
+    let pods = pods.into_iter().map(|pod| (pod.name.clone(), pod));
+    Ok((facts, pods.collect()))
 }

@@ -5,7 +5,7 @@ use podkeep_format::item::{Item, ItemKind};
 use super::super::{FieldDifference, Proof};
 use super::LocalReplay;
 use crate::host::HostError;
-use crate::podman::replay::{Comparison, compare, missing_options};
+use crate::podman::replay::{Comparison, compare, is_of_user, missing_options};
 use crate::podman::{list_networks, read_secret, read_state};
 
 impl LocalReplay {
@@ -49,6 +49,7 @@ impl LocalReplay {
                 choices: &choices,
                 lacking: &missing_options(stored, self.facts.version),
                 runtime_replaced: !self.facts.has_runtime(runtime),
+                between_user_and_root: is_of_user(stored) != self.facts.user.is_some(),
                 asked_for: asked_for(changed),
             });
             proofs.push(Proof {
@@ -64,7 +65,7 @@ impl LocalReplay {
     }
 
     fn prove_networks(&self) -> Result<Vec<Proof>, HostError> {
-        let there = list_networks(&self.podman)?;
+        let there = list_networks(&self.podman, &self.info.graph_root)?;
         let mut proofs = Vec::new();
         for (name, stored) in &self.stored.networks {
             let new = &self.names.networks[name];
@@ -77,6 +78,7 @@ impl LocalReplay {
                 choices: &self.choices(),
                 lacking: &["network_interface"].into(),
                 runtime_replaced: false,
+                between_user_and_root: false,
                 asked_for: self.options.remap_subnet,
             });
             proofs.push(Proof {
