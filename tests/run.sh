@@ -27,7 +27,7 @@ podkeep's tests
   builds     a debug build in ${CARGO_TARGET_DIR:-target/}, about 3 GB
   caches     root file systems of real Podman hosts in $PODKEEP_LAB_CACHE, about 2 GB
   uses       /var/tmp for the disks of running hosts, up to 8 GB, removed again
-  takes      on two cores about 30 minutes the first time, 18 when everything is built
+  takes      on two cores about 45 minutes the first time, 30 when everything is built
 
 INTRO
 install_packages "${missing[@]}"
