@@ -446,7 +446,7 @@ fn a_container_of_a_unit_moves_with_its_unit() {
 }
 
 /// A unit of the administrator's own, as `podman generate systemd --new` writes them, cannot be masked
-/// where it lies; and one that starts a container by its name is no part of it.
+/// where it lies.
 #[test]
 fn a_unit_of_systemd_s_own_is_masked_and_moved() {
     let (a, b) = bare_pair(
