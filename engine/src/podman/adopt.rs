@@ -26,6 +26,10 @@ use super::storage::{BIG_DATA_BYTES_MAX, big_data_file, is_signed_schema_1};
 
 /// Bytes of images.json. 100,000 images have some 150 MB.
 const IMAGES_BYTES_MAX: u64 = 256 << 20;
+/// How the names of files start that hold big data under a key that is no plain name.
+const ENCODED_KEY: char = '=';
+/// How the names of files start that are yet to be renamed.
+const BESIDE: &str = ".tmp-podkeep-";
 
 /// A failure of the adoption; the image is as it was before, or as it was to be.
 #[derive(Debug, thiserror::Error)]
@@ -152,9 +156,7 @@ impl ImageRecords {
                 .map_err(|error| AdoptError::new("write", &path, error))?;
             self.replace(&path, &bytes)?;
         }
-        if before == Before::Loaded {
-            self.remove_makeshift(definition, &existing);
-        }
+        self.remove_unlisted(&definition.id, &changed);
         Ok(names.adoption)
     }
 
@@ -214,20 +216,29 @@ impl ImageRecords {
         Ok(())
     }
 
-    /// Files of the makeshift identity that the image no longer lists.
-    fn remove_makeshift(&self, definition: &ImageDefinition, existing: &Map<String, Value>) {
-        for key in strings(existing, "big-data-names") {
-            if !definition.big_data().any(|piece| piece.key == key) {
-                let path = self.folder.join(&definition.id).join(big_data_file(key));
-                // A file that nothing lists only takes room.
-                let _ = std::fs::remove_file(path);
+    /// Big data that the image does not list: of the makeshift identity, of this restore or of one that
+    /// was cut off before it came here. Who adds big data holds the lock until it is listed.
+    fn remove_unlisted(&self, id: &str, entry: &Map<String, Value>) {
+        let listed: Vec<String> = strings(entry, "big-data-names")
+            .map(big_data_file)
+            .collect();
+        // A file that nothing lists only takes room: what cannot be removed is no failure.
+        let Ok(files) = std::fs::read_dir(self.folder.join(id)) else {
+            return;
+        };
+        for file in files.flatten() {
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            let is_ours = name.starts_with(ENCODED_KEY) || name.starts_with(BESIDE);
+            if is_ours && !listed.iter().any(|listed| *listed == name) {
+                let _ = std::fs::remove_file(file.path());
             }
         }
     }
 
     /// Writes beside, and renames: readers see the old file or the new one.
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), AdoptError> {
-        let mut name = std::ffi::OsString::from(".tmp-podkeep-");
+        let mut name = std::ffi::OsString::from(BESIDE);
         name.push(path.file_name().unwrap_or_default());
         let beside = path.with_file_name(name);
         let write = || -> std::io::Result<()> {
@@ -588,6 +599,19 @@ mod tests {
         let names = &store.entry(OURS)["names"];
         assert_eq!(names.as_array().unwrap().len(), 3, "{names}");
         assert_eq!(store.files(), [&big_data_file("signature-1"), "manifest"]);
+    }
+
+    /// A restore was cut off between its new record and what it removes after it.
+    #[test]
+    fn big_data_that_nothing_lists_goes_with_the_next_restore() {
+        let store = Store::new("null");
+        store.adopt(Before::Loaded, false).unwrap();
+        let own = store.folder.path().join(OURS.repeat(32));
+        std::fs::write(own.join(big_data_file("manifest-sha256:ab")), "").unwrap();
+        std::fs::write(own.join(".tmp-podkeep-manifest"), "").unwrap();
+        std::fs::write(own.join("unknown"), "").unwrap();
+        store.adopt(Before::Present, false).unwrap();
+        assert_eq!(store.files(), ["manifest", "unknown"]);
     }
 
     /// What another image's snapshot claims of this one must not get at it.
