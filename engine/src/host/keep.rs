@@ -42,6 +42,9 @@ pub struct HeldUnit {
     pub service: String,
     /// It was active, and is to be so when it is let go.
     pub active: bool,
+    /// Somebody masked it before, and it is to stay so.
+    #[serde(default)]
+    pub masked: bool,
 }
 
 /// The Podman of a host, seen as a keeper of containers.
@@ -138,13 +141,14 @@ impl Keep for LocalHost {
     }
 
     fn would_hold_back_unit(&self, service: &str) -> Result<HeldUnit, HostError> {
-        let active = match Units::find(self.kept()?) {
-            Some(units) => units.is_active(service)?,
-            None => false,
+        let (active, masked) = match Units::find(self.kept()?) {
+            Some(units) => (units.is_active(service)?, units.is_masked(service)),
+            None => (false, false),
         };
         Ok(HeldUnit {
             service: service.to_owned(),
             active,
+            masked,
         })
     }
 
@@ -166,7 +170,8 @@ impl Keep for LocalHost {
         let Some(systemd) = Units::find(self.kept()?) else {
             return Ok(());
         };
-        let names: Vec<String> = units.iter().map(|unit| unit.service.clone()).collect();
+        let ours = units.iter().filter(|unit| !unit.masked);
+        let names: Vec<String> = ours.map(|unit| unit.service.clone()).collect();
         Ok(systemd.unmask(&names)?)
     }
 
@@ -175,7 +180,16 @@ impl Keep for LocalHost {
             return Ok(());
         };
         for unit in units.iter().filter(|unit| unit.active) {
-            systemd.start(&unit.service)?;
+            let masked: Vec<String> = unit
+                .masked
+                .then(|| unit.service.clone())
+                .into_iter()
+                .collect();
+            // Masked while it ran, it runs on, and would not start.
+            systemd.unmask(&masked)?;
+            let started = systemd.start(&unit.service);
+            systemd.mask(&masked)?;
+            started?;
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! The systemd units that run containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::podman::command::{Podman, PodmanError, Purpose, failure};
@@ -19,10 +20,11 @@ const MASKS: [&str; 2] = ["etc/systemd/system", "etc/systemd/system.control"];
 /// Units that go down with another one, as systemd names the relation on its side.
 const DEPENDENTS: [&str; 3] = ["RequiredBy", "BoundBy", "ConsistsOf"];
 
-/// The host's systemd.
+/// The host's systemd. Which unit has which main process is asked once.
 #[derive(Clone, Debug)]
 pub struct Units {
     systemctl: Podman,
+    by_main: OnceLock<HashMap<u32, String>>,
 }
 
 impl Units {
@@ -32,21 +34,42 @@ impl Units {
             return None;
         }
         let systemctl = podman.beside("systemctl")?;
-        Some(Self { systemctl })
+        Some(Self {
+            systemctl,
+            by_main: OnceLock::new(),
+        })
     }
 
     /// The unit whose main process is the one that watches over the container: stopping the unit
     /// stops the container, and starting it starts it.
     pub fn owner(&self, container: &LiveContainer) -> Result<Option<String>, PodmanError> {
-        let Some(unit) = unit_of_process(container.conmon_pid)
-            .or_else(|| container.labels.get(UNIT_LABEL).cloned())
-        else {
+        let pid = container.conmon_pid;
+        if pid == 0 {
             return Ok(None);
+        }
+        let Some(unit) = unit_of_process(pid).or_else(|| container.labels.get(UNIT_LABEL).cloned())
+        else {
+            // A unit that starts a container which is there follows it by a PID file: Podman puts what
+            // watches over the container into a scope.
+            return Ok(self.by_main()?.get(&pid).cloned());
         };
         let shown = self.show(&unit, "MainPID")?;
         let main = shown.get("MainPID").and_then(|pid| pid.parse::<u32>().ok());
-        let owns = container.conmon_pid != 0 && main == Some(container.conmon_pid);
-        Ok(owns.then_some(unit))
+        Ok((main == Some(pid)).then_some(unit))
+    }
+
+    fn by_main(&self) -> Result<&HashMap<u32, String>, PodmanError> {
+        if let Some(known) = self.by_main.get() {
+            return Ok(known);
+        }
+        let purpose = Purpose {
+            action: "list",
+            object: "the services of systemd",
+        };
+        let arguments = ["show", "--type=service", "--property=Id,MainPID", "--", "*"];
+        let shown = self.systemctl.run(purpose, &arguments, b"")?;
+        let found = main_processes(&String::from_utf8_lossy(&shown));
+        Ok(self.by_main.get_or_init(|| found))
     }
 
     /// Active units that stop when this one is stopped, and do not start by themselves when it is
@@ -81,6 +104,10 @@ impl Units {
 
     pub fn start(&self, unit: &str) -> Result<(), PodmanError> {
         self.must("start", unit)
+    }
+
+    pub fn is_masked(&self, unit: &str) -> bool {
+        is_masked(Path::new("/"), unit)
     }
 
     /// Keeps units from starting, also after the next boot. Done twice, it is the same.
@@ -158,10 +185,7 @@ impl Units {
 /// `systemctl mask` does not replace a file, so that a unit which lies among the administrator's own is
 /// masked in the folder that counts more than theirs.
 fn mask(root: &Path, unit: &str) -> std::io::Result<()> {
-    if MASKS
-        .iter()
-        .any(|folder| is_mask(&root.join(folder).join(unit)))
-    {
+    if is_masked(root, unit) {
         return Ok(());
     }
     let free = |folder: &&&str| root.join(folder).join(unit).symlink_metadata().is_err();
@@ -183,6 +207,11 @@ fn unmask(root: &Path, unit: &str) -> std::io::Result<()> {
     Ok(())
 }
 
+fn is_masked(root: &Path, unit: &str) -> bool {
+    let mut places = MASKS.iter().map(|folder| root.join(folder).join(unit));
+    places.any(|place| is_mask(&place))
+}
+
 fn is_mask(path: &Path) -> bool {
     std::fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
 }
@@ -198,6 +227,20 @@ fn properties_of(shown: &str) -> BTreeMap<String, String> {
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect()
+}
+
+/// Units by their main process, from blocks of properties with an empty line between two.
+fn main_processes(shown: &str) -> HashMap<u32, String> {
+    let of_block = |block: &str| {
+        let mut properties = properties_of(block);
+        let main = properties
+            .get("MainPID")?
+            .parse()
+            .ok()
+            .filter(|pid| *pid != 0)?;
+        Some((main, properties.remove("Id")?))
+    };
+    shown.split("\n\n").filter_map(of_block).collect()
 }
 
 /// The service in whose cgroup a process is.
@@ -223,7 +266,7 @@ fn unit_of_cgroup(cgroups: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_mask, mask, properties_of, unit_of_cgroup, unmask};
+    use super::{is_mask, main_processes, mask, properties_of, unit_of_cgroup, unmask};
 
     #[test]
     fn the_unit_of_a_process_is_the_innermost_service() {
@@ -264,6 +307,16 @@ mod tests {
         assert_eq!(std::fs::read(own.join("web.service")).unwrap(), b"x");
         assert_eq!(std::fs::read_dir(&control).unwrap().count(), 0);
         assert_eq!(std::fs::read_dir(&own).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn units_are_found_by_their_main_process() {
+        let shown =
+            "MainPID=12\nId=a.service\n\nId=b.service\nMainPID=0\n\nMainPID=7\nId=c.service\n";
+        let found = main_processes(shown);
+        assert_eq!(found.len(), 2);
+        assert_eq!((&*found[&12], &*found[&7]), ("a.service", "c.service"));
+        assert!(main_processes("").is_empty());
     }
 
     #[test]

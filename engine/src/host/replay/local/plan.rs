@@ -178,6 +178,7 @@ impl LocalReplay {
         let units = self.units.values().map(|unit| HeldUnit {
             service: unit.service.clone(),
             active: unit.active == "active",
+            masked: false,
         });
         plan.services = units.collect();
         conflicts.sort();
