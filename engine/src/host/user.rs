@@ -1,8 +1,9 @@
 //! Root at work in the folders of another user.
 //!
 //! Whatever that user's podman says, and whatever links the user makes, root reads and writes only in
-//! folders that are the user's own: what the user could not do there, podkeep does not do either. A
-//! folder is opened, looked at, and then reached by its descriptor alone.
+//! folders that are the user's own, or belong to one of the user's subordinate ids, as the layers of a
+//! container do whose root is not the user: what the user could not do there, podkeep does not do either.
+//! A folder is opened, looked at, and then reached by its descriptor alone.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -36,10 +37,7 @@ impl OtherUser {
 
 /// Which folders are a user's.
 #[derive(Clone, Debug)]
-pub(super) struct UserFolders {
-    uid: u32,
-    name: String,
-}
+pub(super) struct UserFolders(Account);
 
 /// A folder of the user's, open.
 pub(super) struct UserFolder {
@@ -48,10 +46,7 @@ pub(super) struct UserFolder {
 
 impl UserFolders {
     pub fn of(account: &Account) -> Self {
-        Self {
-            uid: account.uid,
-            name: account.name.clone(),
-        }
+        Self(account.clone())
     }
 
     /// Refuses a folder that is somebody else's.
@@ -61,12 +56,12 @@ impl UserFolders {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty()).map_err(failed)?;
         let stat = rustix::fs::fstat(&fd).map_err(failed)?;
-        if stat.st_uid != self.uid {
+        if !self.0.may_be(stat.st_uid) {
             return Err(HostError::Refused {
                 object: path.display().to_string(),
                 cause: format!(
                     "it belongs to user {}, and podkeep works for {} only in folders of that user",
-                    stat.st_uid, self.name
+                    stat.st_uid, self.0.name
                 ),
                 hint: "run it as root without --host".into(),
             });

@@ -9,6 +9,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ const PASSWD_BYTES_MAX: u64 = 4 << 20;
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 /// Says that systemd is the init of this host (sd_booted(3)).
 const SYSTEMD_BOOTED: &str = "/run/systemd/system";
+/// Bytes of /etc/subuid: a line for each user.
+const SUBUID_BYTES_MAX: u64 = 16 << 20;
 const LINGER_FOLDER: &str = "/var/lib/systemd/linger";
 
 /// A user of this host, as passwd(5) has it.
@@ -69,6 +72,41 @@ impl Account {
         accounts
     }
 
+    /// Whether the user may act as `uid`, which is the user's own or a subordinate one by what root has
+    /// written down: subuid(5), and where that has nothing of the user, what other sources the host has.
+    pub fn may_be(&self, uid: u32) -> bool {
+        if uid == self.uid {
+            return true;
+        }
+        let mut file = Vec::new();
+        // What cannot be read gives nothing.
+        let _ = File::open("/etc/subuid")
+            .and_then(|from| from.take(SUBUID_BYTES_MAX).read_to_end(&mut file));
+        let mut ranges = self.subordinate(&String::from_utf8_lossy(&file));
+        if ranges.is_empty() {
+            let purpose = Purpose {
+                action: "look up",
+                object: "subordinate ids",
+            };
+            let told = run_program("getsubids", purpose, &[self.name.as_str()], START_TIME_MAX);
+            ranges = told.map_or_else(|_| Vec::new(), |told| told_ranges(&told.stdout));
+        }
+        ranges.iter().any(|range| range.contains(&uid))
+    }
+
+    /// `name:first:count` or `uid:first:count`.
+    fn subordinate(&self, file: &str) -> Vec<Range<u32>> {
+        let of_user = |line: &str| {
+            let mut fields = line.split(':');
+            let whose = fields.next()?;
+            let is_ours = whose == self.name || whose.parse() == Ok(self.uid);
+            is_ours
+                .then(|| range(fields.next()?, fields.next()?))
+                .flatten()
+        };
+        file.lines().filter_map(of_user).collect()
+    }
+
     fn runtime(&self) -> PathBuf {
         PathBuf::from(format!("/run/user/{}", self.uid))
     }
@@ -97,6 +135,26 @@ impl Account {
         let arguments = ["enable-linger", self.name.as_str()];
         run_program("loginctl", purpose, &arguments, START_TIME_MAX).map(drop)
     }
+}
+
+/// `0: name first count`
+fn told_ranges(told: &[u8]) -> Vec<Range<u32>> {
+    let of_line = |line: &str| {
+        let mut words = line.split_whitespace().rev();
+        let count = words.next()?;
+        range(words.next()?, count)
+    };
+    String::from_utf8_lossy(told)
+        .lines()
+        .filter_map(of_line)
+        .collect()
+}
+
+fn range(first: &str, count: &str) -> Option<Range<u32>> {
+    let first: u32 = first.trim().parse().ok()?;
+    let end = first.checked_add(count.trim().parse().ok()?)?;
+    // Nobody's subordinate id is root.
+    (first > 0).then_some(first..end)
 }
 
 fn read_passwd() -> std::io::Result<String> {
@@ -163,9 +221,8 @@ impl UserSession {
             units,
             account: account.clone(),
         };
-        let none = session(Vec::new());
-        if !Path::new(SYSTEMD_BOOTED).exists() || account.runtime().join("bus").exists() {
-            return Ok(none);
+        if !Path::new(SYSTEMD_BOOTED).exists() {
+            return Ok(session(Vec::new()));
         }
         let unit = account.unit();
         let object = format!("{unit} of {}", account.name);
@@ -173,10 +230,10 @@ impl UserSession {
             action: "start",
             object: &object,
         };
-        // One that runs without a bus is not ours to stop either.
+        // Its sockets do not tell: they outlive an instance whose runtime folder stays.
         let asked = ["is-active", "--quiet", unit.as_str()];
         if run_program("systemctl", purpose, &asked, START_TIME_MAX).is_ok() {
-            return Ok(none);
+            return Ok(session(Vec::new()));
         }
         let had_folder = account.runtime().exists();
         run_program("systemctl", purpose, &["start", &unit], START_TIME_MAX)?;
@@ -300,6 +357,23 @@ mod tests {
         assert_eq!(value("PATH").unwrap(), "/usr/bin");
         assert_ne!(value("XDG_RUNTIME_DIR"), Some("/run/user/0".into()));
         assert_eq!(value("CONTAINERS_STORAGE_CONF"), None);
+    }
+
+    #[test]
+    fn subordinate_ids_are_those_that_root_wrote_down() {
+        let alice = in_passwd(PASSWD, "alice").unwrap();
+        let file = "bob:100000:65536\nalice:200000:10\n1001:300000:5\nalice:0:9\nalice:1\nalice:x:1\n\
+                    alice:4294967290:10\nalic:7:7\n";
+        assert_eq!(
+            alice.subordinate(file),
+            [200_000..200_010, 300_000..300_005]
+        );
+        assert_eq!(
+            told_ranges(b"0: alice 200000 10\n1: alice 5 x\n2: alice 7 2\n"),
+            [200_000..200_010, 7..9]
+        );
+        assert!(alice.may_be(1001));
+        assert!(!alice.may_be(0));
     }
 
     #[test]

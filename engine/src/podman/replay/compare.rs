@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::network;
 use super::obstacles::is_later_default;
 use super::request::{Choices, SHORT_ID_DIGITS};
 use super::stored::{Object, below, flag, is_nothing, text, texts};
+use super::{network, userns};
 
 /// Characters of a value that is shown.
 const SHOWN_MAX: usize = 160;
@@ -338,6 +338,11 @@ fn reason(
     if is_auto && (is_below(field, "idMappingsOptions") || field.contains("idMappings")) {
         return Some(Reason::ChosenAnew);
     }
+    // Podman tells a container of its user only where that has the id which is kept.
+    let is_named = [stored, both.made].map(userns::keeps_named_id);
+    if field == "addCurrentUserPasswdEntry" && is_named[0] != is_named[1] {
+        return Some(Reason::HostDefault);
+    }
     if field.starts_with("spec.mounts[/run/podman-init]") {
         return Some(Reason::HostDefault);
     }
@@ -556,6 +561,26 @@ mod tests {
             let found = differences(rules(stored), rules(made));
             assert_eq!(found, [(field.to_owned(), None)]);
         }
+    }
+
+    #[test]
+    fn the_entry_of_a_user_goes_only_with_the_name_of_the_id_that_is_kept() {
+        let with = |mode: &str, entry: bool| {
+            json!({"addCurrentUserPasswdEntry": entry,
+                   "spec": {"annotations": {"io.podman.annotations.userns": mode}}})
+        };
+        let plain = with("keep-id", true);
+        let found = |made| {
+            let all = differences(plain.clone(), made).into_iter();
+            let mut of = all.filter(|(field, _)| field == "addCurrentUserPasswdEntry");
+            of.next().map(|(_, reason)| reason)
+        };
+        assert_eq!(
+            found(with("keep-id:uid=1000,gid=1000", false)),
+            Some(Some(Reason::HostDefault))
+        );
+        assert_eq!(found(with("keep-id", false)), Some(None));
+        assert_eq!(found(plain.clone()), None);
     }
 
     #[test]

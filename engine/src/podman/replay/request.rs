@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::pod::infra_name;
 use super::stored::{Object, below, flag, is_nothing, map, number, objects, text, texts};
+use super::userns::ANNOTATION as USERNS_ANNOTATION;
 use super::{Version, mounts, network, security, userns};
 
 /// A container that is to be made, and what is otherwise where it is made.
@@ -551,7 +552,7 @@ fn own_user(wanted: &ContainerRequest<'_>, body: &mut Object) -> Value {
         body.insert("idmappings".into(), Value::Object(mapping.clone()));
     }
     let annotated = below(config, &["spec", "annotations"])
-        .map(|all| text(all, "io.podman.annotations.userns"))
+        .map(|all| text(all, USERNS_ANNOTATION))
         .unwrap_or_default();
     if flag(mapping, "AutoUserNs") {
         // The ranges are chosen anew, by the size that was asked for.
@@ -559,8 +560,19 @@ fn own_user(wanted: &ContainerRequest<'_>, body: &mut Object) -> Value {
         return namespace("auto", value);
     }
     if flag(config, "addCurrentUserPasswdEntry") || annotated.starts_with("keep-id") {
-        let value = userns::named_keep_id(config, wanted.user);
-        return namespace("keep-id", &value.unwrap_or_default());
+        let value = userns::named_keep_id(config, wanted.user).unwrap_or_default();
+        if let Some(Value::Object(annotations)) = body.get_mut("annotations")
+            && !value.is_empty()
+        {
+            // The stored one may name another id.
+            annotations.insert(USERNS_ANNOTATION.into(), format!("keep-id:{value}").into());
+        }
+        return namespace("keep-id", &value);
     }
-    own_kind(config, "user")
+    let has_map = objects(mapping, "UIDMap").next().is_some();
+    match own_kind(config, "user") {
+        // A map that Podman chose once is in no namespace of the stored specification.
+        own if own == namespace("host", "") && has_map => namespace("private", ""),
+        own => own,
+    }
 }

@@ -19,7 +19,7 @@ use crate::podman::files::read_file;
 
 /// Bytes of /etc/subuid that are looked at.
 const SUBIDS_BYTES_MAX: usize = 4 << 20;
-const ANNOTATION: &str = "io.podman.annotations.userns";
+pub(super) const ANNOTATION: &str = "io.podman.annotations.userns";
 /// Where root's `auto` has its ranges from.
 const AUTO_USER: &str = "containers";
 /// A user's `auto` leaves the user's own id alone.
@@ -67,6 +67,11 @@ pub fn userns_of(config: &Object) -> Userns {
     } else {
         Userns::Shared
     }
+}
+
+/// Whether it keeps the user's id as another one, which its map names.
+pub fn keeps_named_id(config: &Object) -> bool {
+    annotated(config).starts_with("keep-id:")
 }
 
 fn annotated(config: &Object) -> &str {
