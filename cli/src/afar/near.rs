@@ -2,15 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::parser::ValueSource;
 use clap::{ArgAction, CommandFactory};
+use podkeep_engine::fs::durable;
 use podkeep_engine::host::orders::Obey;
 use podkeep_engine::link::calls::{Attend, attend};
 use podkeep_engine::link::{Ask, LinkError, Serve, Sink, Unanswered};
@@ -311,17 +312,7 @@ fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)?;
-    let temp = path.with_extension(format!("{}", std::process::id()));
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temp)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temp, path)?;
-    File::open(folder)?.sync_all()
+    durable::replace(path, bytes)
 }
 
 /// Where a migration ends, and the way there.

@@ -1,11 +1,16 @@
-//! Files that a process maps shared and writable.
+//! Files that processes may change without a trace in their times, or have open to do so.
 //!
-//! A store into a page of such a mapping that is dirty already moves neither mtime nor ctime
+//! A store into a page of a shared mapping that is dirty already moves neither mtime nor ctime
 //! until the page is written back, so no time proves that the file is unchanged.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// Write permission in the mode of a link in `/proc/PID/fd`: the file is open for writing.
+const WRITES: u32 = 0o200;
 
 /// (device, inode) as `/proc/PID/maps` tells them: the device's major in the upper half, its
 /// minor in the lower. On btrfs and in overlay mounts the kernel tells another device there than
@@ -15,16 +20,9 @@ pub type MappedFiles = HashSet<(u64, u64)>;
 /// All that are mapped now by processes that the caller may look at: root sees all.
 pub fn shared_writable() -> MappedFiles {
     let mut files = MappedFiles::new();
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return files;
-    };
-    for process in processes.flatten() {
-        let name = process.file_name();
-        if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
-            continue;
-        }
+    for process in processes() {
         // Gone meanwhile, or not ours to see.
-        let Ok(maps) = File::open(process.path().join("maps")) else {
+        let Ok(maps) = File::open(process.join("maps")) else {
             continue;
         };
         let mut maps = BufReader::new(maps);
@@ -35,6 +33,44 @@ pub fn shared_writable() -> MappedFiles {
         }
     }
     files
+}
+
+/// Files, by device and inode number, that such processes have open for writing.
+pub fn open_for_writing() -> HashSet<(u64, u64)> {
+    let mut files = HashSet::new();
+    for process in processes() {
+        let Ok(descriptors) = fs::read_dir(process.join("fd")) else {
+            continue;
+        };
+        for descriptor in descriptors.flatten() {
+            let path = descriptor.path();
+            let writes = path
+                .symlink_metadata()
+                .is_ok_and(|link| link.mode() & WRITES != 0);
+            if !writes {
+                continue;
+            }
+            if let Ok(file) = fs::metadata(&path)
+                && file.is_file()
+            {
+                let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
+                files.insert((u64::from(major) << 32 | u64::from(minor), file.ino()));
+            }
+        }
+    }
+    files
+}
+
+/// `/proc/PID` of each process.
+pub(crate) fn processes() -> impl Iterator<Item = PathBuf> {
+    // Where it is not mounted, nothing is known.
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter(|entry| {
+            let name = entry.file_name();
+            name.as_encoded_bytes().iter().all(u8::is_ascii_digit)
+        })
+        .map(|entry| entry.path())
 }
 
 /// One line: `address perms offset major:minor inode path`.

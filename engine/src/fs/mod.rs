@@ -8,8 +8,10 @@
 pub mod attributes;
 pub(crate) mod background;
 pub(crate) mod batch;
+pub mod durable;
+pub mod in_use;
 pub(crate) mod lock;
-pub mod mapped;
+pub mod mounts;
 pub mod owners;
 pub mod scan;
 pub mod states;

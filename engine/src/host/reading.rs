@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::ScanRequest;
 use super::lock::ItemLock;
-use crate::fs::mapped::{MappedFiles, shared_writable};
+use crate::fs::in_use::{MappedFiles, shared_writable};
 use crate::fs::owners::Owners;
 use crate::fs::scan::{BegunCopies, ScanRoot, ScanSpec, ScanStates, View, scan, scan_again};
 use crate::fs::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan, Writers};

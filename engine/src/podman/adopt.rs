@@ -10,7 +10,7 @@
 //! Source: containers/storage `images.go`.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,13 +23,12 @@ use super::image::{ImageDefinition, big_data_entry, strings};
 use super::layout::sha256;
 use super::list_lock::ListLock;
 use super::storage::{BIG_DATA_BYTES_MAX, big_data_file, is_signed_schema_1};
+use crate::fs::durable::{self, BESIDE};
 
 /// Bytes of images.json. 100,000 images have some 150 MB.
 const IMAGES_BYTES_MAX: u64 = 256 << 20;
 /// How the names of files start that hold big data under a key that is no plain name.
 const ENCODED_KEY: char = '=';
-/// How the names of files start that are yet to be renamed.
-const BESIDE: &str = ".tmp-podkeep-";
 
 /// A failure of the adoption; the image is as it was before, or as it was to be.
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +153,7 @@ impl ImageRecords {
             marked.map_err(|error| AdoptError::new("mark", &path, error))?;
             let bytes = serde_json::to_vec(&entries)
                 .map_err(|error| AdoptError::new("write", &path, error))?;
-            self.replace(&path, &bytes)?;
+            replace(&path, &bytes)?;
         }
         self.remove_unlisted(&definition.id, &changed);
         Ok(names.adoption)
@@ -210,7 +209,7 @@ impl ImageRecords {
                 Err(_) => false,
             };
             if !keep {
-                self.replace(&target, bytes)?;
+                replace(&target, bytes)?;
             }
         }
         Ok(())
@@ -235,33 +234,10 @@ impl ImageRecords {
             }
         }
     }
+}
 
-    /// Writes beside, and renames: readers see the old file or the new one.
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), AdoptError> {
-        let mut name = std::ffi::OsString::from(BESIDE);
-        name.push(path.file_name().unwrap_or_default());
-        let beside = path.with_file_name(name);
-        let write = || -> std::io::Result<()> {
-            let mut file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&beside)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&beside, path)?;
-            match path.parent() {
-                Some(folder) => File::open(folder)?.sync_all(),
-                None => Ok(()),
-            }
-        };
-        write().map_err(|error| {
-            // It is nothing that anybody would read.
-            let _ = std::fs::remove_file(&beside);
-            AdoptError::new("write", path, error)
-        })
-    }
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), AdoptError> {
+    durable::replace(path, bytes).map_err(|error| AdoptError::new("write", path, error))
 }
 
 /// Reads a piece of big data: a regular file of at most [`BIG_DATA_BYTES_MAX`] bytes, and no link.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use podkeep_engine::fs::Writers;
-use podkeep_engine::fs::mapped::MappedFiles;
+use podkeep_engine::fs::in_use::MappedFiles;
 use podkeep_engine::fs::scan::{KnownContents, ScanSpec, ScanStates, scan, scan_again};
 use podkeep_format::id::SnapshotId;
 

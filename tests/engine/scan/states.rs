@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use podkeep_engine::fs::Writers;
-use podkeep_engine::fs::mapped::{MappedFiles, shared_writable};
+use podkeep_engine::fs::in_use::{MappedFiles, shared_writable};
 use podkeep_engine::fs::scan::{ScanSpec, ScanStates, scan, scan_again};
 use podkeep_engine::fs::states::published;
 use podkeep_engine::monitor::FindingKind;

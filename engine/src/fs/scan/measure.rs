@@ -2,9 +2,7 @@
 //! what the kernel tells of its inodes, without reading a file.
 
 use std::collections::HashSet;
-use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use rustix::fs::FileType;
@@ -12,10 +10,8 @@ use rustix::fs::FileType;
 use super::directory::open_directory;
 use super::list::Listing;
 use super::stat::Stat;
+use crate::fs::in_use::open_for_writing;
 use crate::fs::states::is_settled;
-
-/// Write permission in the mode of a link in `/proc/PID/fd`: the file is open for writing.
-const WRITES: u32 = 0o200;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
@@ -81,45 +77,10 @@ pub fn measure(root: OwnedFd) -> Measured {
     measured
 }
 
-/// Files, by device and inode number, that processes have open for writing which the caller may look
-/// at: root sees all.
-fn open_for_writing() -> HashSet<(u64, u64)> {
-    let mut files = HashSet::new();
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return files;
-    };
-    for process in processes.flatten() {
-        let name = process.file_name();
-        if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
-            continue;
-        }
-        // Gone meanwhile, or not ours to see.
-        let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else {
-            continue;
-        };
-        for descriptor in descriptors.flatten() {
-            let path = descriptor.path();
-            let writes = path
-                .symlink_metadata()
-                .is_ok_and(|link| link.mode() & WRITES != 0);
-            if !writes {
-                continue;
-            }
-            if let Ok(file) = fs::metadata(&path)
-                && file.is_file()
-            {
-                let (major, minor) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
-                files.insert((u64::from(major) << 32 | u64::from(minor), file.ino()));
-            }
-        }
-    }
-    files
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::io::Write;
     use std::time::{Duration, SystemTime};
 

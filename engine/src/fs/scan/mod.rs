@@ -51,7 +51,7 @@ pub use self::view::{OnlyPaths, View};
 use super::attributes::FsTraits;
 use super::background::Readers;
 use super::batch::Outbox;
-use super::mapped::MappedFiles;
+use super::in_use::MappedFiles;
 use super::owners::Owners;
 use super::states::{States, root_key};
 use super::{ChunkBytes, FsError, FsErrorKind, ScanBatch, ScanOutcome, TreeScan, Writers};

@@ -2,8 +2,8 @@
 //! the state folder, replaced by a rename and durable before what it announces begins.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::orders::{Fit, Reached};
+use crate::fs::durable;
 use crate::host::{HeldBack, HeldUnit};
 use crate::operations::{OperationError, OperationResult};
 
@@ -129,20 +130,8 @@ impl Folder {
     /// Durable when it returns.
     pub fn write<T: Serialize>(&self, state: &T) -> OperationResult<()> {
         let path = self.path.join(FILE);
-        let write = || {
-            let new = path.with_extension("new");
-            let mut file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(&serde_json::to_vec(state)?)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &path)?;
-            File::open(&self.path)?.sync_all()
-        };
-        write().map_err(|error: std::io::Error| local("write", &path, error))
+        let bytes = serde_json::to_vec(state).map_err(|error| local("write", &path, error))?;
+        durable::replace(&path, &bytes).map_err(|error| local("write", &path, error))
     }
 
     /// Nothing of the migration is needed any more.
