@@ -1,7 +1,8 @@
 //! Backing up, restoring and moving the Podman of a host that only ssh reaches: nothing is installed
 //! there, and the repository, its passphrase and the person are here.
 
-use crate::lab::{Driver, Host, Outcome, Suite, link};
+use super::pair::{content, pair};
+use crate::lab::{Driver, Host, Outcome, Suite};
 
 /// That appends a line every 20 ms, with a volume of 20 MB that cannot be compressed.
 const SERVICE: &str = r#"
@@ -26,33 +27,9 @@ says() {
 received() { cat /sys/class/net/*/statistics/rx_bytes | sort -n | tail -1; }
 "#;
 
-/// The near host, which has podkeep and a repository, and the far one, which has Podman alone. Root of
-/// each reaches root of either.
-fn pair(near: Suite, far: Suite, driver: Driver) -> (Host, Host) {
-    let (a, b) = (Host::up(near, Driver::Overlay), Host::up(far, driver));
-    link(&a, &b);
-    let key = a.script(
-        "mkdir -m 700 -p /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
-         cat /root/.ssh/id_ed25519.pub",
-    );
-    for host in [&a, &b] {
-        host.script(&format!(
-            "mkdir -m 700 -p /root/.ssh /run/sshd; echo '{key}' > /root/.ssh/authorized_keys
-             ssh-keygen -A > /dev/null; /usr/sbin/sshd"
-        ));
-    }
-    a.script(
-        "for try in $(seq 50); do
-             ssh-keyscan 10.99.0.1 10.99.0.2 2> /dev/null > /root/.ssh/known_hosts
-             grep -q 0.1 /root/.ssh/known_hosts && grep -q 0.2 /root/.ssh/known_hosts && exit
-             sleep 0.1
-         done; exit 1",
-    );
-    a.install_podkeep();
-    a.put(
-        &super::remote::static_podkeep(),
-        "/usr/local/bin/podkeep-static",
-    );
+/// The near host has a repository, too.
+fn near_and_far(near: Suite, far: Suite) -> (Host, Host) {
+    let (a, b) = pair((near, Driver::Overlay), (far, Driver::Overlay));
     b.image(crate::lab::Image::Busybox);
     run(&a, "podkeep init > /dev/null");
     (a, b)
@@ -66,17 +43,9 @@ fn run(host: &Host, script: &str) -> String {
     outcome.text()
 }
 
-/// Everything in the volume but what is appended, with its attributes.
-fn content(host: &Host) -> String {
-    host.script(
-        "cd $(podman volume inspect -f '{{.Mountpoint}}' data)
-         find . ! -name log -printf '%P %u %g %m %T@\\n' | sort; sha256sum big sub/a",
-    )
-}
-
 #[test]
 fn a_host_behind_ssh_is_backed_up_and_restored() {
-    let (a, b) = pair(Suite::Bookworm, Suite::Trixie, Driver::Overlay);
+    let (a, b) = near_and_far(Suite::Bookworm, Suite::Trixie);
     b.script(SERVICE);
     let before = content(&b);
     run(
@@ -154,7 +123,7 @@ fn a_host_behind_ssh_is_backed_up_and_restored() {
 /// Ctrl-C, a killed near end and a cut link, while the container is at rest and while it is not.
 #[test]
 fn a_run_behind_ssh_ends_tidily_with_its_near_end() {
-    let (a, b) = pair(Suite::Trixie, Suite::Trixie, Driver::Overlay);
+    let (a, b) = near_and_far(Suite::Trixie, Suite::Trixie);
     b.script(SERVICE);
     run(&a, "podkeep doctor --host $web");
     let runs = "for try in $(seq 450); do
@@ -198,7 +167,7 @@ fn works(host: &Host) -> bool {
 /// The source is another machine: its part runs there, and what it knows of the migration lies there.
 #[test]
 fn a_service_moves_from_a_host_behind_ssh() {
-    let (a, b) = pair(Suite::Trixie, Suite::Bookworm, Driver::Overlay);
+    let (a, b) = near_and_far(Suite::Trixie, Suite::Bookworm);
     b.script(SERVICE);
     let before = content(&b);
     for to in ["local", "ssh://root@10.99.0.1"] {

@@ -1,16 +1,10 @@
-//! Moving a running service between two hosts over ssh, and back; and what becomes of it when the link
-//! is cut at each step.
+//! Moving a running service between two hosts over ssh, and back.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use crate::lab::{Driver, Host, Suite, link};
-
-/// The container's own process, by which it is seen from outside: no Podman is asked.
-const WORKER: &str = "pgrep -f '^/bin/sh -c .*worker-of-the-test'";
+use super::pair::{content, join, log_lines, pair, runs};
+use crate::lab::{Driver, Host, Suite};
 
 /// A container that appends a line every 20 ms, in a network, with a secret and files of its own.
-const SERVICE: &str = r#"
+pub const SERVICE: &str = r#"
 podman volume create --label app=shop data > /dev/null
 podman network create --subnet 10.77.0.0/24 front > /dev/null
 printf 'pass\nword' | podman secret create pw - > /dev/null
@@ -21,43 +15,25 @@ podman exec web sh -c 'head -c 20000000 /dev/urandom > /d/big; mkdir /d/sub; ech
     echo old > /d/old; chown 33:44 /d/sub/a; echo own > /etc/own; rm -f /etc/gone'
 "#;
 
-/// Two hosts with a wire between them; root of the first reaches root of the second.
-fn pair(from: (Suite, Driver), to: (Suite, Driver)) -> (Host, Host) {
+/// The service runs on the first.
+pub fn serving_pair(from: (Suite, Driver), to: (Suite, Driver)) -> (Host, Host) {
     let (a, b) = bare_pair(from, to);
     a.script(SERVICE);
     (a, b)
 }
 
-/// The same, with nothing that runs yet.
+/// Nothing runs yet.
 fn bare_pair(from: (Suite, Driver), to: (Suite, Driver)) -> (Host, Host) {
-    let (a, b) = (Host::up(from.0, from.1), Host::up(to.0, to.1));
-    link(&a, &b);
-    let key = a.script(
-        "mkdir -m 700 -p /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
-         cat /root/.ssh/id_ed25519.pub",
-    );
-    b.script(&format!(
-        "mkdir -m 700 -p /root/.ssh /run/sshd; echo '{key}' > /root/.ssh/authorized_keys
-         ssh-keygen -A > /dev/null; /usr/sbin/sshd"
-    ));
-    a.script(
-        "for try in $(seq 50); do ssh-keyscan 10.99.0.2 2> /dev/null > /root/.ssh/known_hosts
-             [ -s /root/.ssh/known_hosts ] && exit; sleep 0.1
-         done; exit 1",
-    );
-    a.install_podkeep();
-    a.put(
-        &super::remote::static_podkeep(),
-        "/usr/local/bin/podkeep-static",
-    );
+    let (a, b) = pair(from, to);
     a.image(crate::lab::Image::Busybox);
     (a, b)
 }
 
-const MOVE: &str = "podkeep --json migrate container:web --drop-missing --to ssh://root@10.99.0.2";
+pub const MOVE: &str =
+    "podkeep --json migrate container:web --drop-missing --to ssh://root@10.99.0.2";
 
 /// Runs the migration with further flags; its exit code and its lines.
-fn migrate(host: &Host, flags: &str) -> (i32, Vec<serde_json::Value>) {
+pub fn migrate(host: &Host, flags: &str) -> (i32, Vec<serde_json::Value>) {
     run(host, &format!("{MOVE} {flags}"))
 }
 
@@ -76,40 +52,23 @@ fn run(host: &Host, command: &str) -> (i32, Vec<serde_json::Value>) {
     (outcome.code, lines.collect())
 }
 
-fn message(lines: &[serde_json::Value]) -> String {
+pub fn message(lines: &[serde_json::Value]) -> String {
     let last = lines.last().expect("a last line");
     last["message"].as_str().unwrap_or_default().to_owned()
 }
 
-fn number(lines: &[serde_json::Value], field: &str) -> f64 {
+pub fn number(lines: &[serde_json::Value], field: &str) -> f64 {
     let last = lines.last().expect("a last line");
     last[field]
         .as_f64()
         .unwrap_or_else(|| panic!("no {field} in {last}"))
 }
 
-fn runs(host: &Host) -> bool {
-    host.run(&["bash", "-c", WORKER]).code == 0
-}
-
-/// Everything in the volume but what is appended, with its attributes.
-fn content(host: &Host) -> String {
-    host.script(
-        "cd $(podman volume inspect -f '{{.Mountpoint}}' data)
-         find . ! -name log -printf '%P %u %g %m %T@\\n' | sort; sha256sum big sub/a",
-    )
-}
-
-fn log_lines(host: &Host) -> Vec<String> {
-    let text = host.script("cat $(podman volume inspect -f '{{.Mountpoint}}' data)/log");
-    text.lines().map(str::to_owned).collect()
-}
-
 /// From Podman 4.3 to 5.8 and back: a dry run, an obstacle, the move, what is where afterwards, the
 /// way back, and that the second time little is sent.
 #[test]
 fn a_running_service_moves_and_comes_back() {
-    let (a, b) = pair(
+    let (a, b) = serving_pair(
         (Suite::Bookworm, Driver::Overlay),
         (Suite::Sid, Driver::Overlay),
     );
@@ -191,7 +150,7 @@ fn a_running_service_moves_and_comes_back() {
     a.boot();
     a.script("systemctl start podman-restart 2> /dev/null || podman start --all --filter restart-policy=always");
     assert!(!runs(&a), "the source came back at its boot");
-    link(&a, &b);
+    join(&a, &b);
     let (code, lines) = migrate(&a, "");
     assert_eq!(
         (code, message(&lines).as_str()),
@@ -231,73 +190,6 @@ fn a_running_service_moves_and_comes_back() {
         assert_eq!(host.script("ls /var/lib/podkeep/migrations"), "");
     }
     assert!(!runs(&a) && runs(&b));
-}
-
-/// Ends a watcher, also when the test fails.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-const LINK: &str = "pkill -9 -x ssh";
-const SOURCE: &str = "pkill -9 -x podkeep";
-
-/// Behind which line of the migration what is killed, and whether it is run again or goes back.
-const CUTS: &[(&str, &str, bool)] = &[
-    ("\"type\":\"hosts\"", LINK, true),
-    ("\"type\":\"takes\"", LINK, false),
-    ("\"number\":1,", LINK, true),
-    ("\"number\":2,", SOURCE, true),
-    ("\"type\":\"predicted\"", LINK, false),
-    ("\"type\":\"stopped\"", LINK, true),
-    ("\"type\":\"stopped\"", SOURCE, false),
-    ("\"at_rest\":true", LINK, true),
-    ("\"at_rest\":true", SOURCE, true),
-    ("\"type\":\"started\"", LINK, false),
-];
-
-/// The link is cut in each state, and the source's podkeep killed: both never run, and running it
-/// again, or going back, completes.
-#[test]
-fn t_08_a_cut_link_leaves_one_side_running_and_a_way_on() {
-    let (a, b) = pair(
-        (Suite::Trixie, Driver::Overlay),
-        (Suite::Trixie, Driver::Overlay),
-    );
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let end = Ends(&done);
-        let watcher = scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                // Seen on one side before and after a look at the other, it ran at that moment.
-                assert!(!(runs(&a) && runs(&b) && runs(&a)), "both run");
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        });
-        for (line, victim, again) in CUTS {
-            let cut = format!(
-                "{{ {MOVE} || true; }} | while read -r line; do case $line in
-                     *'{line}'*) [ -e /root/cut ] || {victim}; : > /root/cut ;;
-                 esac; done; rm /root/cut"
-            );
-            a.script(&cut);
-            let when = format!("{victim} after {line}");
-            if *again {
-                let (code, lines) = migrate(&a, "");
-                let moved = code == 0 || message(&lines) == "this is moved already";
-                assert!(moved, "{when}: {lines:?}");
-                assert!(runs(&b) && !runs(&a), "{when}");
-            }
-            let (code, lines) = migrate(&a, "--rollback --discard-target-writes");
-            assert_eq!(code, 0, "{when}: {lines:?}");
-            assert!(runs(&a) && !runs(&b), "{when}");
-        }
-        drop(end);
-        watcher.join().expect("one side at a time");
-    });
 }
 
 /// A pod with two containers, of which the first is the worker, and a port of the host.
@@ -365,7 +257,7 @@ fn a_pod_moves_with_its_infra_container() {
             !runs(&a) && !listens(&a),
             "{from}: the source came back at its boot"
         );
-        link(&a, &b);
+        join(&a, &b);
         let (code, lines) =
             migrate_items(&a, "container:web", "--rollback --discard-target-writes");
         assert_eq!(code, 0, "{from}: {lines:?}");
@@ -432,7 +324,7 @@ fn a_container_of_a_unit_moves_with_its_unit() {
     a.boot();
     assert!(!runs(&a), "the source came back at its boot");
     assert_eq!(a.script(state), "masked\ninactive");
-    link(&a, &b);
+    join(&a, &b);
 
     let (code, lines) = migrate(&a, "--rollback --discard-target-writes");
     assert_eq!(code, 0, "{lines:?}");
@@ -454,9 +346,23 @@ fn a_unit_of_systemd_s_own_is_masked_and_moved() {
         (Suite::Trixie, Driver::Overlay),
     );
     a.script(
-        r#"podman volume create data > /dev/null; cd /etc/systemd/system
+        r#"podman volume create data > /dev/null
         podman create --name web -v data:/d localhost/lab:1 /bin/sh -c 'trap "exit 0" TERM; : worker-of-the-test; while :; do date +%s%N >> /d/log; sleep 0.02 & wait; done' > /dev/null"#,
     );
+    // One that starts a container which is there, and would start it again behind a migration's back.
+    a.script(
+        "cd /etc/systemd/system; podman generate systemd --name web > web.service 2> /dev/null
+         systemctl daemon-reload; systemctl start web; podman ps -q | grep -q .",
+    );
+    let (code, lines) = migrate(&a, "");
+    assert_eq!(code, 1, "{lines:?}");
+    let said = format!("{lines:?}");
+    assert!(
+        said.contains("container web is started by the unit web.service"),
+        "{said}"
+    );
+    assert!(runs(&a), "it was left alone");
+    a.script("systemctl stop web; rm /etc/systemd/system/web.service");
     a.script(
         "cd /etc/systemd/system; podman generate systemd --new --name web > new 2> /dev/null
          podman rm -f web > /dev/null; mv new web.service; systemctl daemon-reload; systemctl enable -q --now web",
@@ -472,7 +378,7 @@ fn a_unit_of_systemd_s_own_is_masked_and_moved() {
     a.crash();
     a.boot();
     assert!(!runs(&a), "the source came back at its boot");
-    link(&a, &b);
+    join(&a, &b);
     let (code, lines) = migrate(&a, "--rollback --discard-target-writes");
     assert_eq!(code, 0, "{lines:?}");
     assert!(runs(&a) && !runs(&b));
