@@ -361,3 +361,76 @@ END
         "localhost/lab"
     );
 }
+
+/// A limit that the host cannot keep is told before anything is made, and left out when it is asked for.
+/// The kernel of these hosts has no project quotas: what Podman records of one is put into its database.
+#[test]
+fn v_17_a_limit_that_the_host_cannot_keep_stops_a_restore_unless_it_may_go() {
+    let lab = lab(Suite::Trixie, Driver::Overlay);
+    lab.ok(
+        r#"podman volume create limited > /dev/null; podman volume create plain > /dev/null
+        echo a > $(data limited)/a; echo b > $(data plain)/b
+        python3 -c "
+import sqlite3, json
+db = sqlite3.connect('/var/lib/containers/storage/db.sql')
+[config] = db.execute('select JSON from VolumeConfig where Name = \"limited\"').fetchone()
+config = json.loads(config)
+config['size'] = 10 << 20
+config['volumeOptions'] = {'SIZE': '10M', 'UID': '1000', 'o': 'size=10M,uid=1000'}
+db.execute('update VolumeConfig set JSON = ? where Name = \"limited\"', [json.dumps(config)])
+db.commit()"
+        podman volume inspect limited --format '{{json .Options}}' | grep size=10M
+        podkeep backup volume:limited volume:plain; podman volume rm limited plain > /dev/null"#,
+    );
+    let restore = "podkeep restore latest volume:limited volume:plain";
+    lab.says(restore, 1, &["has a limit (size=10M)", "--ignore-quota"]);
+    assert_eq!(lab.ok("podman volume ls -q"), "");
+    lab.says(
+        &format!("{restore} --ignore-quota"),
+        3,
+        &["it has no limit (size=10M) here"],
+    );
+    assert_eq!(
+        lab.ok("podman volume inspect limited --format '{{json .Options}}'; cat $(data limited)/a $(data plain)/b"),
+        "{\"UID\":\"1000\",\"o\":\"uid=1000\"}\na\nb"
+    );
+}
+
+/// The size of a tmpfs volume is an option of its mount, where Podman knows that, and a quota before.
+#[test]
+fn v_13_a_tmpfs_volume_comes_back_with_its_size_where_podman_allows_it() {
+    let share = tempfile::Builder::new()
+        .prefix("podkeep-volumes-")
+        .tempdir_in("/var/tmp")
+        .unwrap();
+    let up = |suite| {
+        let lab = Shell::up_sharing(suite, Driver::Overlay, share.path(), WORDS);
+        lab.ok("ln -s /share /var/tmp/repository");
+        lab
+    };
+    let (new, old) = (up(Suite::Trixie), up(Suite::Bookworm));
+    let shown = "podman volume inspect small --format '{{json .Options}}'";
+    new.ok(
+        "podkeep init > /dev/null
+        podman volume create -o type=tmpfs -o device=tmpfs -o o=size=8m,uid=1005 small > /dev/null",
+    );
+    let before = new.ok(shown);
+    // Saved while it is mounted; what is restored would go with its unmounting.
+    new.ok("podman volume mount small > /dev/null; echo a > $(data small)/a; podkeep backup volume:small
+        podman volume unmount small > /dev/null; podman volume rm small > /dev/null");
+    new.says("podkeep restore latest volume:small", 0, &["stays mounted"]);
+    assert_eq!(
+        new.ok(&format!("{shown}; cat $(data small)/a")),
+        format!("{before}\na")
+    );
+
+    let from = &new.name;
+    let restore = format!("podkeep restore latest@{from} volume:small");
+    old.says(&restore, 1, &["has a limit (size=8m)", "--ignore-quota"]);
+    old.says(
+        &format!("{restore} --ignore-quota"),
+        3,
+        &["it has no limit"],
+    );
+    assert!(old.ok(shown).contains("\"o\":\"uid=1005\""));
+}

@@ -36,6 +36,10 @@ pub struct Fit {
     #[arg(long, value_name = "MAP", conflicts_with_all = ["to_dir", "repair_layers"])]
     pub userns_map: Option<UsernsChoice>,
 
+    /// Make volumes without limits on their size that the file system here cannot keep
+    #[arg(long, conflicts_with_all = ["to_dir", "repair_layers"])]
+    pub ignore_quota: bool,
+
     /// Let the user whose Podman it goes to keep things running without a session
     #[arg(long, requires = "start")]
     pub enable_linger: bool,

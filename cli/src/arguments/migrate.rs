@@ -51,6 +51,10 @@ pub struct Migrate {
     #[arg(long, value_name = "MAP")]
     pub userns_map: Option<UsernsChoice>,
 
+    /// Make volumes without limits on their size that the target's file system cannot keep
+    #[arg(long)]
+    pub ignore_quota: bool,
+
     /// Let the user whose Podman it goes to keep things running without a session
     #[arg(long)]
     pub enable_linger: bool,

@@ -82,6 +82,7 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
             ports_come_free: false,
             userns_map: arguments.userns_map.map(Into::into),
             enable_linger: arguments.enable_linger,
+            ignore_quota: arguments.ignore_quota,
         },
         max_freeze: arguments.max_freeze,
         dry_run: arguments.dry_run,

@@ -42,6 +42,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
             (false, false) => Existing::Refuse,
         },
         retag: arguments.retag,
+        ignore_quota: arguments.fit.ignore_quota,
         squash: arguments.squash_unmapped,
         views: Views::new(),
         replay: ReplayOptions {

@@ -277,6 +277,8 @@ pub struct WriteRequest {
     pub threads: usize,
     /// A name that belongs to another image here moves to the restored one.
     pub retag: bool,
+    /// Volumes are made without limits that the file system here cannot keep.
+    pub ignore_quota: bool,
     /// Names what is restored: a staged tree is gone on with only if it was staged for the same.
     pub root: podkeep_format::id::TreeId,
     /// The tree is one file of this name, which goes into the place's directory (for a `path:`

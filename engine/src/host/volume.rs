@@ -18,12 +18,14 @@ use rustix::io::Errno;
 use super::lock::{ItemLock, make_private};
 use super::user::{UserFolder, UserFolders};
 use super::{Existing, HostError, PlacePlan, Room, VolumeFacts, WriteRequest};
+use crate::fs::mounts::Mounts;
 use crate::fs::write::{self, Destination, Labels, RootKind, Swap, WriteSpec};
 use crate::fs::{FsError, FsErrorKind, PresentQuery, TreeWriter, WriteBatch, WriteOutcome};
 use crate::monitor::{Finding, FindingKind};
+use crate::podman::replay::Version;
 use crate::podman::{
-    Podman, PodmanError, Primer, Users, Volume, VolumeContent, VolumeDefinition, inspect_volume,
-    list_volumes, remove_seed, users_of_volumes,
+    Podman, PodmanError, Primer, StoreInfo, Users, Volume, VolumeContent, VolumeDefinition,
+    inspect_volume, list_volumes, remove_seed, users_of_volumes,
 };
 
 const BTRFS_MAGIC: rustix::fs::FsWord = 0x9123_683e;
@@ -50,8 +52,8 @@ pub(super) struct Volumes {
     known: Mutex<HashMap<String, Volume>>,
     /// The only folders in which they may be.
     user: Option<UserFolders>,
-    /// Where new volumes go, once somebody asked; `None`: Podman does not say.
-    volume_path: OnceLock<Option<PathBuf>>,
+    /// What Podman says of its store, once somebody asked; `None`: it does not say.
+    info: OnceLock<Option<StoreInfo>>,
 }
 
 /// What a volume is read from.
@@ -77,6 +79,8 @@ struct Judged {
     conflicts: Vec<Conflict>,
     /// Containers that run and use it.
     running: Vec<String>,
+    /// The limit on its size that it cannot have here.
+    lost: Option<String>,
 }
 
 impl Volumes {
@@ -86,7 +90,7 @@ impl Volumes {
             state,
             known: Mutex::default(),
             user,
-            volume_path: OnceLock::new(),
+            info: OnceLock::new(),
         }
     }
 
@@ -197,11 +201,7 @@ impl Volumes {
             if is_mount(&judged.definition) {
                 return None;
             }
-            let path = self.volume_path.get_or_init(|| {
-                // Whatever it is that fails now will fail again, and be told, when it matters.
-                self.podman.info().ok().map(|info| info.volume_path)
-            });
-            return write::room_below(path.as_deref()?);
+            return write::room_below(&self.info()?.volume_path);
         };
         if is_mount(&volume.definition) && !is_mount_point(&volume.mountpoint) {
             return None;
@@ -211,6 +211,20 @@ impl Volumes {
             name: volume.mountpoint.file_name()?.as_bytes().to_vec(),
         };
         write::room(&destination, existing)
+    }
+
+    fn info(&self) -> Option<&StoreInfo> {
+        // Whatever it is that fails now will fail again, and be told, when it matters.
+        self.info.get_or_init(|| self.podman.info().ok()).as_ref()
+    }
+
+    /// Whether Podman would refuse to make a volume that has a limit on its size or number of files.
+    fn lacks_quota(&self, wanted: &VolumeDefinition) -> bool {
+        let Some(info) = self.info().filter(|_| wanted.has_quota()) else {
+            return false;
+        };
+        wanted.needs_quota(Version::parse(&info.version))
+            && (self.podman.is_rootless() || !keeps_project_quotas(&info.volume_path))
     }
 
     fn judge(
@@ -236,8 +250,21 @@ impl Volumes {
         wanted.name = name.to_owned();
         let there = inspect_volume(&self.podman, name)?;
         let mut running = Vec::new();
+        let mut lost = None;
         match &there {
             None => {
+                if self.lacks_quota(&wanted) {
+                    let limit = wanted.clone().drop_quota();
+                    let cause =
+                        format!("has a limit ({limit}), and nothing here keeps project quotas");
+                    match request.ignore_quota {
+                        true => {
+                            wanted.drop_quota();
+                            lost = Some(limit);
+                        }
+                        false => conflict(cause, "--ignore-quota".into()),
+                    }
+                }
                 let how = match (definition, wanted.content()) {
                     (None, _) => " without labels and options, which the snapshot does not hold",
                     (_, VolumeContent::Directory) if wanted.anonymous => {
@@ -246,7 +273,11 @@ impl Volumes {
                     (_, VolumeContent::Mount) => " and fill what it mounts",
                     _ => "",
                 };
-                actions.push(format!("create volume {name}{how}"));
+                let limit = lost
+                    .iter()
+                    .map(|limit| format!(", without its limit ({limit})"));
+                let limit: String = limit.collect();
+                actions.push(format!("create volume {name}{how}{limit}"));
                 if wanted.content() == VolumeContent::Mount && !is_root() {
                     conflict(
                         format!("is a mount ({}), which needs root", wanted.mount_source()),
@@ -299,6 +330,7 @@ impl Volumes {
             actions,
             conflicts,
             running,
+            lost,
         })
     }
 
@@ -355,6 +387,15 @@ impl Volumes {
                         "it was anonymous and is a named volume now: no container takes it along \
                          when it is removed"
                             .into(),
+                    ));
+                }
+                if let Some(limit) = judged.lost {
+                    findings.push(finding(
+                        item,
+                        FindingKind::NotRestored,
+                        format!(
+                            "it has no limit ({limit}) here, where nothing keeps project quotas"
+                        ),
                     ));
                 }
                 let made = Volume::create(&self.podman, &judged.definition, &name)?;
@@ -551,6 +592,21 @@ impl TreeWriter for VolumeWriter {
         let (outcome, mut findings) = tree.finish()?;
         findings.append(&mut self.findings);
         let marks = &self.volume.definition;
+        if self.place.mounted
+            && marks.is_tmpfs()
+            && holds_something(&self.volume.mountpoint) == Ok(true)
+        {
+            self.place.mounted = false;
+            findings.push(finding(
+                &self.place.item,
+                FindingKind::Note,
+                format!(
+                    "it lies in memory, and stays mounted for its files to stay: podman volume \
+                     unmount {} once a container has it",
+                    self.place.name
+                ),
+            ));
+        }
         if marks.needs_copy_up
             && !marks.is_nocopy()
             && holds_something(&self.volume.mountpoint) == Ok(false)
@@ -668,6 +724,19 @@ fn keeps_its_directory(data: &OwnedFd, definition: &VolumeDefinition) -> bool {
 const PROJECT_INHERITED: u32 = 0x2000_0000;
 
 /// The label that Podman gave the volume.
+/// Whether the file system of a folder, which may not be there yet, was mounted with project quotas.
+fn keeps_project_quotas(folder: &Path) -> bool {
+    let there = folder.ancestors().find_map(|path| path.canonicalize().ok());
+    let mount = there.and_then(|path| Mounts::now()?.of(&path));
+    let asked = ["prjquota", "pquota"];
+    mount.is_some_and(|mount| {
+        mount
+            .options
+            .iter()
+            .any(|option| asked.contains(&&**option))
+    })
+}
+
 fn selinux_label(data: &OwnedFd) -> Option<Vec<u8>> {
     let mut label = vec![0; LABEL_BYTES_MAX];
     let len = rustix::fs::fgetxattr(data, c"security.selinux", &mut label).ok()?;

@@ -333,6 +333,8 @@ pub struct RestoreOptions {
     pub existing: Existing,
     /// A name that belongs to another image of the host moves to the restored one.
     pub retag: bool,
+    /// Limits on the size of volumes that the host cannot keep are left out.
+    pub ignore_quota: bool,
     /// User and group for ids that have no place on the target, as its user namespace counts.
     pub squash: Option<(u32, u32)>,
     /// How owners in items are seen, where no definition that is restored along tells.
@@ -359,6 +361,7 @@ impl RestoreOptions {
             rename: None,
             existing: Existing::Refuse,
             retag: false,
+            ignore_quota: false,
             squash: None,
             views: Views::new(),
             dry_run: false,

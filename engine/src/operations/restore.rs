@@ -549,6 +549,7 @@ impl PlannedItem {
             place: self.place(options)?,
             existing: options.existing,
             retag: options.retag,
+            ignore_quota: options.ignore_quota,
             chunking: Arc::clone(repo.chunking()),
             threads: match options.threads {
                 0 => std::thread::available_parallelism().map_or(2, usize::from),

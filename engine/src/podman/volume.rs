@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Podman, PodmanError, Purpose, failure, parse};
+use super::replay::Version;
 
 /// Bytes of a stored definition, which may come from anybody who can write snapshots.
 const DEFINITION_BYTES_MAX: usize = 4 << 20;
@@ -20,6 +21,10 @@ const NAME_BYTES_MAX: usize = 255;
 /// Containers that one `podman container inspect` is asked for.
 const CONTAINERS_PER_CALL: usize = 100;
 const DEFINITION_FORMAT: u32 = 1;
+/// Options that Podman keeps by a project quota.
+const LIMITS: [&str; 2] = ["size", "inodes"];
+/// The first Podman to which the size of a tmpfs is no quota.
+const SIZED_TMPFS_SINCE: (u32, u32) = (4, 8);
 /// What `-o o=...` may hold without making the volume a mount.
 const PLAIN_OPTIONS: [&str; 6] = ["uid", "gid", "size", "inodes", "noquota", "timeout"];
 
@@ -351,15 +356,44 @@ impl VolumeDefinition {
 
     /// Podman keeps a limit on its size or number of files, by a project quota on `_data`.
     pub fn has_quota(&self) -> bool {
-        ["SIZE", "INODES"]
-            .iter()
-            .any(|name| self.options.contains_key(*name))
-            || self.options.get("o").is_some_and(|options| {
-                options.split(',').any(|option| {
-                    let name = option.split('=').next().unwrap_or_default();
-                    ["size", "inodes"].contains(&name.to_ascii_lowercase().as_str())
-                })
-            })
+        !self.clone().drop_quota().is_empty()
+    }
+
+    /// Its files go when it is unmounted.
+    pub fn is_tmpfs(&self) -> bool {
+        self.options.get("type").is_some_and(|kind| kind == "tmpfs")
+    }
+
+    /// Whether this Podman can make it only where there are project quotas. Since 4.8 the size of a tmpfs
+    /// is an option of its mount.
+    pub fn needs_quota(&self, podman: Version) -> bool {
+        self.has_quota() && !(self.is_tmpfs() && podman.is_at_least(SIZED_TMPFS_SINCE))
+    }
+
+    /// Takes the limits on its size and number of files away, and says what they were: "size=10M".
+    pub fn drop_quota(&mut self) -> String {
+        let is_limit = |option: &str| {
+            let name = option.split('=').next().unwrap_or_default();
+            LIMITS.iter().any(|limit| name.eq_ignore_ascii_case(limit))
+        };
+        let mut dropped = Vec::new();
+        if let Some(options) = self.options.remove("o") {
+            let (limits, kept): (Vec<&str>, Vec<&str>) =
+                options.split(',').partition(|option| is_limit(option));
+            dropped.extend(limits.into_iter().map(str::to_owned));
+            if !kept.is_empty() {
+                self.options.insert("o".into(), kept.join(","));
+            }
+        }
+        for limit in LIMITS {
+            let name = limit.to_ascii_uppercase();
+            if let Some(value) = self.options.remove(&name)
+                && !dropped.iter().any(|known| known.starts_with(limit))
+            {
+                dropped.push(format!("{limit}={value}"));
+            }
+        }
+        dropped.join(",")
     }
 
     /// Containers never fill it from their image.
@@ -617,6 +651,32 @@ mod tests {
         assert!(with_options(&[("o", "size=1G")]).has_quota());
         assert!(with_options(&[("INODES", "100")]).has_quota());
         assert!(!with_options(&[("o", "uid=5")]).has_quota());
+        let tmpfs = with_options(&[("type", "tmpfs"), ("o", "size=8m,uid=5"), ("SIZE", "8m")]);
+        assert!(tmpfs.needs_quota(Version::parse("4.7.2")));
+        assert!(!tmpfs.needs_quota(Version::parse("4.8.0")));
+    }
+
+    #[test]
+    fn v_17_a_quota_is_dropped_with_podman_s_repetition_of_it() {
+        for (options, said, left) in [
+            (
+                &[
+                    ("o", "size=10M,uid=5,inodes=100"),
+                    ("SIZE", "10M"),
+                    ("INODES", "100"),
+                ][..],
+                "size=10M,inodes=100",
+                Some("uid=5"),
+            ),
+            (&[("SIZE", "1G"), ("UID", "5")], "size=1G", None),
+            (&[("o", "SIZE=1G")], "SIZE=1G", None),
+            (&[("o", "uid=5")], "", Some("uid=5")),
+        ] {
+            let mut volume = with_options(options);
+            assert_eq!(volume.drop_quota(), said, "{options:?}");
+            assert_eq!(volume.options.get("o").map(String::as_str), left);
+            assert!(!volume.has_quota() && !volume.options.contains_key("SIZE"));
+        }
     }
 
     #[test]

@@ -674,6 +674,7 @@ pub(super) fn machine() -> String {
 fn options(run: &str, fit: Fit) -> RestoreOptions {
     RestoreOptions {
         all: true,
+        ignore_quota: fit.ignore_quota,
         replay: ReplayOptions {
             remap_subnet: fit.remap_subnet,
             drop_static: fit.drop_static,

@@ -61,6 +61,8 @@ pub struct Fit {
     pub userns_map: Option<UsernsMap>,
     #[serde(default)]
     pub enable_linger: bool,
+    #[serde(default)]
+    pub ignore_quota: bool,
 }
 
 /// How far the target's side is.
