@@ -280,3 +280,78 @@ fn v_16_anonymous_volumes_are_anonymous_again_and_v_10_options_stay() {
         podman rm -f -t 0 -v c >/dev/null
         not podman volume exists "$A"; podman volume exists named; podman volume exists own"#);
 }
+
+/// An image with an entrypoint, a command and a health check, and containers that leave or change them.
+const IMAGE_OF_ALL: &str = r#"
+printf 'FROM %s\nENTRYPOINT ["/bin/sh", "-c"]\nCMD ["sleep 99"]\nHEALTHCHECK --interval=33s CMD /bin/true\n' $I |
+    podman build -q --format docker -t localhost/all:1 -f - /root > /dev/null
+# What the OCI runtime was given is told by itself.
+told() {
+    for name in $(podman ps -a --format '{{.Names}}' | sort); do
+        podman init "$name" > /dev/null
+        podman container inspect "$name" > /root/inspected
+        python3 -c '
+import json
+[one] = json.load(open("/root/inspected"))
+config = one["Config"]
+print(one["Name"], one["Path"], one["Args"], config["Entrypoint"], config["Cmd"])
+print(json.load(open(one["OCIConfigPath"]))["process"]["args"])
+print(*(config.get(key) for key in ("Healthcheck", "StartupHealthCheck", "HealthcheckOnFailureAction")))'
+    done
+}
+comes_back() {
+    told > /root/before; podkeep backup --all > /dev/null; destroy
+    podkeep restore latest --all > /dev/null; told > /root/after
+    diff /root/before /root/after; cat /root/after
+}
+"#;
+
+#[test]
+fn c_04_commands_and_entrypoints_are_neither_doubled_nor_lost() {
+    for suite in [Suite::Bookworm, Suite::Trixie] {
+        let told = lab(suite).ok(&format!(
+            r#"{IMAGE_OF_ALL}
+            A=localhost/all:1
+            podman create --name both $A > /dev/null; podman create --name command $A 'sleep 7' > /dev/null
+            podman create --name entrypoint --entrypoint /bin/sleep $A 8 > /dev/null
+            podman create --name list --entrypoint '["/bin/sh", "-c", "sleep 9"]' $A > /dev/null
+            podman create --name none --entrypoint '' $A /bin/true > /dev/null
+            podman create --name plain $I /bin/sh -c 'exit "$0"' 3 > /dev/null
+            comes_back"#
+        ));
+        for part in [
+            "['/bin/sh', '-c', 'sleep 99']",
+            "['/bin/sh', '-c', 'sleep 7']",
+            "['/bin/sleep', '8']",
+            "['/bin/true']",
+            "'exit \"$0\"', '3']",
+        ] {
+            assert!(told.contains(part), "{suite}: {part}: {told}");
+        }
+    }
+}
+
+#[test]
+fn c_05_health_checks_are_the_image_s_the_container_s_or_none() {
+    for (suite, startup) in [
+        (Suite::Bookworm, ""),
+        (
+            Suite::Trixie,
+            "--health-startup-cmd /bin/true --health-startup-interval 8s",
+        ),
+    ] {
+        let told = lab(suite).ok(&format!(
+            r#"{IMAGE_OF_ALL}
+            A=localhost/all:1
+            podman create --name image $A > /dev/null; podman create --name none --no-healthcheck $A > /dev/null
+            podman create --name shell --health-cmd 'test -e "/a b"' --health-retries 7 $A > /dev/null
+            podman create --name list --health-cmd '["CMD", "/bin/test", "-e", "/a b"]' --health-timeout 11s $I /bin/true > /dev/null
+            podman create --name startup --health-cmd /bin/true --health-on-failure kill {startup} $I /bin/true > /dev/null
+            comes_back"#
+        ));
+        for part in ["33000000000", "'NONE'", "'CMD-SHELL'", "/bin/test", "kill"] {
+            assert!(told.contains(part), "{suite}: {part}: {told}");
+        }
+        assert_eq!(told.contains("8000000000"), !startup.is_empty(), "{told}");
+    }
+}
