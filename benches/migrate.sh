@@ -32,9 +32,12 @@ on $a '
     until podman exec db pg_isready -q -h /pg; do sleep 0.1; done
     podman exec db pgbench -q -h /pg -i -s '"$scale"' > /dev/null 2>&1
     podman exec db psql -q -h /pg -c "create table beat (at timestamptz)"'
-# The client: wherever the service answers, it writes; its own writes tell where they stopped.
+# The client: wherever the service answers, it writes; its own writes tell where they stopped. While a container
+# starts, Podman holds its port with a socket that nobody answers, and libpq waits for 2 s at least: so a
+# connection is first tried by one that is given up after 0.3 s.
 on $a 'cat > /root/client.sh <<END
         beat() { while :; do
+            until timeout 0.3 psql -q -h \$1 -U postgres -c "select"; do sleep 0.02; done
             { while :; do echo "insert into beat values (clock_timestamp());"; sleep 0.02; done; } |
                 PGCONNECT_TIMEOUT=1 psql -q -h \$1 -U postgres -v ON_ERROR_STOP=1
             sleep 0.02; done > /dev/null 2>&1; }
@@ -43,7 +46,8 @@ END
     podman run -d --name client --network host -v /root/client.sh:/client.sh:ro localhost/postgres:1 bash /client.sh > /dev/null
     podman run -d --name load --network host localhost/postgres:1 sh -c "
         while :; do pgbench -n -h 10.99.0.1 -U postgres -R 50 -c 2 -T 3600 postgres; sleep 1; done" > /dev/null 2>&1'
-sleep 5
+# What the database was filled with is on its disk, as it would be: both hosts are on one disk here.
+sync; sleep 5
 wire() { on $a 'cat /sys/class/net/wire/statistics/tx_bytes /sys/class/net/wire/statistics/rx_bytes' | awk '{s += $1} END {print s}'; }
 # Milliseconds, since $2, in the database that runs on $1.
 gap() {

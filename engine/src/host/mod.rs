@@ -273,6 +273,9 @@ pub enum Place {
 pub struct WriteRequest {
     pub place: Place,
     pub existing: Existing,
+    /// With [`Existing::Change`]: what Podman said of the place when it was changed before, by the same
+    /// host, still holds. It is not asked again.
+    pub is_known: bool,
     pub chunking: Arc<Chunking>,
     pub threads: usize,
     /// A name that belongs to another image here moves to the restored one.

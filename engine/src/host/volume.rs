@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use podkeep_format::item::Item;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
@@ -52,6 +52,8 @@ pub(super) struct Volumes {
     known: Mutex<HashMap<String, Volume>>,
     /// The only folders in which they may be.
     user: Option<UserFolders>,
+    /// Those that were changed: making them took a look at each.
+    changed: Mutex<HashMap<String, Volume>>,
     /// What Podman says of its store, once somebody asked; `None`: it does not say.
     info: OnceLock<Option<StoreInfo>>,
 }
@@ -89,6 +91,7 @@ impl Volumes {
             podman,
             state,
             known: Mutex::default(),
+            changed: Mutex::default(),
             user,
             info: OnceLock::new(),
         }
@@ -211,6 +214,10 @@ impl Volumes {
             name: volume.mountpoint.file_name()?.as_bytes().to_vec(),
         };
         write::room(&destination, existing)
+    }
+
+    fn lock_changed(&self) -> MutexGuard<'_, HashMap<String, Volume>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn info(&self) -> Option<&StoreInfo> {
@@ -362,7 +369,22 @@ impl Volumes {
         definition: Option<&[u8]>,
         lock: ItemLock,
     ) -> Result<Box<dyn TreeWriter>, HostError> {
-        let judged = self.judge(request, item, definition)?;
+        let is_change = request.existing == Existing::Change;
+        let known = (is_change && request.is_known)
+            .then(|| self.lock_changed().get(name_of(item).ok()?).cloned())
+            .flatten();
+        let is_known = known.is_some();
+        let judged = match known {
+            Some(volume) => Judged {
+                definition: volume.definition.clone(),
+                there: Some(volume),
+                actions: Vec::new(),
+                conflicts: Vec::new(),
+                running: Vec::new(),
+                lost: None,
+            },
+            None => self.judge(request, item, definition)?,
+        };
         let name = judged.definition.name.clone();
         let in_use = (!judged.running.is_empty()).then(|| Conflict {
             cause: in_use(&judged.running),
@@ -419,12 +441,19 @@ impl Volumes {
             _lock: lock,
         };
         match self.prepare(request, &mut place, volume) {
-            Ok((tree, volume)) => Ok(Box::new(VolumeWriter {
-                tree: Some(tree),
-                place,
-                volume,
-                findings,
-            })),
+            Ok((tree, volume)) => {
+                if is_change {
+                    self.lock_changed()
+                        .insert(place.name.clone(), volume.clone());
+                }
+                Ok(Box::new(VolumeWriter {
+                    tree: Some(tree),
+                    place,
+                    volume,
+                    is_known,
+                    findings,
+                }))
+            }
             Err(error) => {
                 // Nothing was written: a volume that is ours alone goes again.
                 place.give_up();
@@ -541,6 +570,8 @@ struct VolumeWriter {
     tree: Option<Box<dyn TreeWriter>>,
     place: VolumePlace,
     volume: Volume,
+    /// Nobody used it a moment ago.
+    is_known: bool,
     findings: Vec<Finding>,
 }
 
@@ -577,7 +608,10 @@ impl TreeWriter for VolumeWriter {
     }
 
     fn finish(mut self: Box<Self>) -> Result<(WriteOutcome, Vec<Finding>), FsError> {
-        let users = users_of_volumes(&self.place.podman).map_err(|error| self.error(error))?;
+        let users = match self.is_known {
+            true => HashMap::new(),
+            false => users_of_volumes(&self.place.podman).map_err(|error| self.error(error))?,
+        };
         if let Some(users) = users.get(&self.place.name)
             && !users.running.is_empty()
         {

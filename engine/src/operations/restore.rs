@@ -548,6 +548,7 @@ impl PlannedItem {
         Ok(WriteRequest {
             place: self.place(options)?,
             existing: options.existing,
+            is_known: false,
             retag: options.retag,
             ignore_quota: options.ignore_quota,
             chunking: Arc::clone(repo.chunking()),

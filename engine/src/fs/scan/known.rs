@@ -5,14 +5,16 @@
 //! there goes into the tree. But the bytes of a piece that is found again are not handed over: that
 //! stands on the snapshot for which it was recorded, as file states do.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crossbeam_channel::{Receiver, Sender};
 use podkeep_format::block::BlockClass;
 use podkeep_format::id::{ChunkKind, SnapshotId};
 use podkeep_format::tree::{ContentBuilder, Piece};
+use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
 
 use super::content::{FileContent, Holes, next_data};
@@ -115,6 +117,50 @@ impl KnownContents {
     }
 }
 
+/// Parts of all files of a scan that are in memory, with what is new in them.
+pub(super) struct Tickets {
+    give: Sender<()>,
+    take: Receiver<()>,
+}
+
+/// One of them; it goes back when it is dropped.
+struct Ticket<'t>(&'t Tickets);
+
+impl Tickets {
+    /// Two for each thread: the one that is cut, and one that waits for its turn.
+    pub fn new(threads: usize) -> Self {
+        let (give, take) = crossbeam_channel::bounded(threads * 2);
+        for _ in 0..threads * 2 {
+            let _ = give.send(());
+        }
+        Self { give, take }
+    }
+
+    fn take(&self) -> Ticket<'_> {
+        // Both ends are here, so that there is always somebody at the other one.
+        let _ = self.take.recv();
+        Ticket(self)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.give.send(());
+    }
+}
+
+struct Ends<'e>(&'e AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn unreadable(errno: Errno) -> Failure {
+    Failure::Unreadable("read", errno)
+}
+
 impl Worker<'_> {
     /// How a file was cut that is read now.
     pub(super) fn known_pieces(&self, stat: &Stat) -> Option<Arc<KnownPieces>> {
@@ -149,63 +195,95 @@ impl Worker<'_> {
         let starts = known.parts(PART_BYTES);
         let ends = starts.iter().copied().skip(1).chain([stat.size]);
         let parts: Vec<(u64, u64)> = starts.iter().copied().zip(ends).collect();
+        let cut = |content: &mut Window<'_>, from: u64, until: u64| {
+            cut_part(&chunking, known, content, stat.size, from, until)
+        };
+        let shared = self.shared;
+        let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
         let mut builder = ContentBuilder::new();
         let mut pieces = KnownPieces::default();
         let mut joining = Joining::default();
-        for wave in parts.chunks(self.shared.threads) {
-            if self.shared.is_stopped() {
-                return Err(Failure::Stopped);
-            }
-            let cut = |from: u64, until: u64| {
-                let mut content = source.open();
-                cut_part(&chunking, known, &mut content, stat.size, from, until)
+        let mut consume = |part: Option<Part>, until: u64| -> Result<bool, Failure> {
+            let Some(part) = part else {
+                return Ok(false);
             };
-            let mut cuts: Vec<Result<Option<Part>, Errno>> = Vec::new();
-            std::thread::scope(|scope| {
-                let (first, others) = match wave {
-                    [first, others @ ..] => (first, others),
-                    [] => return,
-                };
-                let others: Vec<_> = others
-                    .iter()
-                    .map(|(from, until)| {
-                        let cut = &cut;
-                        scope.spawn(move || cut(*from, *until))
-                    })
-                    .collect();
-                cuts.push(cut(first.0, first.1));
-                cuts.extend(others.into_iter().map(|thread| match thread.join() {
-                    Ok(part) => part,
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }));
-            });
-            for (part, (_, until)) in cuts.into_iter().zip(wave) {
-                let failed = |errno| Failure::Unreadable("read", errno);
-                let Some(mut part) = part.map_err(failed)? else {
-                    return Ok(None);
-                };
-                let mut taken = |piece: Piece, bytes: Option<&[u8]>| {
-                    if let (Piece::Chunk { id, .. }, Some(bytes)) = (&piece, bytes) {
-                        self.stage
-                            .add(*id, ChunkKind::Data, BlockClass::Large, bytes);
-                    }
-                    pieces.push(&piece);
-                    builder.push(&chunking.ids, piece, &mut |id, list| {
-                        self.stage.add(id, ChunkKind::List, BlockClass::Meta, &list)
-                    });
-                };
-                if !joining.take(&part, &mut taken) {
-                    let Some(again) = cut(joining.at, *until).map_err(failed)? else {
-                        return Ok(None);
-                    };
-                    part = again;
-                    joining.take(&part, &mut taken);
+            let mut taken = |piece: Piece, bytes: Option<&[u8]>| {
+                if let (Piece::Chunk { id, .. }, Some(bytes)) = (&piece, bytes) {
+                    self.stage
+                        .add(*id, ChunkKind::Data, BlockClass::Large, bytes);
                 }
-                if self.stage.is_large() {
-                    self.hand_over()?;
+                pieces.push(&piece);
+                builder.push(&chunking.ids, piece, &mut |id, list| {
+                    self.stage.add(id, ChunkKind::List, BlockClass::Meta, &list)
+                });
+            };
+            if !joining.take(&part, &mut taken) {
+                let again = cut(&mut source.open(), joining.at, until);
+                let Some(again) = again.map_err(unreadable)? else {
+                    return Ok(false);
+                };
+                joining.take(&again, &mut taken);
+            }
+            if self.stage.is_large() {
+                self.hand_over()?;
+            }
+            Ok(true)
+        };
+        let whole = std::thread::scope(|scope| {
+            let (sender, cuts) = crossbeam_channel::unbounded();
+            // One part needs no thread of its own.
+            let cutters = shared.threads.min(parts.len() - 1);
+            for _ in 0..cutters {
+                let sender = sender.clone();
+                let (source, parts, cut, next, ended) = (&source, &parts, &cut, &next, &ended);
+                scope.spawn(move || {
+                    let mut content = source.open();
+                    while next.load(Ordering::Relaxed) < parts.len() {
+                        // In this order, whoever waits for a part waits for one that is being cut.
+                        let ticket = shared.tickets.take();
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        let Some((from, until)) = parts.get(index) else {
+                            break;
+                        };
+                        if ended.load(Ordering::Relaxed) || shared.is_stopped() {
+                            break;
+                        }
+                        let part = cut(&mut content, *from, *until);
+                        if sender.send((index, part, ticket)).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            // However it ends, the others end, too.
+            let _ends = Ends(&ended);
+            let mut early = BTreeMap::new();
+            for (index, (from, until)) in parts.iter().enumerate() {
+                if shared.is_stopped() {
+                    return Err(Failure::Stopped);
+                }
+                let (part, _ticket) = match cutters {
+                    0 => (cut(&mut source.open(), *from, *until), None),
+                    _ => loop {
+                        if let Some((part, ticket)) = early.remove(&index) {
+                            break (part, Some(ticket));
+                        }
+                        let Ok((index, part, ticket)) = cuts.recv() else {
+                            return Err(Failure::Stopped);
+                        };
+                        early.insert(index, (part, ticket));
+                    },
+                };
+                if !consume(part.map_err(unreadable)?, *until)? {
+                    return Ok(false);
                 }
             }
-            self.stage.counts.bytes_read += source.bytes_read.swap(0, Ordering::Relaxed);
+            Ok(true)
+        });
+        self.stage.counts.bytes_read += source.bytes_read.load(Ordering::Relaxed);
+        if !whole? {
+            return Ok(None);
         }
         let size = builder.size();
         let content = builder.finish(&chunking.ids, &mut |id, list| {
@@ -300,19 +378,17 @@ impl Window<'_> {
         let have = self.bytes.len();
         let wanted = end.max(self.end() + (READ_BYTES - KEPT_BYTES) as u64);
         let wanted = (wanted.min(self.source.size) - self.at) as usize;
-        self.bytes.resize(wanted.max(have), 0);
-        let mut filled = have;
-        while filled < self.bytes.len() {
-            let at = self.at + filled as u64;
-            match pread(self.source.file, &mut self.bytes[filled..], at) {
+        self.bytes.reserve(wanted.saturating_sub(have));
+        while self.bytes.len() < wanted {
+            // It may be given more than was asked for: what there is room for.
+            let at = self.end();
+            match pread(self.source.file, spare_capacity(&mut self.bytes), at) {
                 Ok(0) => break,
-                Ok(got) => filled += got,
-                Err(Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno),
             }
         }
-        self.bytes.truncate(filled);
-        let read = (filled - have) as u64;
+        let read = (self.bytes.len() - have) as u64;
         self.source.bytes_read.fetch_add(read, Ordering::Relaxed);
         Ok(())
     }

@@ -46,6 +46,7 @@ use work::{Shared, Worker};
 
 pub use self::begun::BegunCopies;
 pub use self::known::KnownContents;
+use self::known::Tickets;
 pub use self::measure::{Measured, measure};
 pub use self::view::{OnlyPaths, View};
 use super::attributes::FsTraits;
@@ -196,6 +197,7 @@ fn start(spec: ScanSpec, again: Option<Writers>) -> Result<Scan, FsError> {
         owners: spec.owners,
         begun: spec.begun,
         known,
+        tickets: Tickets::new(threads),
         threads,
         beyond: Mutex::default(),
         states,

@@ -26,7 +26,7 @@ use super::directory::{
 };
 use super::entry::{EntryRead, directory_without_tree, whiteout};
 use super::glob::Globs;
-use super::known::KnownContents;
+use super::known::{KnownContents, Tickets};
 use super::links::{Claim, GroupNumber, Links};
 use super::list::Listing;
 use super::queue::{Job, Left, Queue};
@@ -97,6 +97,7 @@ pub(crate) struct Shared {
     pub copies: Option<Copies>,
     pub begun: Arc<BegunCopies>,
     pub known: Option<Arc<KnownContents>>,
+    pub tickets: Tickets,
     /// Of this scan.
     pub threads: usize,
     pub queue: Queue,

@@ -510,6 +510,7 @@ impl Work<'_> {
             reader: &reader,
             target: as_target(host),
             options: &options,
+            in_haste: layers.is_some(),
             monitor: self.heard,
         };
         let mut outcome = Outcome::default();
@@ -580,6 +581,7 @@ impl Work<'_> {
                 reader: &reader,
                 target: as_target(&*self.side.host),
                 options: &options,
+                in_haste: true,
                 monitor: self.heard,
             };
             // The container of a unit is made by that.

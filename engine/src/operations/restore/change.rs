@@ -20,6 +20,8 @@ pub(in crate::operations) struct Changing<'a> {
     pub reader: &'a Reader,
     pub target: &'a dyn Target,
     pub options: &'a RestoreOptions,
+    /// Time matters: places that were changed before are not looked at again.
+    pub in_haste: bool,
     pub monitor: &'a dyn Monitor,
 }
 
@@ -52,6 +54,7 @@ impl Changing<'_> {
         };
         let mut request = planned.request(self.repo, self.options)?;
         request.existing = Existing::Change;
+        request.is_known = self.in_haste;
         let text = planned.item.to_string();
         let mut writer = self.target.open(&request)?;
         let whole = std::thread::scope(|scope| {
@@ -254,6 +257,7 @@ mod tests {
                 reader: &reader,
                 target: &host,
                 options: &options,
+                in_haste: false,
                 monitor: &heard,
             };
             (changing.change(snapshot, old).unwrap(), report)
