@@ -227,7 +227,10 @@ impl Volumes {
 
     /// Whether Podman would refuse to make a volume that has a limit on its size or number of files.
     fn lacks_quota(&self, wanted: &VolumeDefinition) -> bool {
-        let Some(info) = self.info().filter(|_| wanted.has_quota()) else {
+        if !wanted.has_quota() {
+            return false;
+        }
+        let Some(info) = self.info() else {
             return false;
         };
         wanted.needs_quota(Version::parse(&info.version))

@@ -26,6 +26,8 @@ use crate::chunk::known::{ContentAt, Joining, KnownPieces, Part, cut_part};
 const PIECES_MAX: usize = 4 << 20;
 /// What one thread looks through at a time.
 const PART_BYTES: u64 = 8 << 20;
+/// Threads that cut one file: some read as fast as memory is, and each reader of the scan may have them.
+const CUTTERS_MAX: usize = 8;
 /// Extents of a file that are kept in memory; one with more is read from its beginning to its end.
 const EXTENTS_MAX: usize = 64 << 10;
 /// What is read at once, and how much of what was read before stays.
@@ -232,7 +234,7 @@ impl Worker<'_> {
         let whole = std::thread::scope(|scope| {
             let (sender, cuts) = crossbeam_channel::unbounded();
             // One part needs no thread of its own.
-            let cutters = shared.threads.min(parts.len() - 1);
+            let cutters = shared.threads.min(CUTTERS_MAX).min(parts.len() - 1);
             for _ in 0..cutters {
                 let sender = sender.clone();
                 let (source, parts, cut, next, ended) = (&source, &parts, &cut, &next, &ended);
