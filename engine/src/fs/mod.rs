@@ -246,6 +246,13 @@ pub enum WriteStep {
         parent: DirectoryNumber,
         name: Vec<u8>,
     },
+    /// Gives the file `from` the name `name` in the same directory, under which nothing stands. Only where a
+    /// tree is changed; parts of the file may follow.
+    Move {
+        parent: DirectoryNumber,
+        from: Vec<u8>,
+        name: Vec<u8>,
+    },
     /// Parts of a regular file, ascending and not overlapping; further parts of the same file
     /// may follow in later batches, in order. With `last`, its attributes are set.
     File {

@@ -138,6 +138,7 @@ impl Shape {
             WriteStep::DirectoryEnd { .. } => true,
             WriteStep::Directory { .. }
             | WriteStep::Remove { .. }
+            | WriteStep::Move { .. }
             | WriteStep::Node { .. }
             | WriteStep::Link { .. } => false,
         }

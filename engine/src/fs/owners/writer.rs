@@ -30,6 +30,7 @@ impl TreeWriter for OwnersWriter {
                 // The walk keeps its own for further parts of the file.
                 WriteStep::File { entry, .. } => self.placement.place(Arc::make_mut(entry)),
                 WriteStep::Remove { .. }
+                | WriteStep::Move { .. }
                 | WriteStep::FileDrop { .. }
                 | WriteStep::DirectoryEnd { .. } => {}
             }

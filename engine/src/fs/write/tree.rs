@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use podkeep_format::id::{LinkGroup, hex};
 use podkeep_format::tree::{Entry, Node};
-use rustix::fs::{AtFlags, FileType, IFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, IFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::attributes::{Full, Rules, Target, file_type};
@@ -300,6 +300,21 @@ impl Tree {
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => self.fail("remove what is gone", errno, path()),
+        }
+    }
+
+    /// Gives a file another name, which is free.
+    pub fn rename(&self, parent: &Arc<Directory>, from: &[u8], name: &[u8]) -> Result<(), FsError> {
+        let path = || parent.path_of(from);
+        if !is_name(from) || !is_name(name) || !self.may_hold_others(parent) {
+            return self.fail("move", Errno::INVAL, path());
+        }
+        let moved = self.directories.open(parent).and_then(|fd| {
+            rustix::fs::renameat_with(&*fd, from, &*fd, name, RenameFlags::NOREPLACE)
+        });
+        match moved {
+            Ok(()) => Ok(()),
+            Err(errno) => self.fail("move", errno, path()),
         }
     }
 

@@ -336,7 +336,8 @@ impl Writer {
 #[derive(Default)]
 struct Batch {
     directories: Vec<(DirectoryNumber, DirectoryNumber, Box<Entry>)>,
-    removals: Vec<(DirectoryNumber, Vec<u8>)>,
+    /// Names that go, and what they become.
+    removals: Vec<(DirectoryNumber, Vec<u8>, Option<Vec<u8>>)>,
     files: Vec<FileStep>,
     drops: Vec<(FileNumber, DirectoryNumber, Arc<Entry>)>,
     /// Nodes, and (`true`) further names.
@@ -362,7 +363,10 @@ impl Batch {
                     parent,
                     entry,
                 } => batch.directories.push((number, parent, entry)),
-                WriteStep::Remove { parent, name } => batch.removals.push((parent, name)),
+                WriteStep::Remove { parent, name } => batch.removals.push((parent, name, None)),
+                WriteStep::Move { parent, from, name } => {
+                    batch.removals.push((parent, from, Some(name)))
+                }
                 WriteStep::File {
                     number,
                     parent,
@@ -417,9 +421,12 @@ impl TreeWriter for Writer {
         for (number, parent, entry) in std::mem::take(&mut batch.directories) {
             self.directory(number, parent, entry)?;
         }
-        for (parent, name) in std::mem::take(&mut batch.removals) {
+        for (parent, name, new) in std::mem::take(&mut batch.removals) {
             if let Some(parent) = self.parent(parent)? {
-                self.tree.remove(parent, &name)?;
+                match new {
+                    None => self.tree.remove(parent, &name)?,
+                    Some(new) => self.tree.rename(parent, &name, &new)?,
+                }
             }
         }
         let others = std::mem::take(&mut batch.others);

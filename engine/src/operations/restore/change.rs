@@ -168,6 +168,14 @@ mod tests {
         fs::write(root.join("was-file"), "x").unwrap();
         fs::write(root.join("shrinks"), noise(300_000, 3)).unwrap();
         fs::write(root.join("kept/mode"), "m").unwrap();
+        // As a database turns its oldest logs into the ones to come.
+        for (number, name) in ["logs/01", "logs/02", "logs/03", "logs/later"]
+            .iter()
+            .enumerate()
+        {
+            fs::create_dir_all(root.join("logs")).unwrap();
+            fs::write(root.join(name), noise(3 << 20, 10 + number as u8)).unwrap();
+        }
         symlink("large", root.join("link")).unwrap();
     }
 
@@ -189,6 +197,12 @@ mod tests {
         fs::set_permissions(root.join("kept/mode"), mode).unwrap();
         fs::remove_file(root.join("link")).unwrap();
         symlink("elsewhere", root.join("link")).unwrap();
+        for (old, new) in [("01", "04"), ("02", "05"), ("03", "03-kept")] {
+            fs::rename(root.join("logs").join(old), root.join("logs").join(new)).unwrap();
+        }
+        let mode = fs::Permissions::from_mode(0o640);
+        fs::set_permissions(root.join("logs/05"), mode).unwrap();
+        fs::write(root.join("logs/06"), noise(100_000, 20)).unwrap();
         fs::create_dir_all(root.join("new/deep")).unwrap();
         fs::write(root.join("new/deep/file"), noise(200_000, 4)).unwrap();
     }
@@ -245,6 +259,8 @@ mod tests {
         restore(&repo, &host, &run, &heard).unwrap();
         let same = fs::metadata(copy.join("same/deep/file")).unwrap().ino();
         let large = fs::metadata(copy.join("large")).unwrap().ino();
+        let inode = |path: &str| fs::metadata(copy.join(path)).unwrap().ino();
+        let logs = ["logs/01", "logs/02", "logs/03"].map(inode);
 
         let change = |old: TreeId| {
             let report = saved();
@@ -267,7 +283,12 @@ mod tests {
         assert_eq!(tree(&copy), tree(&source));
         // Of the large file only the blocks of what was written.
         let written = changed.unwrap().bytes_written;
-        assert!(written < 250_000, "{written} bytes");
+        assert!(written < 350_000, "{written} bytes");
+        assert_eq!(
+            ["logs/04", "logs/05", "logs/03-kept"].map(inode),
+            logs,
+            "moved"
+        );
         assert_eq!(
             fs::metadata(copy.join("same/deep/file")).unwrap().ino(),
             same

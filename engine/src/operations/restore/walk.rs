@@ -20,6 +20,10 @@ use crate::repo::RepoResult;
 use crate::repo::reader::{DirectoryEntries, Reader, is_fatal};
 use crate::repo::window::{self, WINDOW_BYTES, WINDOW_PIECES};
 
+/// Bytes of a file that is worth looking for under another name.
+const MOVED_BYTES_MIN: u64 = 64 << 10;
+/// Files of a directory that are gone, and may stand under a later name.
+const MOVED_MAX: usize = 256;
 /// Entries of one window.
 const WINDOW_ENTRIES: usize = 4096;
 
@@ -40,6 +44,8 @@ struct Frame<'r> {
     entries: Peekable<DirectoryEntries<'r>>,
     /// What the target has of it.
     old: Option<Peekable<DirectoryEntries<'r>>>,
+    /// Files of it whose names are gone: what has their content under a later name is such a file.
+    gone: Vec<Entry>,
     /// Bytes of the path up to this directory.
     path_len: usize,
 }
@@ -170,6 +176,7 @@ impl<'r> Walk<'r> {
             number: 0,
             entries: entries(tree),
             old: old.map(entries),
+            gone: Vec::new(),
             path_len: 0,
         }];
         while let Some(frame) = stack.last_mut() {
@@ -177,6 +184,9 @@ impl<'r> Walk<'r> {
             path.truncate(frame.path_len);
             match next_of(frame) {
                 None => {
+                    for Entry { name, .. } in frame.gone.drain(..) {
+                        self.removals.push(WriteStep::Remove { parent, name });
+                    }
                     self.later.push(WriteStep::DirectoryEnd { number: parent });
                     stack.pop();
                 }
@@ -186,17 +196,35 @@ impl<'r> Walk<'r> {
                     format!("some entries of this directory cannot be read: {error}"),
                 ),
                 Some(Ok((Some(old), new))) if new.as_ref() == Some(&old) => {}
-                Some(Ok((old, new))) => {
+                Some(Ok((mut old, new))) => {
                     let mut both = old.iter().chain(&new);
                     if self.changes && both.any(|entry| entry.link.is_some()) {
                         self.linked = true;
                         return self.end();
                     }
                     let Some(entry) = new else {
-                        let name = old.map(|entry| entry.name).unwrap_or_default();
-                        self.removals.push(WriteStep::Remove { parent, name });
+                        let Some(old) = old else { continue };
+                        match is_large(&old) && frame.gone.len() < MOVED_MAX {
+                            true => frame.gone.push(old),
+                            false => self.removals.push(WriteStep::Remove {
+                                parent,
+                                name: old.name,
+                            }),
+                        }
                         continue;
                     };
+                    if old.is_none()
+                        && let Some(index) =
+                            frame.gone.iter().position(|gone| is_same(gone, &entry))
+                    {
+                        let gone = frame.gone.swap_remove(index);
+                        self.removals.push(WriteStep::Move {
+                            parent,
+                            from: gone.name.clone(),
+                            name: entry.name.clone(),
+                        });
+                        old = Some(gone);
+                    }
                     if !path.is_empty() {
                         path.push(b'/');
                     }
@@ -218,6 +246,7 @@ impl<'r> Walk<'r> {
                             number,
                             entries: entries(tree),
                             old,
+                            gone: Vec::new(),
                             path_len: path.len(),
                         });
                     } else if !self.present.contains(&path) {
@@ -567,6 +596,25 @@ fn kept(parts: &[WaitingPart], there: &There) -> Vec<bool> {
 }
 
 /// The next name of a directory, with what the target has under it and what it shall have.
+fn is_large(entry: &Entry) -> bool {
+    matches!(&entry.node, Node::File { size, .. } if *size >= MOVED_BYTES_MIN)
+}
+
+/// Whether two files hold the same.
+fn is_same(one: &Entry, other: &Entry) -> bool {
+    match (&one.node, &other.node) {
+        (
+            Node::File { size, content, .. },
+            Node::File {
+                size: other_size,
+                content: other_content,
+                ..
+            },
+        ) => size == other_size && content == other_content,
+        _ => false,
+    }
+}
+
 fn next_of(frame: &mut Frame<'_>) -> Option<RepoResult<(Option<Entry>, Option<Entry>)>> {
     let Some(old) = &mut frame.old else {
         return Some(frame.entries.next()?.map(|entry| (None, Some(entry))));
