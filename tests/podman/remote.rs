@@ -13,9 +13,10 @@ mkdir -p /run/sshd /srv/far /root/.ssh
 mount -t tmpfs -o size=900m,mode=1777 far /srv/far
 ssh-keygen -A > /dev/null
 ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
-for login in bk noisy loud forced noexec; do useradd -m -s /bin/bash $login; done
+# `fresh` is for the test alone that looks at what is put there.
+for login in bk fresh noisy loud forced noexec; do useradd -m -s /bin/bash $login; done
 useradd -m -s /bin/rbash restricted
-for login in bk noisy loud forced noexec restricted; do
+for login in bk fresh noisy loud forced noexec restricted; do
     usermod -p '*' $login
     install -d -m 700 -o $login -g $login /home/$login/.ssh
     install -m 600 -o $login -g $login /root/.ssh/id_ed25519.pub /home/$login/.ssh/authorized_keys
@@ -144,10 +145,9 @@ fn t_02_a_static_podkeep_is_put_on_a_host_that_has_none() {
     run(
         &host,
         r#"
-        repo=ssh://bk@127.0.0.1:2222/srv/far/uploaded
-        rm -rf /home/bk/.local
+        repo=ssh://fresh@127.0.0.1:2222/srv/far/uploaded
         says 10 'no podkeep repository' podkeep -r $repo snapshots
-        agents=(/home/bk/.local/state/podkeep/agent-*)
+        agents=(/home/fresh/.local/state/podkeep/agent-*)
         [ ${#agents[@]} = 1 ] && cmp ${agents[0]} /usr/local/bin/podkeep-static
         inode=$(stat -c %i ${agents[0]})
         says 10 'no podkeep repository' podkeep -r $repo snapshots
@@ -156,7 +156,7 @@ fn t_02_a_static_podkeep_is_put_on_a_host_that_has_none() {
         head -c 1000000 /usr/local/bin/podkeep-static > /srv/far/short
         chmod 755 /srv/far/short; rm ${agents[0]}
         says 13 'cannot put podkeep there' env PODKEEP_AGENT=/srv/far/short podkeep -r $repo snapshots
-        ! compgen -G "/home/bk/.local/state/podkeep/agent-*" || exit 1
+        ! compgen -G "/home/fresh/.local/state/podkeep/agent-*" || exit 1
         says 1 'without shared libraries' env PODKEEP_AGENT=/bin/bash podkeep -r $repo snapshots
         cp /usr/local/bin/podkeep-static /srv/far/other-machine
         printf '\xb7\x00' | dd of=/srv/far/other-machine bs=1 seek=18 conv=notrunc status=none
