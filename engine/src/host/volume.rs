@@ -264,15 +264,17 @@ impl Volumes {
         match &there {
             None => {
                 if self.lacks_quota(&wanted) {
-                    let limit = wanted.clone().drop_quota();
-                    let cause =
-                        format!("has a limit ({limit}), and nothing here keeps project quotas");
-                    match request.ignore_quota {
-                        true => {
-                            wanted.drop_quota();
-                            lost = Some(limit);
-                        }
-                        false => conflict(cause, "--ignore-quota".into()),
+                    let mut without = wanted.clone();
+                    let limit = without.drop_quota();
+                    if request.ignore_quota {
+                        wanted = without;
+                        lost = Some(limit);
+                    } else {
+                        let cause = "nothing here keeps project quotas";
+                        conflict(
+                            format!("has a limit ({limit}), and {cause}"),
+                            "--ignore-quota".into(),
+                        );
                     }
                 }
                 let how = match (definition, wanted.content()) {
@@ -760,7 +762,6 @@ fn keeps_its_directory(data: &OwnedFd, definition: &VolumeDefinition) -> bool {
 /// FS_PROJINHERIT_FL.
 const PROJECT_INHERITED: u32 = 0x2000_0000;
 
-/// The label that Podman gave the volume.
 /// Whether the file system of a folder, which may not be there yet, was mounted with project quotas.
 fn keeps_project_quotas(folder: &Path) -> bool {
     let there = folder.ancestors().find_map(|path| path.canonicalize().ok());
@@ -774,6 +775,7 @@ fn keeps_project_quotas(folder: &Path) -> bool {
     })
 }
 
+/// The label that Podman gave the volume.
 fn selinux_label(data: &OwnedFd) -> Option<Vec<u8>> {
     let mut label = vec![0; LABEL_BYTES_MAX];
     let len = rustix::fs::fgetxattr(data, c"security.selinux", &mut label).ok()?;

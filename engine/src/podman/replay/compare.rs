@@ -339,8 +339,9 @@ fn reason(
         return Some(Reason::ChosenAnew);
     }
     // Podman tells a container of its user only where that has the id which is kept.
-    let is_named = [stored, both.made].map(userns::keeps_named_id);
-    if field == "addCurrentUserPasswdEntry" && is_named[0] != is_named[1] {
+    if field == "addCurrentUserPasswdEntry"
+        && userns::keeps_named_id(stored) != userns::keeps_named_id(both.made)
+    {
         return Some(Reason::HostDefault);
     }
     if field.starts_with("spec.mounts[/run/podman-init]") {
