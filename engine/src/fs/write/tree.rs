@@ -303,19 +303,19 @@ impl Tree {
         }
     }
 
-    /// Gives a file another name, which is free.
+    /// Gives a file another name, which is free. A failure ends all: what follows of the file holds only
+    /// what is otherwise in it.
     pub fn rename(&self, parent: &Arc<Directory>, from: &[u8], name: &[u8]) -> Result<(), FsError> {
-        let path = || parent.path_of(from);
+        let failed = |errno| self.error("move", &parent.path_of(from), errno);
         if !is_name(from) || !is_name(name) || !self.may_hold_others(parent) {
-            return self.fail("move", Errno::INVAL, path());
+            return Err(failed(Errno::INVAL));
         }
-        let moved = self.directories.open(parent).and_then(|fd| {
-            rustix::fs::renameat_with(&*fd, from, &*fd, name, RenameFlags::NOREPLACE)
-        });
-        match moved {
-            Ok(()) => Ok(()),
-            Err(errno) => self.fail("move", errno, path()),
-        }
+        self.directories
+            .open(parent)
+            .and_then(|fd| {
+                rustix::fs::renameat_with(&*fd, from, &*fd, name, RenameFlags::NOREPLACE)
+            })
+            .map_err(failed)
     }
 
     /// Opens a directory so that entries can be made in it.
