@@ -1,5 +1,6 @@
 //! What every command starts from.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -159,6 +160,31 @@ impl<'a> Context<'a> {
         Ok((repository, secret))
     }
 
+    /// Opens the repository that `given` names, for a migration that goes through it, and says where it
+    /// lies.
+    pub fn open_way(
+        &self,
+        given: &OsStr,
+        reporter: &Reporter<'_>,
+    ) -> Result<(Repository, Place), Failure> {
+        if let Some(far) = &self.far {
+            return Ok((self.open_to_write(reporter)?, Place::Handed(far.place())));
+        }
+        let place = match self.surroundings().repository(Some(given))? {
+            Place::Path(path) => Place::Path(std::path::absolute(&path).unwrap_or(path)),
+            place => place,
+        };
+        let ask = || passphrase::read(&self.origin());
+        let (repository, _) = self.open_at(&place, ask, reporter, Identity::Lasting)?;
+        match repository.is_full() {
+            true => Ok((repository, place)),
+            false => Err(Failure::usage(
+                "a write key cannot read what the target is to restore".to_owned(),
+                "--via needs the passphrase of the repository",
+            )),
+        }
+    }
+
     fn cache_or_note(&self, reporter: &Reporter<'_>) -> Option<PathBuf> {
         match self.cache() {
             Ok(cache) => Some(cache),
@@ -208,7 +234,7 @@ impl<'a> Context<'a> {
         let store: Arc<dyn ObjectStore> = match place {
             Place::Path(path) => Arc::new(LocalStore::open(path).map_err(failed)?),
             Place::Remote(address) => {
-                let link = remote::connect(self, address)?;
+                let link = remote::connect(self.global, address)?;
                 let place = address.to_string();
                 let store = RemoteStore::open(link, &address.path, false, &place);
                 Arc::new(store.map_err(failed)?)

@@ -8,40 +8,36 @@ use podkeep_engine::link::ssh::{SshOptions, connect as connect_over_ssh};
 use podkeep_engine::link::{Address, Asking, Program, RateLimit, Times};
 
 use crate::afar::Afar;
-use crate::context::Context;
+use crate::arguments::Global;
 use crate::failure::Failure;
 
 /// Beside this program, where this one is not static: the one that is put on other hosts.
 const STATIC_NAME: &str = "podkeep-static";
 
 /// Starts podkeep's agent on another host, for a repository.
-pub fn connect(context: &Context<'_>, address: &Address) -> Result<Asking, Failure> {
-    start(context, address, None)
+pub fn connect(global: &Global, address: &Address) -> Result<Asking, Failure> {
+    start(global, address, None)
 }
 
 /// The same, for the Podman there.
-pub fn connect_to_podman(context: &Context<'_>, host: &Afar) -> Result<Asking, Failure> {
+pub fn connect_to_podman(global: &Global, host: &Afar) -> Result<Asking, Failure> {
     let whose = match &host.user {
         Some(user) => format!("local:{user}"),
         None => "local".to_owned(),
     };
-    start(context, &host.address, Some(whose))
+    start(global, &host.address, Some(whose))
 }
 
-fn start(
-    context: &Context<'_>,
-    address: &Address,
-    host: Option<String>,
-) -> Result<Asking, Failure> {
+fn start(global: &Global, address: &Address, host: Option<String>) -> Result<Asking, Failure> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let remote_path = context.global.remote_path.clone();
+    let remote_path = global.remote_path.clone();
     let program = match (&remote_path, variable("PODKEEP_AGENT")) {
         // What is installed there needs no upload.
         (Some(_), _) => None,
         (None, Some(named)) => Some(named_program(Path::new(&named))?),
         (None, None) => own_program(),
     };
-    let limit = context.global.limit_rate.map(RateLimit::new).map(Arc::new);
+    let limit = global.limit_rate.map(RateLimit::new).map(Arc::new);
     let options = SshOptions {
         environment: std::env::vars_os().collect(),
         interactive: std::io::stderr().is_terminal(),

@@ -170,14 +170,21 @@ fn a_service_moves_from_a_host_behind_ssh() {
     let (a, b) = near_and_far(Suite::Trixie, Suite::Bookworm);
     b.script(SERVICE);
     let before = content(&b);
-    for to in ["local", "ssh://root@10.99.0.1"] {
-        let migrate =
-            format!("podkeep --json migrate container:web --drop-missing --from $web --to {to}");
+    // By way of a repository the second time: what it holds of the first host is not sent again.
+    run(&a, "podkeep backup --host $web volume:data > /dev/null");
+    let ways = [
+        ("local", ""),
+        ("ssh://root@10.99.0.1", " --via /srv/repository"),
+    ];
+    for (to, via) in ways {
+        let migrate = format!(
+            "podkeep --json migrate container:web --drop-missing --from $web --to {to}{via}"
+        );
         run(
             &a,
             &format!(
                 r#"
-                says 0 'Nothing was changed' podkeep migrate container:web --drop-missing --from $web --to {to} --dry-run
+                says 0 'Nothing was changed' podkeep migrate container:web --drop-missing --from $web --to {to}{via} --dry-run
                 # 3: Podman 4.3 gives a container that comes back another alias than it had.
                 {migrate} --on-cutover 'touch /root/cut-over' > /root/moved.json || [ $? = 3 ]
                 [ -e /root/cut-over ] || {{ echo 'nobody was told'; exit 1; }}
@@ -189,6 +196,10 @@ fn a_service_moves_from_a_host_behind_ssh() {
             ),
         );
         assert!(works(&a) && !works(&b), "to {to}");
+        let sent =
+            a.script("tail -1 /root/moved.json | grep -o '\"bytes_sent\":[0-9]*' | cut -d : -f 2");
+        let sent: u64 = sent.trim().parse().expect("bytes");
+        assert_eq!(sent > 20_000_000, via.is_empty(), "{sent} bytes to {to}");
         assert_eq!(content(&a), before);
         b.ok(&["test", "!", "-e", "/root/cut-over"]);
         assert_ne!(b.script("ls /var/lib/podkeep/migrations"), "");

@@ -192,6 +192,69 @@ fn a_running_service_moves_and_comes_back() {
     assert!(!runs(&a) && runs(&b));
 }
 
+/// Through a repository on a third address that both sides reach: what is stored there is not sent, the
+/// target keeps no copy, and the way back is there, too.
+#[test]
+fn a_service_moves_by_way_of_a_repository_that_both_reach() {
+    let (a, b) = serving_pair(
+        (Suite::Bookworm, Driver::Overlay),
+        (Suite::Trixie, Driver::Overlay),
+    );
+    let key = b.script(
+        "ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519; cat /root/.ssh/id_ed25519.pub
+         ssh-keyscan 10.99.0.1 2> /dev/null > /root/.ssh/known_hosts",
+    );
+    a.script(&format!(
+        "echo '{key}' >> /root/.ssh/authorized_keys; printf word > /root/word
+         podkeep --password-file /root/word -r ssh://10.99.0.1/srv/vault init > /dev/null
+         podkeep --password-file /root/word -r ssh://10.99.0.1/srv/vault backup volume:data > /dev/null"
+    ));
+    let before = content(&a);
+    let stored = || {
+        let bytes = a.script("du -sb --exclude=reserve /srv/vault | cut -f 1");
+        bytes.trim().parse::<u64>().expect("bytes")
+    };
+    let at_first = stored();
+    let word = "--password-file /root/word";
+    // A path is looked for at both sides.
+    for (way, cause) in [
+        ("/srv/vault", "cannot be opened from here"),
+        ("/srv/none", "there is no podkeep repository"),
+    ] {
+        let (code, lines) = migrate(&a, &format!("{word} --via {way}"));
+        assert!(code != 0 && message(&lines).contains(cause), "{lines:?}");
+        assert!(runs(&a));
+        assert_eq!(b.ok(&["podman", "ps", "-aq"]), "");
+    }
+    let via = format!("{word} --via ssh://10.99.0.1/srv/vault");
+    let (code, lines) = migrate(&a, &format!("{via} --dry-run"));
+    assert_eq!((code, stored()), (0, at_first), "{lines:?}");
+    let (code, lines) = migrate(&a, &via);
+    assert_eq!(code, 0, "{lines:?}");
+    assert!(!runs(&a) && runs(&b));
+    assert_eq!(content(&b), before);
+    assert_eq!(b.ok(&["podman", "exec", "web", "cat", "/etc/own"]), "own");
+    // The volume was there already; the image is 2 MB at most.
+    let added = stored() - at_first;
+    assert!(added < 5_000_000, "{added} bytes were added");
+    let kept = b.script("du -sb /var/lib/podkeep | cut -f 1");
+    assert!(
+        kept.trim().parse::<u64>().expect("bytes") < 5_000_000,
+        "{kept}"
+    );
+
+    // A rollback that could not restore what was removed does not begin.
+    let (code, lines) = migrate(&a, "--rollback --discard-target-writes");
+    assert_eq!(code, 1, "{lines:?}");
+    assert!(message(&lines).contains("begun by way of another repository"));
+    assert!(runs(&b));
+    let back = format!("--rollback --discard-target-writes {via}");
+    let (code, lines) = migrate(&a, &back);
+    assert_eq!(code, 0, "{lines:?}");
+    assert!(runs(&a) && !runs(&b));
+    assert_eq!(a.ok(&["podman", "exec", "web", "cat", "/etc/own"]), "own");
+}
+
 /// A pod with two containers, of which the first is the worker, and a port of the host.
 const POD: &str = r#"
 podman pod create --name shop -p 8080:80 > /dev/null

@@ -18,7 +18,7 @@ use podkeep_engine::link::{Ask, LinkError, Serve, Sink, Unanswered};
 use podkeep_engine::monitor::{Monitor, Progress};
 use podkeep_engine::operations::OperationError;
 use podkeep_engine::operations::key;
-use podkeep_engine::operations::migrate::Road;
+use podkeep_engine::operations::migrate::{Road, through};
 use podkeep_engine::repo::{Credential, OpenOptions, Repository};
 use podkeep_engine::store::agent::{Rights, StoreAgent};
 use podkeep_engine::store::{ObjectStore, agent};
@@ -75,7 +75,12 @@ pub fn run(context: &Context<'_>, command: &Command, host: &Afar) -> Result<Done
         Command::Backup(_) => Use::Adds,
         Command::Restore(_) => Use::Reads,
         Command::Diff(diff) if diff.after == "live" => Use::Reads,
-        Command::Doctor(_) | Command::Migrate(_) => Use::Nothing,
+        Command::Migrate(migrate) => match migrate.via {
+            Some(_) if migrate.rollback => Use::Reads,
+            Some(_) if !migrate.finish => Use::Adds,
+            _ => Use::Nothing,
+        },
+        Command::Doctor(_) => Use::Nothing,
         _ => {
             let message = format!("{} needs no host on another machine", command.word());
             let hint = "leave --host out; backup, restore, doctor and diff SNAP live take one";
@@ -84,22 +89,27 @@ pub fn run(context: &Context<'_>, command: &Command, host: &Afar) -> Result<Done
     };
     let words = words(std::env::args_os())?;
     let reporter = match usage {
-        Use::Adds => context.reporter().of_a_backup(),
+        Use::Adds if road_of(command).is_none() => context.reporter().of_a_backup(),
         _ => context.reporter(),
     };
-    let road = match command {
-        Command::Migrate(migrate) => Some(reach(context, migrate)?),
-        _ => None,
+    let road = match road_of(command) {
+        Some(migrate) => Some(reach(context, migrate)?),
+        None => None,
     };
-    let repository = match usage {
-        Use::Nothing => None,
-        _ => Some(context.open(&reporter)?),
+    let repository = match (usage, road_of(command).and_then(|one| one.via.as_ref())) {
+        (Use::Nothing, _) => None,
+        (_, Some(via)) => Some(context.open_way(via, &reporter)?),
+        (_, None) => Some((context.open(&reporter)?, context.repository_place()?)),
     };
-    let link = remote::connect_to_podman(context, host)?;
+    if let (Some(road), Some((repository, place))) = (&road, &repository) {
+        through(&*road.orders, repository, &place.to_string())
+            .map_err(|error| context.failure(error))?;
+    }
+    let link = remote::connect_to_podman(context.global, host)?;
     let (repository, stores) = match repository {
         None => (None, Vec::new()),
-        Some(repository) => {
-            let (handed, store) = hand_over(context, &repository, usage, host)?;
+        Some((repository, place)) => {
+            let (handed, store) = hand_over(context, &repository, place, usage, host)?;
             (Some(handed), vec![store])
         }
     };
@@ -224,6 +234,7 @@ fn words(arguments: impl Iterator<Item = OsString>) -> Result<Vec<String>, Failu
 fn hand_over(
     context: &Context<'_>,
     repository: &Repository,
+    place: Place,
     usage: Use,
     host: &Afar,
 ) -> Result<(Handed, Arc<StoreAgent>), Failure> {
@@ -234,7 +245,7 @@ fn hand_over(
         ),
         _ => (repository.hand_over(), Rights::Reading("/".into())),
     };
-    let place = match context.repository_place()? {
+    let place = match place {
         Place::Path(path) => {
             let path = std::path::absolute(&path).unwrap_or(path);
             format!("{}:{}", identity::machine(), path.display())
@@ -319,6 +330,13 @@ fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 struct Target<'a> {
     orders: Arc<dyn Obey>,
     road: Box<dyn Road + Send + Sync + 'a>,
+}
+
+fn road_of(command: &Command) -> Option<&Migrate> {
+    match command {
+        Command::Migrate(migrate) => Some(migrate),
+        _ => None,
+    }
 }
 
 fn reach<'a>(context: &'a Context<'a>, migrate: &'a Migrate) -> Result<Target<'a>, Failure> {

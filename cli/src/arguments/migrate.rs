@@ -26,6 +26,11 @@ pub struct Migrate {
     #[arg(long, value_name = "HOST")]
     pub to: OsString,
 
+    /// Send it through this repository, which both sides reach by the same name, instead of straight: what
+    /// is stored there already is not sent again, and the snapshots stay. Needs its passphrase
+    #[arg(long, value_name = "REPO")]
+    pub via: Option<OsString>,
+
     /// Take containers along that use something of what is moved
     #[arg(long, conflicts_with = "split")]
     pub with_dependents: bool,

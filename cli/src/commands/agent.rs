@@ -45,7 +45,7 @@ pub fn run(global: &Global, arguments: &Agent) -> Result<Exit, Failure> {
                 calls,
                 work: Box::new(Jobs::new(whose.clone())),
                 others: Ordered {
-                    orders: Box::new(OnDemand::new(whose)),
+                    orders: Box::new(OnDemand::new(whose, global.clone())),
                     others: store,
                 },
             })

@@ -96,7 +96,7 @@ fn look_at(context: &Context<'_>, place: &Place) -> Result<Ground, Failure> {
         Place::Remote(address) => address,
         Place::Handed(_) => return Err(Failure::defect()),
     };
-    let link = remote::connect(context, address)?;
+    let link = remote::connect(context.global, address)?;
     match RemoteStore::try_open(link, &address.path, false, &place.to_string()) {
         Ok(store) if context.has_config(&store)? => Err(Failure::occupied(format!(
             "there is a repository at {place} already"

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use podkeep_engine::host::About;
 use podkeep_engine::host::local::LocalHost;
 use podkeep_engine::host::orders::{self, Obey};
+use podkeep_engine::host::{About, HostError};
 use podkeep_engine::link::Address;
 use podkeep_engine::monitor::{Finding, Monitor, Progress};
 use podkeep_engine::operations::migrate::{
@@ -20,7 +20,7 @@ use podkeep_engine::store::remote::RemoteStore;
 use podkeep_format::item::{Escaped, Item, ItemKind};
 
 use crate::afar::Afar;
-use crate::arguments::Migrate;
+use crate::arguments::{Global, Migrate};
 use crate::context::{Context, Done, exit_after};
 use crate::failure::{Exit, Failure, shell_word};
 use crate::identity;
@@ -62,6 +62,16 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
         (None, Some(far)) => (far.target(), Box::new(far.road())),
         (None, None) => return Err(Failure::defect()),
     };
+    let way = match &arguments.via {
+        Some(via) if !arguments.finish => Some(context.open_way(via, &reporter.reporter)?),
+        _ => None,
+    };
+    if let Some((repository, place)) = &way
+        && context.far.is_none()
+    {
+        migrate::through(&*target, repository, &place.to_string())
+            .map_err(|error| context.failure(error))?;
+    }
     let sides = Sides {
         source: &source,
         state: &state,
@@ -69,6 +79,7 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
         host_name: identity::name(&context.whose),
         target: &*target,
         road: &*road,
+        through: way.as_ref().map(|(repository, _)| repository),
         name: name(arguments, host),
     };
     let options = MigrateOptions {
@@ -157,13 +168,14 @@ impl To {
         };
         match self {
             Self::Here(whose) => {
-                let session = Arc::new(start(side(&whose)?)?);
+                let session = Arc::new(start(side(&whose, context.global)?)?);
                 road.session = Some(Arc::clone(&session));
                 Ok((session, road))
             }
             Self::There(host) => {
                 let orders = Arc::new(orders::Afar::new(remote::connect_to_podman(
-                    context, &host,
+                    context.global,
+                    &host,
                 )?));
                 road.address = Some(host.address);
                 road.orders = Some(Arc::clone(&orders));
@@ -178,7 +190,7 @@ fn start(side: TargetSide) -> Result<Session, Failure> {
 }
 
 /// The Podman of this machine that `whose` is, as a target.
-pub(super) fn side(whose: &Whose) -> Result<TargetSide, Failure> {
+pub(super) fn side(whose: &Whose, global: &Global) -> Result<TargetSide, Failure> {
     let environment: Vec<_> = std::env::vars_os().collect();
     let surroundings = Surroundings {
         root: whose.is_root(),
@@ -198,12 +210,31 @@ pub(super) fn side(whose: &Whose) -> Result<TargetSide, Failure> {
                 .map_err(|error| Failure::operation(error.into(), None))?
         }
     };
+    let global = global.clone();
     Ok(TargetSide {
         host: Box::new(host),
+        reach: Box::new(move |place| reach(&global, OsStr::new(place))),
         id: identity::lasting(&state)?,
         name: identity::name(whose),
         state,
     })
+}
+
+/// The store of a repository that lies at `place` for this machine.
+fn reach(global: &Global, place: &OsStr) -> OperationResult<Arc<dyn ObjectStore>> {
+    if !Address::is_one(place) {
+        return Ok(Arc::new(LocalStore::open(Path::new(place))?));
+    }
+    let unreachable = |cause: String| {
+        OperationError::Host(HostError::Unreachable {
+            host: place.display().to_string(),
+            cause,
+        })
+    };
+    let address = Address::parse(place).map_err(|defect| unreachable(defect.to_string()))?;
+    let link = remote::connect(global, &address).map_err(|failure| unreachable(failure.message))?;
+    let store = RemoteStore::open(link, &address.path, false, &address.to_string())?;
+    Ok(Arc::new(store))
 }
 
 /// What lies between the two sides.
@@ -239,8 +270,8 @@ impl Road for Between<'_> {
             };
             return Ok(Arc::new(store));
         };
-        let link = remote::connect(self.context, address).map_err(|failure| {
-            OperationError::Host(podkeep_engine::host::HostError::Unreachable {
+        let link = remote::connect(self.context.global, address).map_err(|failure| {
+            OperationError::Host(HostError::Unreachable {
                 host: address.host_text(),
                 cause: failure.message,
             })
@@ -554,13 +585,15 @@ fn parts(freeze: &FreezeParts) -> String {
 /// Orders that come over standard input, once somebody gives one.
 pub(super) struct OnDemand {
     whose: Whose,
+    global: Global,
     session: Mutex<Option<Arc<Session>>>,
 }
 
 impl OnDemand {
-    pub(super) fn new(whose: Whose) -> Self {
+    pub(super) fn new(whose: Whose, global: Global) -> Self {
         Self {
             whose,
+            global,
             session: Mutex::default(),
         }
     }
@@ -570,21 +603,19 @@ impl OnDemand {
         if let Some(session) = &*session {
             return Ok(Arc::clone(session));
         }
-        let started = Arc::new(start(side(&self.whose)?)?);
+        let started = Arc::new(start(side(&self.whose, &self.global)?)?);
         *session = Some(Arc::clone(&started));
         Ok(started)
     }
 }
 
 impl Obey for OnDemand {
-    fn obey(&self, order: &[u8]) -> Result<Vec<u8>, podkeep_engine::host::HostError> {
-        let session =
-            self.session()
-                .map_err(|failure| podkeep_engine::host::HostError::Refused {
-                    object: "this host's Podman".to_owned(),
-                    cause: failure.message,
-                    hint: failure.hint.unwrap_or_default(),
-                })?;
+    fn obey(&self, order: &[u8]) -> Result<Vec<u8>, HostError> {
+        let session = self.session().map_err(|failure| HostError::Refused {
+            object: "this host's Podman".to_owned(),
+            cause: failure.message,
+            hint: failure.hint.unwrap_or_default(),
+        })?;
         session.obey(order)
     }
 }

@@ -12,6 +12,7 @@
 //! only after the target has withdrawn: so two never run (`decisions/0020-migrate.md`).
 
 mod far;
+mod gap;
 mod orders;
 mod predict;
 mod scope;
@@ -25,9 +26,9 @@ use std::time::{Duration, Instant};
 
 use podkeep_format::id::HostId;
 use podkeep_format::item::{Escaped, Item, ItemKind, unescape};
-use podkeep_format::snapshot::Consistency;
+use zeroize::{Zeroize, Zeroizing};
 
-pub use self::far::{TargetHost, TargetSide};
+pub use self::far::{Reach, TargetHost, TargetSide};
 pub use self::orders::{Fit, Need, Order, Outcome, Proven, Reached};
 pub use self::session::Session;
 pub use self::state::Phase;
@@ -40,7 +41,7 @@ use self::state::{Folder, Near};
 use super::{OperationError, OperationResult, Selection};
 use crate::fs::scan::Measured;
 use crate::host::orders::Obey;
-use crate::host::{About, FreezeRequest, HostError, Keep, Source, Target};
+use crate::host::{About, HostError, Keep, Source, Target};
 use crate::monitor::Monitor;
 use crate::repo::Repository;
 use crate::store::ObjectStore;
@@ -75,6 +76,9 @@ pub struct Sides<'a> {
     pub host_name: String,
     pub target: &'a dyn Obey,
     pub road: &'a dyn Road,
+    /// Passes go through this one, which the target reaches by itself ([`through`]), instead of the
+    /// staging repository.
+    pub through: Option<&'a Repository>,
     /// Hex: the same for the same selection between the same hosts.
     pub name: String,
 }
@@ -182,6 +186,14 @@ fn item_of(text: &str) -> Option<Item> {
 
 /// Gives an order and takes its outcome.
 fn order(sides: &Sides<'_>, order: &Order, monitor: &dyn Monitor) -> OperationResult<Outcome> {
+    let outcome = give(sides.target, order)?;
+    for told in outcome.findings.clone() {
+        monitor.finding(told.into_finding());
+    }
+    Ok(outcome)
+}
+
+fn give(target: &dyn Obey, order: &Order) -> OperationResult<Outcome> {
     let odd = |error: serde_json::Error| {
         OperationError::Host(HostError::Unreachable {
             host: "the target's podkeep".into(),
@@ -195,14 +207,10 @@ fn order(sides: &Sides<'_>, order: &Order, monitor: &dyn Monitor) -> OperationRe
             hint: "move it in several migrations".into(),
         });
     }
-    let answer = sides.target.obey(&bytes)?;
-    match serde_json::from_slice(&answer).map_err(odd)? {
-        Answer::Done(outcome) => {
-            for told in outcome.findings.clone() {
-                monitor.finding(told.into_finding());
-            }
-            Ok(*outcome)
-        }
+    let answer = target.obey(&bytes);
+    drop(Zeroizing::new(bytes));
+    match serde_json::from_slice(&answer?).map_err(odd)? {
+        Answer::Done(outcome) => Ok(*outcome),
         Answer::Failed { conflicts, .. } if !conflicts.is_empty() => {
             Err(OperationError::Conflicts { conflicts })
         }
@@ -211,6 +219,21 @@ fn order(sides: &Sides<'_>, order: &Order, monitor: &dyn Monitor) -> OperationRe
             hint,
         }),
     }
+}
+
+/// Tells the target where it finds the repository that passes go through, and gives it the keys. Whoever
+/// has them does so: they are more than the source needs.
+pub fn through(target: &dyn Obey, repository: &Repository, place: &str) -> OperationResult<()> {
+    let keys = repository.hand_over();
+    let mut told = Order::Through {
+        place: place.to_owned(),
+        keys: keys.to_string(),
+    };
+    let told_so = give(target, &told).map(drop);
+    if let Order::Through { keys, .. } = &mut told {
+        keys.zeroize();
+    }
+    told_so
 }
 
 /// Moves what `options` selects, or goes on with what was begun.
@@ -222,6 +245,7 @@ pub fn migrate(
     let started = Instant::now();
     let folder = Folder::lock(sides.state, &sides.name, options.wait)?;
     let near: Near = folder.read()?;
+    require_same_way(sides, &near)?;
     let met = meet(sides, watch)?;
     let leaves_nothing = options.dry_run && near == Near::default() && !met.is_staged;
     let mut run = Migration {
@@ -263,6 +287,7 @@ pub fn rollback(
     if near == Near::default() {
         return Err(unknown());
     }
+    require_same_way(sides, &near)?;
     // While nobody can say that the target rests, the source does not come back.
     let met = meet(sides, watch)?;
     for finding in sides.source.thaw_leftovers() {
@@ -273,10 +298,12 @@ pub fn rollback(
     order(sides, &Order::Withdraw { discard }, watch)?;
     if near.phase != Phase::Prepared || near.releasing {
         let staging = match near.fences.iter().any(|fence| fence.removed) {
-            false => None,
-            true => Some(open_staging(sides, &folder, &near, &met.repository, false)?),
+            true if sides.through.is_none() => {
+                Some(open_staging(sides, &folder, &near, &met.repository, false)?)
+            }
+            _ => None,
         };
-        source::come_back(sides, staging.as_ref(), &near, watch)?;
+        source::come_back(sides, sides.through.or(staging.as_ref()), &near, watch)?;
     }
     let containers = near.ran.clone();
     near = Near {
@@ -331,6 +358,35 @@ fn unknown() -> OperationError {
     }
 }
 
+/// What a rollback needs lies where the passes went, once there was one.
+fn require_same_way(sides: &Sides<'_>, near: &Near) -> OperationResult<()> {
+    if near.whole.is_empty() {
+        return Ok(());
+    }
+    let way = sides.through.map(|repo| repo.id().to_hex());
+    if near.through == way {
+        return Ok(());
+    }
+    let (message, hint) = match (&near.through, &way) {
+        (Some(_), None) => (
+            "this migration was begun by way of another repository",
+            "name it with --via",
+        ),
+        (Some(_), Some(_)) => (
+            "this migration was begun by way of another repository than --via names",
+            "name the one that it was begun with",
+        ),
+        (None, _) => (
+            "this migration was begun without --via",
+            "leave it out; --rollback and --finish end what was begun",
+        ),
+    };
+    Err(OperationError::Refused {
+        message: message.into(),
+        hint: hint.into(),
+    })
+}
+
 fn meet(sides: &Sides<'_>, watch: &dyn Watch) -> OperationResult<Outcome> {
     let migration = sides.name.clone();
     let met = order(sides, &Order::Meet { migration }, watch)?;
@@ -360,14 +416,17 @@ impl Migration<'_> {
     }
 
     fn open(&mut self, met: &Outcome) -> OperationResult<Repository> {
+        let through = self.sides.through.map(|repo| repo.id().to_hex());
         if self.near.key.is_empty() {
             self.near.key = source::new_key()?;
             self.save()?;
         }
+        // What was begun goes the same way.
+        self.near.through.clone_from(&through);
         let repository = &met.repository;
         let repo = open_staging(self.sides, &self.folder, &self.near, repository, true)?;
         let key = self.near.key.clone();
-        self.order(&Order::Open { key })?;
+        self.order(&Order::Open { key, through })?;
         Ok(repo)
     }
 
@@ -398,7 +457,8 @@ impl Migration<'_> {
         let repo = self.open(met)?;
         let passes = Passes {
             source: sides.source,
-            repo: &repo,
+            staging: &repo,
+            repo: sides.through.unwrap_or(&repo),
             inventory: &inventory,
             options: self.options,
             watch: self.watch,
@@ -550,230 +610,6 @@ impl Migration<'_> {
             read,
             bytes_read: report.bytes_read,
         })
-    }
-
-    /// The gap: from the stop of the source to the start of the target.
-    fn move_over(
-        &mut self,
-        passes: &Passes<'_>,
-        scope: &Scope,
-        mut number: u32,
-    ) -> OperationResult<()> {
-        let sides = self.sides;
-        self.near.ran = scope.running.clone();
-        self.near.infra = sides.source.at_work(&scope.infra)?;
-        // What a unit makes is held back by the unit. A pod with a restart policy gives its infra
-        // container one, too.
-        let all = scope.containers.iter().chain(&self.near.infra);
-        self.near.fences = all
-            .filter(|name| !scope.by_unit.contains(name))
-            .map(|name| sides.source.would_hold_back(name))
-            .collect::<Result<_, _>>()?;
-        let infra = &self.near.infra;
-        let mut removed = self.near.fences.iter().filter(|fence| fence.removed);
-        if let Some(fence) = removed.find(|fence| infra.contains(&fence.container)) {
-            return Err(OperationError::Refused {
-                message: format!(
-                    "the infra container {} has a restart policy that this Podman cannot change: it \
-                     would come back at the next boot",
-                    fence.container
-                ),
-                hint: "make the pod anew without a restart policy".into(),
-            });
-        }
-        self.near.units = scope
-            .services
-            .iter()
-            .map(|service| sides.source.would_hold_back_unit(service))
-            .collect::<Result<_, _>>()?;
-        self.save()?;
-        let since = Instant::now();
-        let guard = match scope.running.is_empty() {
-            true => None,
-            false => {
-                let freezing = sides.source.freeze(&FreezeRequest {
-                    containers: scope.running.clone(),
-                    how: Consistency::Stop,
-                    must: true,
-                    max: self.options.max_freeze,
-                    needs: Vec::new(),
-                })?;
-                let why = freezing
-                    .findings
-                    .iter()
-                    .map(|finding| finding.message.clone());
-                let why: Vec<String> = why.collect();
-                for finding in freezing.findings {
-                    self.watch.finding(finding);
-                }
-                let guard = freezing.guard;
-                Some(guard.ok_or_else(|| OperationError::Refused {
-                    message: format!("the source could not be stopped: {}", why.join("; ")),
-                    hint: String::new(),
-                })?)
-            }
-        };
-        self.watch.step(Step::Stopped {
-            containers: scope.running.clone(),
-        });
-        // An error drops the guard, and the source goes on.
-        let mut items = of_kinds(scope, &[ItemKind::Volume, ItemKind::Container]);
-        // Those of a unit went when they were stopped.
-        items.retain(|item| {
-            let by_unit = &scope.by_unit;
-            item.kind != ItemKind::Container || !by_unit.iter().any(|n| n.as_bytes() == item.name)
-        });
-        let last = match items.is_empty() {
-            // Nothing of it changes.
-            true => self.near.whole.clone(),
-            false => {
-                let pass = self.pass(passes, &mut number, &items, Some(true))?;
-                self.report.freeze.read = pass.read;
-                self.report.freeze.write = pass.seconds - pass.read;
-                pass.run
-            }
-        };
-        let passed = Instant::now();
-        let late = || OperationError::Refused {
-            message: "the target was not ready within --max-freeze; the source goes on, and what \
-                      was sent is kept"
-                .into(),
-            hint: "run it again, or with a longer --max-freeze".into(),
-        };
-        self.near.last = last;
-        self.near.releasing = true;
-        self.save()?;
-        let left = match guard {
-            None => Some(passed.elapsed().as_secs_f64()),
-            Some(guard) if guard.holds() && since.elapsed() < self.options.max_freeze => {
-                guard.leave()
-            }
-            Some(_) => None,
-        };
-        let Some(at_rest) = left else {
-            self.near.releasing = false;
-            self.save()?;
-            return Err(late());
-        };
-        let left = Instant::now();
-        let parts = &mut self.report.freeze;
-        parts.stop = at_rest - parts.read - parts.write - (left - passed).as_secs_f64();
-        if let Err(error) = self.release(scope) {
-            source::come_back(sides, None, &self.near, self.watch)?;
-            self.near.releasing = false;
-            self.save()?;
-            return Err(error);
-        }
-        self.report.freeze.fence = passed.elapsed().as_secs_f64();
-        let healthy = self.activate()?;
-        let parts = &mut self.report.freeze;
-        parts.start = (passed.elapsed().as_secs_f64() - parts.fence - healthy).max(0.0);
-        self.report.freeze_seconds = match scope.running.is_empty() {
-            true => {
-                *parts = FreezeParts::default();
-                0.0
-            }
-            false => at_rest + left.elapsed().as_secs_f64() - healthy,
-        };
-        self.prove()?;
-        self.moved()
-    }
-
-    /// From here on the source does not come back by itself.
-    fn release(&mut self, scope: &Scope) -> OperationResult<()> {
-        let source = self.sides.source;
-        // They hold the addresses and ports of their pods.
-        source.hold_back_units(&self.near.units)?;
-        source.stop(&self.near.infra)?;
-        // Those that go when they stop are paused, and killed once that is safe.
-        let fences = self.near.fences.iter().filter(|fence| fence.vanishes);
-        let paused: Vec<String> = fences.map(|fence| fence.container.clone()).collect();
-        let mut others = [&scope.containers[..], &self.near.infra].concat();
-        others.retain(|name| !paused.contains(name));
-        let mut at_work = source.at_work(&others)?;
-        at_work.extend(source.awake(&paused)?);
-        if !at_work.is_empty() {
-            return Err(OperationError::Refused {
-                message: format!("somebody started {} meanwhile", at_work.join(", ")),
-                hint: "run it again".into(),
-            });
-        }
-        for fence in self.near.fences.iter().filter(|fence| !fence.removed) {
-            source.hold_back(fence)?;
-        }
-        self.near.phase = Phase::Released;
-        self.near.releasing = false;
-        self.save()?;
-        // Only now: what is removed comes back from its snapshot alone.
-        for fence in self.near.fences.iter().filter(|fence| fence.removed) {
-            source.hold_back(fence)?;
-        }
-        Ok(())
-    }
-
-    /// Returns for how many seconds the last container ran when that was told.
-    fn activate(&mut self) -> OperationResult<f64> {
-        let starts = self.near.ran.clone();
-        let outcome = self.order(&Order::Activate { starts }).map_err(released)?;
-        self.near.phase = Phase::Active;
-        self.save()?;
-        self.watch.step(Step::Started {
-            containers: outcome.started,
-        });
-        Ok(outcome.seconds)
-    }
-
-    fn prove(&self) -> OperationResult<()> {
-        for proof in self.order(&Order::Prove)?.proofs {
-            self.watch.step(Step::Proof(proof));
-        }
-        Ok(())
-    }
-
-    fn moved(&self) -> OperationResult<()> {
-        if let Err(cause) = self.sides.road.cut_over() {
-            self.watch.finding(source::warning("--on-cutover", cause));
-        }
-        Ok(())
-    }
-
-    /// The source was released by a run that was cut off.
-    fn take_over_again(&mut self, met: &Outcome) -> OperationResult<()> {
-        self.report.items = self.near.items.len() as u64;
-        self.sides.source.hold_back_units(&self.near.units)?;
-        self.sides.source.stop(&self.near.infra)?;
-        for fence in &self.near.fences {
-            self.sides.source.hold_back(fence)?;
-        }
-        if met.reached != Reached::Active {
-            let _repo = self.open(met)?;
-            let prepare = Order::Prepare {
-                run: self.near.whole.clone(),
-                fit: self.near.fit,
-            };
-            self.order(&prepare).map_err(released)?;
-            self.order(&Order::Change {
-                run: self.near.last.clone(),
-                last: true,
-            })?;
-        }
-        self.activate()?;
-        self.prove()?;
-        self.moved()
-    }
-}
-
-/// The source is stopped and stays so: whoever reads why has to know.
-fn released(error: OperationError) -> OperationError {
-    match error {
-        OperationError::Refused { message, hint } => OperationError::Refused {
-            message: format!("{message}; the source is stopped"),
-            hint: match hint.is_empty() {
-                true => "run it again, or go back with --rollback".to_owned(),
-                false => format!("{hint}; or go back with --rollback"),
-            },
-        },
-        other => other,
     }
 }
 

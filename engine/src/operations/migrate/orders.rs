@@ -17,8 +17,15 @@ const PATHS_MAX: usize = 20;
 pub enum Order {
     /// Comes first: which migration it is, and what is known of it here.
     Meet { migration: String },
-    /// Opens the staging repository.
-    Open { key: String },
+    /// Passes go through another repository, which lies at `place` for the target's machine: an
+    /// absolute path, or what the podkeep there reaches. `keys` open it. Comes before `Open`.
+    Through { place: String, keys: String },
+    /// Opens the staging repository. `through`: and the other one, which has this id, in hex.
+    Open {
+        key: String,
+        #[serde(default)]
+        through: Option<String>,
+    },
     /// Looks at the definitions of a run, and changes nothing.
     Check {
         run: String,

@@ -110,6 +110,9 @@ pub(super) fn require_own_units(source: &dyn SourceHost, scope: &Scope) -> Opera
 /// The passes of one migration.
 pub(super) struct Passes<'a> {
     pub source: &'a dyn SourceHost,
+    /// Takes the definitions that are looked at before anything is sent.
+    pub staging: &'a Repository,
+    /// Takes what is moved: the same one, or that of `--via`.
     pub repo: &'a Repository,
     /// Taken once: asking Podman again takes time that the last pass has not.
     pub inventory: &'a Inventory,
@@ -151,6 +154,10 @@ impl Passes<'_> {
             inventory: self.inventory,
             definitions_only,
         };
+        let repo = match definitions_only {
+            true => self.staging,
+            false => self.repo,
+        };
         let selectors = items.iter().map(|item| Selector {
             item: item.clone(),
             glob: false,
@@ -162,13 +169,13 @@ impl Passes<'_> {
             },
             only: true,
             zone_minutes: self.options.zone_minutes,
-            states: self.repo.cache_folder().map(|folder| folder.join(STATES)),
+            states: repo.cache_folder().map(|folder| folder.join(STATES)),
             wait: self.options.wait,
             consistency: Some(Consistency::Live),
             known: Some(Arc::clone(&self.known)),
             ..BackupOptions::default()
         };
-        backup(self.repo, &narrow, &options, monitor)
+        backup(repo, &narrow, &options, monitor)
     }
 
     fn require_whole(

@@ -58,6 +58,8 @@ pub struct Near {
     pub releasing: bool,
     /// A rollback began.
     pub returning: bool,
+    /// The id, in hex, of the repository that passes go through instead of the staging one.
+    pub through: Option<String>,
 }
 
 /// The target's side.

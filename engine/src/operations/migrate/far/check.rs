@@ -1,0 +1,90 @@
+//! Looking for what is in the way at the target.
+
+use podkeep_format::item::{Item, ItemKind};
+
+use super::{Work, as_target, not_open, options, volume};
+use crate::fs::write::free_below;
+use crate::host::Target;
+use crate::operations::migrate::orders::{Fit, Need, Outcome};
+use crate::operations::restore::{Coming, Restoring};
+use crate::operations::{OperationResult, RestoreReport};
+
+impl Work<'_> {
+    pub(super) fn check(
+        &mut self,
+        run: &str,
+        coming: &Coming,
+        bytes: u64,
+        fit: Fit,
+    ) -> OperationResult<Outcome> {
+        let repo = self.staging.clone().ok_or_else(not_open)?;
+        self.clear()?;
+        let host = &*self.side.host;
+        let mut report = RestoreReport::default();
+        // Volumes and images alone have no definitions to look at.
+        if !run.is_empty() {
+            let options = options(run, fit);
+            // Those of units.
+            let wanted = |item: &Item| item.kind == ItemKind::Path;
+            report = Restoring::plan(
+                &repo,
+                as_target(host),
+                &options,
+                self.heard,
+                coming,
+                &wanted,
+            )?
+            .into_report();
+        }
+        let there = Target::inventory(host)?;
+        for name in &coming.volumes {
+            let is_there = there.volumes.iter().any(|volume| volume.name == *name);
+            if is_there && !self.is_ours(&volume(name)) {
+                report.conflicts.push(format!(
+                    "volume {name} is there: podman volume rm {name}, or rename it"
+                ));
+            }
+        }
+        Ok(Outcome {
+            actions: report.actions,
+            conflicts: report.conflicts,
+            needs: self.needs(bytes)?,
+            ..Outcome::default()
+        })
+    }
+
+    /// What so many bytes need here at most: once as they are staged, once where they go.
+    fn needs(&self, bytes: u64) -> OperationResult<Vec<Need>> {
+        let mut needs: Vec<(u64, Need)> = Vec::new();
+        let mut devices = Vec::new();
+        let staging = [self.folder()?.path.clone()];
+        for (is_staging, place) in staging.into_iter().map(|place| (true, place)).chain(
+            self.side
+                .host
+                .places()?
+                .into_iter()
+                .map(|place| (false, place)),
+        ) {
+            let Some(room) = free_below(&place) else {
+                continue;
+            };
+            // Images and volumes mostly lie together, and count once.
+            if devices.contains(&(is_staging, room.device)) {
+                continue;
+            }
+            devices.push((is_staging, room.device));
+            match needs.iter_mut().find(|(device, _)| *device == room.device) {
+                Some((_, need)) => need.bytes += bytes,
+                None => needs.push((
+                    room.device,
+                    Need {
+                        place: room.directory.display().to_string(),
+                        bytes,
+                        bytes_free: room.bytes_free,
+                    },
+                )),
+            }
+        }
+        Ok(needs.into_iter().map(|(_, need)| need).collect())
+    }
+}
