@@ -290,7 +290,7 @@ pub struct Backup {
     #[arg(long)]
     pub cross_mounts: bool,
 
-    /// Save only what is selected, not what a container or pod needs
+    /// Save only what is selected, not what a container, pod or unit needs
     ///
     /// Without it a container brings its image, volumes, networks, secrets, pod, unit, and the
     /// containers that it needs.
@@ -425,6 +425,10 @@ pub struct Restore {
     /// Everything that the snapshot holds
     #[arg(long, conflicts_with = "items")]
     pub all: bool,
+
+    /// Restore only what is selected, not what a container, pod or unit needs
+    #[arg(long, conflicts_with_all = ["all", "to_dir", "repair_layers"])]
+    pub only: bool,
 
     /// Restore files into this directory, which is made when absent
     #[arg(long, value_name = "DIR")]

@@ -156,15 +156,34 @@ fn a_running_service_moves_and_comes_back() {
         (code, message(&lines).as_str()),
         (1, "this is moved already")
     );
-    let (code, lines) = migrate(&a, "--rollback");
-    assert_eq!(code, 1, "{lines:?}");
-    assert!(runs(&b), "what it wrote was thrown away");
-    let (code, lines) = migrate(
-        &a,
-        "--rollback --discard-target-writes --on-rollback 'rm /root/cut-over'",
+    // A nightly job at the source, and what the target wrote meanwhile.
+    a.script(
+        "podman system prune -a -f --volumes > /dev/null; podman volume prune -f > /dev/null
+         podman network prune -f > /dev/null; podman secret rm pw > /dev/null",
     );
+    assert_eq!(a.ok(&["podman", "volume", "ls", "-q"]), "");
+    b.script(
+        "podman exec web sh -c 'echo there > /d/there; rm /d/sub/a; echo b > /d/sub/a
+             chown 7:8 /d/sub/a; echo more > /etc/more
+             dd if=/dev/urandom of=/d/big bs=1000 count=1 seek=5000 conv=notrunc 2> /dev/null'",
+    );
+    let (there, lines_there) = (content(&b), log_lines(&b));
+    let (code, lines) = migrate(&a, "--rollback --on-rollback 'rm /root/cut-over'");
     assert_eq!(code, 0, "{lines:?}");
     assert!(runs(&a) && !runs(&b));
+    assert_eq!(content(&a), there);
+    assert!(log_lines(&a).starts_with(&lines_there), "lines were lost");
+    assert_eq!(
+        a.ok(&[
+            "podman",
+            "exec",
+            "web",
+            "cat",
+            "/etc/more",
+            "/run/secrets/pw"
+        ]),
+        "more\npass\nword"
+    );
     a.ok(&["test", "!", "-e", "/root/cut-over"]);
     assert_eq!(b.ok(&["podman", "volume", "ls", "-q"]), "");
     assert_eq!(a.ok(&policy), "always");

@@ -18,7 +18,7 @@ use podkeep_engine::link::{Ask, LinkError, Serve, Sink, Unanswered};
 use podkeep_engine::monitor::{Monitor, Progress};
 use podkeep_engine::operations::OperationError;
 use podkeep_engine::operations::key;
-use podkeep_engine::operations::migrate::{Road, through};
+use podkeep_engine::operations::migrate::{Passed, Road, through};
 use podkeep_engine::repo::{Credential, OpenOptions, Repository};
 use podkeep_engine::store::agent::{Rights, StoreAgent};
 use podkeep_engine::store::{ObjectStore, agent};
@@ -119,6 +119,7 @@ pub fn run(context: &Context<'_>, command: &Command, host: &Afar) -> Result<Done
         link: &link,
         stores: Mutex::new(stores),
         road,
+        passed: Mutex::default(),
         parts: Mutex::default(),
         odd: AtomicBool::new(false),
     };
@@ -369,6 +370,7 @@ struct Attendant<'a> {
     /// By their numbers.
     stores: Mutex<Vec<Arc<StoreAgent>>>,
     road: Option<Target<'a>>,
+    passed: Mutex<Passed>,
     /// Pieces of what is being told.
     parts: Mutex<Vec<u8>>,
     odd: AtomicBool,
@@ -384,6 +386,9 @@ impl Attendant<'_> {
 
     fn open(&self, path: &Path, make: bool) -> Result<u64, WireFailure> {
         let target = self.target()?;
+        if !self.passed().may_open(path) {
+            return Err(refusal("that is not the staging repository of the target"));
+        }
         if self.stores().len() == STORES_MAX {
             return Err(refusal("it opened too many stores"));
         }
@@ -395,6 +400,10 @@ impl Attendant<'_> {
         let mut stores = self.stores();
         stores.push(Arc::new(StoreAgent::of_store(Rights::All, store)));
         Ok(stores.len() as u64 - 1)
+    }
+
+    fn passed(&self) -> std::sync::MutexGuard<'_, Passed> {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn target(&self) -> Result<&Target<'_>, WireFailure> {
@@ -492,9 +501,13 @@ impl Attend for Attendant<'_> {
         let (kind, rest) = question.split_first().ok_or_else(odd)?;
         if *kind == QUESTION_ORDER {
             let orders = &self.target()?.orders;
-            return orders
-                .obey(rest)
-                .map_err(|error| unreachable(error.to_string()));
+            if !Passed::may_give(rest) {
+                return Err(refusal("that is no order of a source"));
+            }
+            let answer = orders.obey(rest);
+            let answer = answer.map_err(|error| unreachable(error.to_string()))?;
+            self.passed().answered(rest, &answer);
+            return Ok(answer);
         }
         let road = &self.target()?.road;
         let answer = match serde_json::from_slice(rest).map_err(|_| odd())? {

@@ -56,6 +56,14 @@ pub struct Migrate {
     #[arg(long, value_name = "MAP")]
     pub userns_map: Option<UsernsChoice>,
 
+    /// Give what belongs to users and groups that have no place there to this one; GID is UID when left out
+    #[arg(long, value_name = "UID[:GID]", value_parser = super::parse_owner)]
+    pub squash_unmapped: Option<(u32, u32)>,
+
+    /// Start containers whose image is for another architecture, too
+    #[arg(long)]
+    pub start_foreign: bool,
+
     /// Make volumes without limits on their size that the target's file system cannot keep
     #[arg(long)]
     pub ignore_quota: bool,
@@ -73,15 +81,16 @@ pub struct Migrate {
     #[arg(long, conflicts_with_all = ["rollback", "finish"])]
     pub dry_run: bool,
 
-    /// Go back to the source, as it was when it was stopped
+    /// Go back to the source, with what the target has written since it runs
     #[arg(long, conflicts_with = "finish")]
     pub rollback: bool,
 
-    /// With --rollback: what the target wrote since it runs may be lost
+    /// With --rollback: go back to what the source held when it was stopped; what the target wrote since is
+    /// lost
     #[arg(long, requires = "rollback")]
     pub discard_target_writes: bool,
 
-    /// Forget what is kept for a way back
+    /// Forget what is kept for a way back, or for another try
     #[arg(long)]
     pub finish: bool,
 

@@ -94,6 +94,8 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
             userns_map: arguments.userns_map.map(Into::into),
             enable_linger: arguments.enable_linger,
             ignore_quota: arguments.ignore_quota,
+            start_foreign: arguments.start_foreign,
+            squash: arguments.squash_unmapped,
         },
         max_freeze: arguments.max_freeze,
         dry_run: arguments.dry_run,
@@ -101,7 +103,7 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
         wait: arguments.patience.wait,
     };
     let report = if arguments.rollback {
-        migrate::rollback(&sides, arguments.discard_target_writes, &reporter)
+        migrate::rollback(&sides, &options, arguments.discard_target_writes, &reporter)
     } else if arguments.finish {
         migrate::finish(&sides, &reporter)
     } else {
@@ -519,7 +521,14 @@ fn told(
     };
     let mut text = vec![String::new()];
     if arguments.rollback {
-        text.push("Back at the source; what was sent is kept for the next time".to_owned());
+        text.push(match report.freeze_seconds > 0.0 {
+            true => format!(
+                "Back at the source with what the target had written, out of service {}; what was \
+                 sent is kept for the next time",
+                units::duration(report.freeze_seconds)
+            ),
+            false => "Back at the source; what was sent is kept for the next time".to_owned(),
+        });
     } else if arguments.finish {
         text.push("Finished; nothing is kept for a way back".to_owned());
     } else if arguments.dry_run {

@@ -34,6 +34,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
         snapshot,
         all: arguments.all,
         items,
+        only: arguments.only,
         to_dir: arguments.to_dir.clone(),
         rename,
         existing: match (arguments.merge, arguments.replace) {
@@ -56,6 +57,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
             new_hostname: arguments.fit.new_hostname,
             stop_users: arguments.stop,
             start_foreign: arguments.start_foreign,
+            must_start: false,
             ports_come_free: false,
             userns_map: arguments.fit.userns_map.map(Into::into),
             enable_linger: arguments.fit.enable_linger,

@@ -21,8 +21,7 @@ use crate::monitor::{Finding, FindingKind};
 use crate::podman::{
     ConfigDefinition, ContainerDefinition, KeptFile, NetworkDefinition, PodDefinition, Podman,
     StoreInfo, UnitDefinition, WritableLayer, effective_spec, find_configs, find_units,
-    list_networks, list_secrets, mounted_over, quadlets_of, read_secret, read_state,
-    writable_layer,
+    list_networks, list_secrets, mounted_over, read_secret, read_state, writable_layer,
 };
 
 /// What is mounted of these is the machine's own state or another's, never data.
@@ -116,7 +115,7 @@ impl Definitions {
         let units = known.units.values().map(|unit| UnitFacts {
             name: unit.name.clone(),
             service: unit.service.clone(),
-            needs: quadlets_of(&self.root, unit),
+            needs: unit.needs.clone(),
         });
         inventory.units = units.collect();
         let configs = known

@@ -45,7 +45,7 @@ pub fn everything(inventory: &Inventory) -> Vec<Named> {
 
 /// The items, and what they cannot be without: a container's image, volumes, networks, secrets, pod,
 /// unit, and the containers that it needs, with what these need; a pod's volumes, networks and
-/// containers. In the order in which they were named, what they bring behind.
+/// containers; a unit's other Quadlet files, and the container that it runs. In the order in which they were named, what they bring behind.
 pub fn with_needs(inventory: &Inventory, items: &[Item]) -> Vec<Item> {
     let mut all: Vec<Item> = Vec::new();
     let mut seen: HashSet<Item> = HashSet::new();
@@ -69,6 +69,10 @@ fn needs(inventory: &Inventory, item: &Item, asked: bool) -> Vec<Item> {
     };
     if let Some(unit) = inventory.units.iter().find(|unit| unit.item() == *item) {
         named(ItemKind::Unit, &unit.needs);
+        let containers = inventory.containers.iter();
+        let containers = containers.filter(|one| one.unit.as_ref() == Some(&unit.service));
+        let containers: Vec<String> = containers.map(|one| one.name.clone()).collect();
+        named(ItemKind::Container, &containers);
     }
     let container = inventory.containers.iter().find(|c| c.item() == *item);
     let pod = inventory.pods.iter().find(|pod| pod.item() == *item);

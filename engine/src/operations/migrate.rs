@@ -11,6 +11,7 @@
 //! The target is told to start only after *released* is durable at the source, and the source comes back
 //! only after the target has withdrawn: so two never run (`decisions/0020-migrate.md`).
 
+mod back;
 mod far;
 mod gap;
 mod orders;
@@ -28,8 +29,9 @@ use podkeep_format::id::HostId;
 use podkeep_format::item::{Escaped, Item, ItemKind, unescape};
 use zeroize::{Zeroize, Zeroizing};
 
-pub use self::far::{Reach, TargetHost, TargetSide};
-pub use self::orders::{Fit, Need, Order, Outcome, Proven, Reached};
+pub use self::back::rollback;
+pub use self::far::{Reach, TargetSide};
+pub use self::orders::{Fit, Need, Order, Outcome, Passed, Proven, Reached};
 pub use self::session::Session;
 pub use self::state::Phase;
 
@@ -62,14 +64,14 @@ pub struct MigrateOptions {
     pub wait: Duration,
 }
 
-/// A host that a migration starts from.
-pub trait SourceHost: Source + Target + Keep {}
+/// A host that a migration starts from or ends on: it may go back.
+pub trait SideHost: Source + Target + Keep {}
 
-impl<H: Source + Target + Keep> SourceHost for H {}
+impl<H: Source + Target + Keep> SideHost for H {}
 
 /// The two sides, and what lies between them.
 pub struct Sides<'a> {
-    pub source: &'a dyn SourceHost,
+    pub source: &'a dyn SideHost,
     /// The folder of what must last of the source's host.
     pub state: &'a Path,
     pub host: HostId,
@@ -209,7 +211,8 @@ fn give(target: &dyn Obey, order: &Order) -> OperationResult<Outcome> {
     }
     let answer = target.obey(&bytes);
     drop(Zeroizing::new(bytes));
-    match serde_json::from_slice(&answer?).map_err(odd)? {
+    let answer: Answer = serde_json::from_slice(&answer?).map_err(odd)?;
+    match answer.into_plain() {
         Answer::Done(outcome) => Ok(*outcome),
         Answer::Failed { conflicts, .. } if !conflicts.is_empty() => {
             Err(OperationError::Conflicts { conflicts })
@@ -246,6 +249,12 @@ pub fn migrate(
     let folder = Folder::lock(sides.state, &sides.name, options.wait)?;
     let near: Near = folder.read()?;
     require_same_way(sides, &near)?;
+    if near.returning {
+        return Err(OperationError::Refused {
+            message: "a rollback of this migration was begun and cut off".into(),
+            hint: "--rollback again ends it".into(),
+        });
+    }
     let met = meet(sides, watch)?;
     let leaves_nothing = options.dry_run && near == Near::default() && !met.is_staged;
     let mut run = Migration {
@@ -275,56 +284,6 @@ pub fn migrate(
     moved.map(|()| run.report)
 }
 
-/// Goes back to the source as it was left.
-pub fn rollback(
-    sides: &Sides<'_>,
-    discard: bool,
-    watch: &dyn Watch,
-) -> OperationResult<MigrateReport> {
-    let started = Instant::now();
-    let folder = Folder::lock(sides.state, &sides.name, Duration::ZERO)?;
-    let mut near: Near = folder.read()?;
-    if near == Near::default() {
-        return Err(unknown());
-    }
-    require_same_way(sides, &near)?;
-    // While nobody can say that the target rests, the source does not come back.
-    let met = meet(sides, watch)?;
-    for finding in sides.source.thaw_leftovers() {
-        watch.finding(finding);
-    }
-    near.returning = true;
-    folder.write(&near)?;
-    order(sides, &Order::Withdraw { discard }, watch)?;
-    if near.phase != Phase::Prepared || near.releasing {
-        let staging = match near.fences.iter().any(|fence| fence.removed) {
-            true if sides.through.is_none() => {
-                Some(open_staging(sides, &folder, &near, &met.repository, false)?)
-            }
-            _ => None,
-        };
-        source::come_back(sides, sides.through.or(staging.as_ref()), &near, watch)?;
-    }
-    let containers = near.ran.clone();
-    near = Near {
-        key: near.key,
-        items: near.items,
-        ..Near::default()
-    };
-    folder.write(&near)?;
-    watch.step(Step::Started { containers });
-    if let Err(cause) = sides.road.rolled_back() {
-        watch.finding(source::warning("--on-rollback", cause));
-    }
-    Ok(MigrateReport {
-        phase: Phase::Prepared,
-        items: near.items.len() as u64,
-        bytes_sent: sides.road.bytes(),
-        seconds: started.elapsed().as_secs_f64(),
-        ..MigrateReport::default()
-    })
-}
-
 /// Ends a migration whose target runs: what a rollback needs goes.
 pub fn finish(sides: &Sides<'_>, watch: &dyn Watch) -> OperationResult<MigrateReport> {
     let started = Instant::now();
@@ -333,17 +292,22 @@ pub fn finish(sides: &Sides<'_>, watch: &dyn Watch) -> OperationResult<MigrateRe
     if near == Near::default() {
         return Err(unknown());
     }
-    if near.phase != Phase::Active {
+    let is_under_way = near.phase == Phase::Released || near.releasing || near.returning;
+    if is_under_way {
         return Err(OperationError::Refused {
-            message: "this is not moved yet".into(),
+            message: "neither side runs yet".into(),
             hint: "run the migration again, or --rollback".into(),
         });
     }
     meet(sides, watch)?;
+    if near.phase == Phase::Prepared {
+        // Nobody moved: what was sent goes, too.
+        order(sides, &Order::Withdraw { discard: false }, watch)?;
+    }
     order(sides, &Order::Finish, watch)?;
     folder.remove()?;
     Ok(MigrateReport {
-        phase: Phase::Active,
+        phase: near.phase,
         items: near.items.len() as u64,
         bytes_sent: sides.road.bytes(),
         seconds: started.elapsed().as_secs_f64(),
@@ -437,7 +401,7 @@ impl Migration<'_> {
         }
         if self.near.releasing {
             // Cut off between stopping and releasing, when nothing that is armed brings it back.
-            source::come_back(sides, None, &self.near, self.watch)?;
+            back::come_back(sides, None, &self.near, self.watch)?;
             self.near.releasing = false;
             self.save()?;
         }

@@ -327,6 +327,8 @@ pub struct RestoreOptions {
     pub snapshot: SnapSpec,
     pub all: bool,
     pub items: Vec<ItemPath>,
+    /// Not what the items need.
+    pub only: bool,
     pub to_dir: Option<PathBuf>,
     /// A new name for the one item that is restored.
     pub rename: Option<Vec<u8>>,
@@ -357,6 +359,7 @@ impl RestoreOptions {
             snapshot,
             all: false,
             items: Vec::new(),
+            only: false,
             to_dir: None,
             rename: None,
             existing: Existing::Refuse,

@@ -179,7 +179,7 @@ impl<'a> Restoring<'a> {
         let (run, mut chosen) = select::resolve(repo, &options.snapshot, named, monitor)?;
         let reader = reading::reader(repo, monitor)?;
         let counting = Counting::new(monitor);
-        if options.to_dir.is_none() && !options.all {
+        if options.to_dir.is_none() && !options.all && !options.only {
             definitions::add_needed(&reader, &run, &mut chosen)?;
         }
         let mut items = plan_items(&reader, options, chosen, &counting)?;

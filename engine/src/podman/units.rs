@@ -94,7 +94,7 @@ pub fn find_units(root: &Path) -> Vec<UnitDefinition> {
 }
 
 /// The other Quadlet files that a unit's own ones refer to: those of its volumes, networks, pod and image.
-pub fn quadlets_of(root: &Path, unit: &UnitDefinition) -> Vec<String> {
+fn quadlets_of(root: &Path, unit: &UnitDefinition) -> Vec<String> {
     const KEYS: [&str; 5] = ["Volume", "Mount", "Network", "Pod", "Image"];
     let own = unit.files.iter();
     let own = own.filter(|file| !file.missing && ["unit", "drop-in"].contains(&&*file.role));
@@ -133,7 +133,7 @@ fn quadlet(root: &Path, path: &Path, name: &str, kind: &str) -> UnitDefinition {
         files.drop_ins(&folder, name);
     }
     files.drop_ins(&root.join(SYSTEMD_FOLDER), &service);
-    UnitDefinition {
+    let mut unit = UnitDefinition {
         format: 1,
         name: name.to_owned(),
         kind: UnitKind::Quadlet,
@@ -141,8 +141,11 @@ fn quadlet(root: &Path, path: &Path, name: &str, kind: &str) -> UnitDefinition {
         enabled: "generated".into(),
         active: active(root, &service),
         service,
+        needs: Vec::new(),
         files: files.found(),
-    }
+    };
+    unit.needs = quadlets_of(root, &unit);
+    unit
 }
 
 fn systemd_unit(root: &Path, path: &Path, name: &str) -> UnitDefinition {
@@ -166,6 +169,7 @@ fn systemd_unit(root: &Path, path: &Path, name: &str) -> UnitDefinition {
         service: name.to_owned(),
         enabled: enabled(&folder, name).into(),
         active: active(root, name),
+        needs: Vec::new(),
         files: files.found(),
     }
 }

@@ -48,6 +48,8 @@ pub struct ReplayOptions {
     pub stop_users: bool,
     /// Containers of another architecture are started, too.
     pub start_foreign: bool,
+    /// What ran and could not be started here is in the way.
+    pub must_start: bool,
     /// Ports that are in use now are free when they are needed.
     pub ports_come_free: bool,
     /// What becomes of namespaces of users that this Podman cannot have.

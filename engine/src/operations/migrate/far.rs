@@ -4,6 +4,7 @@
 //! a side that begins anew removes what was made and never ran, keeps volumes whose tree it knows,
 //! and fills those anew that were being written.
 
+mod back;
 mod check;
 mod staged;
 
@@ -16,12 +17,15 @@ use podkeep_format::id::HostId;
 use podkeep_format::item::{Item, ItemKind};
 use zeroize::Zeroizing;
 
+pub(super) use self::staged::{roots, snapshots};
+use super::SideHost;
 use super::orders::{Answer, Fit, Order, Outcome, Reached, Told};
 use super::session::Job;
 use super::state::{Far, Folder};
 use super::{item_of, text_of};
+use crate::fs::scan::KnownContents;
 use crate::host::replay::ReplayOptions;
-use crate::host::{HostError, Keep, Target};
+use crate::host::{HostError, Target};
 use crate::monitor::{Finding, Monitor, Progress};
 use crate::operations::restore::Coming;
 use crate::operations::{OperationError, OperationResult, RestoreOptions, SnapSpec, SnapWhich};
@@ -36,17 +40,12 @@ const ENDS_WITHIN: Duration = Duration::from_secs(35);
 const REPOSITORY: &str = "repository";
 const CACHE: &str = "cache";
 
-/// A host on which a migration ends.
-pub trait TargetHost: Target + Keep {}
-
-impl<H: Target + Keep> TargetHost for H {}
-
 /// Opens the store of a repository by what names it where the target lies.
 pub type Reach = dyn Fn(&str) -> OperationResult<Arc<dyn ObjectStore>> + Send + Sync;
 
 /// What a target's side works with.
 pub struct TargetSide {
-    pub host: Box<dyn TargetHost>,
+    pub host: Box<dyn SideHost>,
     pub reach: Box<Reach>,
     /// The folder of what must last of that host.
     pub state: PathBuf,
@@ -85,6 +84,7 @@ pub(super) fn serve(side: &TargetSide, jobs: &Receiver<Job>) {
         way: None,
         staging: None,
         contents: None,
+        known: Arc::default(),
     };
     let mut waiting = None;
     while let Some(job) = waiting.take().or_else(|| jobs.recv().ok()) {
@@ -136,6 +136,8 @@ struct Work<'a> {
     staging: Option<Arc<Repository>>,
     /// What passes go through: the staging one, as a rule.
     contents: Option<Arc<Repository>>,
+    /// Each pass of a way back tells the next one how large files were cut.
+    known: Arc<KnownContents>,
 }
 
 impl Work<'_> {
@@ -224,6 +226,7 @@ impl Work<'_> {
                     ..Outcome::default()
                 })
             }
+            Order::Return { max_freeze_ms } => self.bring_back(*max_freeze_ms),
             Order::Withdraw { discard } => self.withdraw(*discard),
             Order::Finish => self.finish(),
             // What made it has ended.
@@ -396,7 +399,7 @@ impl Work<'_> {
     }
 }
 
-fn as_target(host: &dyn TargetHost) -> &dyn Target {
+fn as_target(host: &dyn SideHost) -> &dyn Target {
     host
 }
 
@@ -410,10 +413,11 @@ pub(super) fn machine() -> String {
     id.unwrap_or_default().trim().to_owned()
 }
 
-fn options(run: &str, fit: Fit) -> RestoreOptions {
+pub(super) fn options(run: &str, fit: Fit) -> RestoreOptions {
     RestoreOptions {
         all: true,
         ignore_quota: fit.ignore_quota,
+        squash: fit.squash,
         replay: ReplayOptions {
             remap_subnet: fit.remap_subnet,
             drop_static: fit.drop_static,
@@ -421,6 +425,8 @@ fn options(run: &str, fit: Fit) -> RestoreOptions {
             ports_come_free: fit.ports_come_free,
             userns_map: fit.userns_map,
             enable_linger: fit.enable_linger,
+            start_foreign: fit.start_foreign,
+            must_start: true,
             ..ReplayOptions::default()
         },
         start: true,

@@ -10,7 +10,7 @@ use super::orders::{Order, Outcome, Reached};
 use super::scope::Scope;
 use super::source::{self, Passes};
 use super::state::Phase;
-use super::{FreezeParts, Migration, Step, of_kinds};
+use super::{FreezeParts, Migration, Step, back, of_kinds};
 use crate::host::FreezeRequest;
 use crate::operations::{OperationError, OperationResult};
 
@@ -122,7 +122,7 @@ impl Migration<'_> {
         let parts = &mut self.report.freeze;
         parts.stop = at_rest - parts.read - parts.write - (left - passed).as_secs_f64();
         if let Err(error) = self.release(scope) {
-            source::come_back(sides, None, &self.near, self.watch)?;
+            back::come_back(sides, None, &self.near, self.watch)?;
             self.near.releasing = false;
             self.save()?;
             return Err(error);
@@ -207,6 +207,24 @@ impl Migration<'_> {
         self.sides.source.stop(&self.near.infra)?;
         for fence in &self.near.fences {
             self.sides.source.hold_back(fence)?;
+        }
+        // Somebody may have started it by hand meanwhile.
+        let fenced = self.near.fences.iter().map(|fence| &fence.container);
+        let all = self.near.ran.iter().chain(&self.near.infra).chain(fenced);
+        let mut at_work = self
+            .sides
+            .source
+            .at_work(&all.cloned().collect::<Vec<_>>())?;
+        if !at_work.is_empty() {
+            at_work.sort();
+            at_work.dedup();
+            return Err(OperationError::Refused {
+                message: format!(
+                    "somebody started {} at the source since it was released",
+                    at_work.join(", ")
+                ),
+                hint: "stop it there and run this again, or go back with --rollback".into(),
+            });
         }
         if met.reached != Reached::Active {
             let _repo = self.open(met)?;

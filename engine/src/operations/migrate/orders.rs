@@ -48,11 +48,49 @@ pub enum Order {
     },
     /// Compares what was made with what was stored, once it runs.
     Prove,
+    /// Stores what the volumes hold here, for the source. `max_freeze_ms`: for the last time: what runs is
+    /// stopped first, so that it stays, and the containers' own files are stored, too; it goes on if that
+    /// takes longer.
+    Return { max_freeze_ms: Option<u64> },
     /// Stops what runs and removes what was made; refused once this side ran, unless what it wrote
     /// meanwhile may go.
     Withdraw { discard: bool },
     /// Forgets the migration.
     Finish,
+}
+
+/// What the end in between lets a source say that is not its own: it may be of a host that was broken
+/// into.
+#[derive(Debug, Default)]
+pub struct Passed {
+    staging: Option<String>,
+}
+
+impl Passed {
+    /// Whether a source may give this order. The way through a repository is told by whoever has its
+    /// keys.
+    pub fn may_give(order: &[u8]) -> bool {
+        match serde_json::from_slice(order) {
+            Ok(Order::Through { .. }) | Err(_) => false,
+            Ok(_) => true,
+        }
+    }
+
+    /// Notes where the target has its staging repository, as its answer says.
+    pub fn answered(&mut self, order: &[u8], answer: &[u8]) {
+        if let (Ok(Order::Meet { .. }), Ok(Answer::Done(met))) = (
+            serde_json::from_slice(order),
+            serde_json::from_slice(answer),
+        ) {
+            self.staging = Some(met.repository);
+        }
+    }
+
+    /// Whether a source may open the store at `path` of the target: no other than the staging one.
+    pub fn may_open(&self, path: &std::path::Path) -> bool {
+        let staging = self.staging.as_ref();
+        staging.is_some_and(|staging| path == std::path::Path::new(staging))
+    }
 }
 
 /// How definitions are fitted to the target.
@@ -70,6 +108,11 @@ pub struct Fit {
     pub enable_linger: bool,
     #[serde(default)]
     pub ignore_quota: bool,
+    #[serde(default)]
+    pub start_foreign: bool,
+    /// User and group for ids that have no place there.
+    #[serde(default)]
+    pub squash: Option<(u32, u32)>,
 }
 
 /// How far the target's side is.
@@ -107,6 +150,9 @@ pub struct Outcome {
     pub started: Vec<String>,
     /// Since the last of them was started.
     pub seconds: f64,
+    /// The id of a run, in hex.
+    pub run: String,
+    pub bytes_read: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,12 +197,55 @@ impl Told {
             .into_iter()
             .find(|kind| kind.as_str() == self.kind);
         Finding {
-            object: self.object,
+            object: plain(&self.object),
             // What a newer one tells is not overheard.
             kind: kind.unwrap_or(FindingKind::NotRestored),
             snapshots: Vec::new(),
             paths: self.paths,
-            message: self.message,
+            message: plain(&self.message),
+        }
+    }
+}
+
+/// Nothing that a terminal would do something with, on one line: it is another host's.
+fn plain(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(plain).collect()
+}
+
+fn all_plain(lines: Vec<String>) -> Vec<String> {
+    lines.iter().map(|line| plain(line)).collect()
+}
+
+impl Outcome {
+    /// As it may be shown.
+    pub fn into_plain(self) -> Self {
+        let needs = self.needs.into_iter();
+        let proofs = self.proofs.into_iter();
+        Self {
+            about: About {
+                driver: plain(&self.about.driver),
+                podman: plain(&self.about.podman),
+                ..self.about
+            },
+            actions: all_plain(self.actions),
+            conflicts: all_plain(self.conflicts),
+            started: all_plain(self.started),
+            run: plain(&self.run),
+            needs: needs
+                .map(|need| Need {
+                    place: plain(&need.place),
+                    ..need
+                })
+                .collect(),
+            proofs: proofs
+                .map(|proof| Proven {
+                    item: plain(&proof.item),
+                    differences: all_plain(proof.differences),
+                    ..proof
+                })
+                .collect(),
+            ..self
         }
     }
 }
@@ -171,4 +260,92 @@ pub enum Answer {
         hint: String,
         conflicts: Vec<String>,
     },
+}
+
+impl Answer {
+    /// As it may be shown.
+    pub fn into_plain(self) -> Self {
+        match self {
+            Self::Done(outcome) => Self::Done(Box::new(outcome.into_plain())),
+            Self::Failed {
+                message,
+                hint,
+                conflicts,
+            } => Self::Failed {
+                message: plain(&message),
+                hint: plain(&hint),
+                conflicts: all_plain(conflicts),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_opens_what_the_target_has_for_it_and_nothing_else() {
+        let meet = serde_json::to_vec(&Order::Meet {
+            migration: "ab".into(),
+        })
+        .unwrap();
+        let through = Order::Through {
+            place: "/etc".into(),
+            keys: String::new(),
+        };
+        assert!(Passed::may_give(&meet));
+        assert!(!Passed::may_give(&serde_json::to_vec(&through).unwrap()));
+        assert!(!Passed::may_give(br#"{"order":"shell","run":"id"}"#));
+        let mut passed = Passed::default();
+        let staging = std::path::Path::new("/var/lib/podkeep/migrations/ab/repository");
+        assert!(!passed.may_open(staging), "nobody met the target");
+        let met = Outcome {
+            repository: staging.display().to_string(),
+            ..Outcome::default()
+        };
+        let answer = serde_json::to_vec(&Answer::Done(Box::new(met))).unwrap();
+        passed.answered(&serde_json::to_vec(&Order::Finish).unwrap(), &answer);
+        assert!(!passed.may_open(staging), "that was no meeting");
+        passed.answered(&meet, &answer);
+        assert!(passed.may_open(staging));
+        for other in ["/var/lib/podkeep/repository", "/", ""] {
+            assert!(!passed.may_open(std::path::Path::new(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_target_says_does_nothing_to_a_terminal() {
+        let said = "a\u{1b}[2Jb\nc\u{9b}d";
+        let outcome = Outcome {
+            about: About {
+                podman: said.into(),
+                ..About::default()
+            },
+            conflicts: vec![said.into()],
+            started: vec![said.into()],
+            ..Outcome::default()
+        };
+        let answers = [
+            Answer::Done(Box::new(outcome)),
+            Answer::Failed {
+                message: said.into(),
+                hint: said.into(),
+                conflicts: vec![said.into()],
+            },
+        ];
+        for answer in answers {
+            let text = format!("{:?}", answer.into_plain());
+            assert!(!text.contains("\\u{1b}") && !text.contains("\\n"), "{text}");
+        }
+        let told = Told {
+            object: said.into(),
+            kind: String::new(),
+            message: said.into(),
+            paths: Vec::new(),
+        };
+        let finding = told.into_finding();
+        assert_eq!(finding.message, "a [2Jb c d");
+        assert_eq!(finding.object, finding.message);
+    }
 }

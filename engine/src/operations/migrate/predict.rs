@@ -7,7 +7,7 @@
 
 use podkeep_format::item::Item;
 
-use super::SourceHost;
+use super::SideHost;
 use crate::fs::scan::Measured;
 use crate::operations::OperationResult;
 
@@ -54,7 +54,7 @@ impl Pace {
 }
 
 /// What these volumes amount to.
-pub(super) fn measure(source: &dyn SourceHost, volumes: &[Item]) -> OperationResult<Measured> {
+pub(super) fn measure(source: &dyn SideHost, volumes: &[Item]) -> OperationResult<Measured> {
     let mut sum = Measured::default();
     for volume in volumes {
         sum.add(source.measure(volume)?);

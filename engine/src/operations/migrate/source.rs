@@ -10,15 +10,13 @@ use zeroize::Zeroizing;
 
 use super::scope::Scope;
 use super::state::{Folder, Near};
-use super::{MigrateOptions, Sides, SourceHost, Watch};
+use super::{MigrateOptions, SideHost, Sides, Watch};
 use crate::fs::scan::KnownContents;
-use crate::host::{Existing, HostError, Inventory, OpenItem, ScanRequest, Source};
+use crate::host::{HostError, Inventory, OpenItem, ScanRequest, Source};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::backup::backup;
-use crate::operations::restore::restore;
 use crate::operations::{
-    BackupOptions, BackupReport, ItemPath, OperationError, OperationResult, RestoreOptions,
-    Selection, Selector, SnapSpec, SnapWhich,
+    BackupOptions, BackupReport, OperationError, OperationResult, Selection, Selector,
 };
 use crate::repo::{Credential, InitOptions, OpenOptions, Repository, random};
 use crate::store::StoreErrorKind;
@@ -86,7 +84,7 @@ pub(super) fn selected(
 
 /// A unit that starts a container which is there is not one that makes it: its files name the
 /// container's ID.
-pub(super) fn require_own_units(source: &dyn SourceHost, scope: &Scope) -> OperationResult<()> {
+pub(super) fn require_own_units(source: &dyn SideHost, scope: &Scope) -> OperationResult<()> {
     let names = scope.running.iter();
     let names: Vec<String> = names
         .filter(|name| !scope.by_unit.contains(name))
@@ -109,7 +107,7 @@ pub(super) fn require_own_units(source: &dyn SourceHost, scope: &Scope) -> Opera
 
 /// The passes of one migration.
 pub(super) struct Passes<'a> {
-    pub source: &'a dyn SourceHost,
+    pub source: &'a dyn SideHost,
     /// Takes the definitions that are looked at before anything is sent.
     pub staging: &'a Repository,
     /// Takes what is moved: the same one, or that of `--via`.
@@ -204,7 +202,7 @@ impl Passes<'_> {
 
 /// A source whose inventory is known, and that nobody thaws.
 struct Narrow<'a> {
-    source: &'a dyn SourceHost,
+    source: &'a dyn SideHost,
     inventory: &'a Inventory,
     definitions_only: bool,
 }
@@ -246,56 +244,6 @@ impl Monitor for Quiet<'_> {
     fn interrupted(&self) -> bool {
         self.0.interrupted()
     }
-}
-
-/// The source runs again as it did: containers that were removed come back from their snapshot.
-pub(super) fn come_back(
-    sides: &Sides<'_>,
-    staging: Option<&Repository>,
-    near: &Near,
-    monitor: &dyn Monitor,
-) -> OperationResult<()> {
-    let removed: Vec<&str> = near
-        .fences
-        .iter()
-        .filter(|fence| fence.removed)
-        .map(|fence| fence.container.as_str())
-        .collect();
-    if let Some(repo) = staging
-        && !removed.is_empty()
-    {
-        let there = Source::inventory(sides.source)?.containers;
-        let gone = removed
-            .iter()
-            .filter(|name| !there.iter().any(|one| one.name == **name));
-        let items: Vec<ItemPath> = gone
-            .map(|name| ItemPath {
-                selector: Selector {
-                    item: Item::new(ItemKind::Container, name.as_bytes()),
-                    glob: false,
-                },
-                path: Vec::new(),
-            })
-            .collect();
-        if !items.is_empty() {
-            let options = RestoreOptions {
-                items,
-                existing: Existing::Merge,
-                ..RestoreOptions::of(SnapSpec {
-                    which: SnapWhich::Prefix(near.last.clone()),
-                    host: None,
-                })
-            };
-            restore(repo, sides.source, &options, monitor)?;
-        }
-    }
-    for fence in &near.fences {
-        sides.source.let_go(fence)?;
-    }
-    sides.source.let_go_units(&near.units)?;
-    sides.source.start(&near.infra)?;
-    sides.source.start(&near.ran)?;
-    Ok(sides.source.start_units(&near.units)?)
 }
 
 pub(super) fn warning(object: &str, message: String) -> Finding {

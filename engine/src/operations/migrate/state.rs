@@ -58,6 +58,10 @@ pub struct Near {
     pub releasing: bool,
     /// A rollback began.
     pub returning: bool,
+    /// It brings back what this run holds: what the target had written when it was stopped.
+    pub returned: String,
+    /// The source's volumes are not what they were when it was stopped: the target's were brought there.
+    pub brought: bool,
     /// The id, in hex, of the repository that passes go through instead of the staging one.
     pub through: Option<String>,
 }

@@ -58,8 +58,9 @@ fn is_definition(kind: ItemKind) -> bool {
     )
 }
 
-/// Adds what the chosen containers and pods need, as far as the snapshot holds it.
+/// Adds what the chosen containers, pods and units need, as far as the snapshot holds it.
 pub(super) fn add_needed(reader: &Reader, run: &Run, chosen: &mut Chosen) -> OperationResult<()> {
+    let services = Services::of(reader, run)?;
     let mut next = 0;
     while next < chosen.len() {
         let (snapshot, path) = &chosen[next];
@@ -67,7 +68,7 @@ pub(super) fn add_needed(reader: &Reader, run: &Run, chosen: &mut Chosen) -> Ope
         if !path.is_empty() {
             continue;
         }
-        for item in needed(reader, snapshot)? {
+        for item in needed(reader, snapshot, &services)? {
             let wanted = ItemPath {
                 selector: Selector { item, glob: false },
                 path: Vec::new(),
@@ -83,17 +84,60 @@ pub(super) fn add_needed(reader: &Reader, run: &Run, chosen: &mut Chosen) -> Ope
     Ok(())
 }
 
-fn needed(reader: &Reader, snapshot: &StoredSnapshot) -> OperationResult<Vec<Item>> {
-    let kind = snapshot.header.item.kind;
+/// Which unit of a run has which service, and which containers are of one.
+struct Services(Vec<(Item, String)>);
+
+impl Services {
+    fn of(reader: &Reader, run: &Run) -> OperationResult<Self> {
+        let mut found = Vec::new();
+        for snapshot in &run.items {
+            let item = &snapshot.header.item;
+            let service = match item.kind {
+                ItemKind::Unit => definition_of(reader, snapshot)?
+                    .and_then(|bytes| UnitDefinition::decode(&bytes).ok())
+                    .map(|unit| unit.service),
+                ItemKind::Container => definition_of(reader, snapshot)?
+                    .and_then(|bytes| ContainerDefinition::decode(&bytes).ok())
+                    .and_then(|container| container.unit),
+                _ => None,
+            };
+            found.extend(service.map(|service| (item.clone(), service)));
+        }
+        Ok(Self(found))
+    }
+
+    /// Those of one kind.
+    fn with<'s>(&'s self, service: &'s str, kind: ItemKind) -> impl Iterator<Item = Item> + 's {
+        let all = self.0.iter();
+        let of = all.filter(move |(item, name)| item.kind == kind && name == service);
+        of.map(|(item, _)| item.clone())
+    }
+}
+
+/// `None`: it has none, or it is damaged, which is told where the item itself is read.
+fn definition_of(reader: &Reader, snapshot: &StoredSnapshot) -> OperationResult<Option<Vec<u8>>> {
     let definition = snapshot.body.as_ref().and_then(|body| body.definition);
-    let (ItemKind::Container | ItemKind::Pod, Some((id, _))) = (kind, definition) else {
-        return Ok(Vec::new());
+    let Some((id, _)) = definition else {
+        return Ok(None);
     };
-    let bytes = match reader.chunk(ChunkKind::Record, id) {
-        Ok(bytes) => bytes.as_ref().to_vec(),
-        Err(error) if is_fatal(&error) => return Err(error.into()),
-        // Told where the item itself is read.
-        Err(_) => return Ok(Vec::new()),
+    match reader.chunk(ChunkKind::Record, id) {
+        Ok(bytes) => Ok(Some(bytes.as_ref().to_vec())),
+        Err(error) if is_fatal(&error) => Err(error.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+fn needed(
+    reader: &Reader,
+    snapshot: &StoredSnapshot,
+    services: &Services,
+) -> OperationResult<Vec<Item>> {
+    let kind = snapshot.header.item.kind;
+    if !matches!(kind, ItemKind::Container | ItemKind::Pod | ItemKind::Unit) {
+        return Ok(Vec::new());
+    }
+    let Some(bytes) = definition_of(reader, snapshot)? else {
+        return Ok(Vec::new());
     };
     let mut items = Vec::new();
     let mut add = |kind: ItemKind, names: Vec<String>| {
@@ -115,6 +159,16 @@ fn needed(reader: &Reader, snapshot: &StoredSnapshot) -> OperationResult<Vec<Ite
             add(ItemKind::Pod, container.pod.iter().cloned().collect());
             let needs = container.names.values().cloned().collect();
             add(ItemKind::Container, needs);
+            if let Some(service) = &container.unit {
+                items.extend(services.with(service, ItemKind::Unit));
+            }
+        }
+        ItemKind::Unit => {
+            let Ok(unit) = UnitDefinition::decode(&bytes) else {
+                return Ok(items);
+            };
+            add(ItemKind::Unit, unit.needs);
+            items.extend(services.with(&unit.service, ItemKind::Container));
         }
         _ => {
             let Ok(pod) = PodDefinition::decode(&bytes) else {

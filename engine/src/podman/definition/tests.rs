@@ -76,6 +76,7 @@ fn secret() -> SecretDefinition {
 
 fn unit() -> UnitDefinition {
     UnitDefinition {
+        needs: vec!["data.volume".into()],
         format: 1,
         name: "web.container".into(),
         kind: UnitKind::Quadlet,

@@ -53,6 +53,9 @@ pub struct UnitDefinition {
     pub enabled: String,
     #[serde(default)]
     pub active: String,
+    /// Names of the Quadlet files that its own ones refer to, sorted.
+    #[serde(default)]
+    pub needs: Vec<String>,
     /// Sorted by path; the unit's own file is among them.
     pub files: Vec<KeptFile>,
 }

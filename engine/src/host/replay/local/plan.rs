@@ -156,7 +156,7 @@ impl LocalReplay {
              }| format!("{object} {cause}: {remedy}"),
         ));
         self.references(request, &mut conflicts, &mut plan.findings);
-        self.foreign(request, &mut plan.findings)?;
+        self.foreign(request, &mut conflicts, &mut plan.findings)?;
         self.arrange(&mut plan, &mut conflicts);
         for job in &self.facts.jobs {
             plan.findings
@@ -191,6 +191,7 @@ impl LocalReplay {
     fn foreign(
         &mut self,
         request: &ReplayRequest,
+        conflicts: &mut Vec<String>,
         findings: &mut Vec<Finding>,
     ) -> Result<(), HostError> {
         let mut of_images = request.architectures.clone();
@@ -205,6 +206,14 @@ impl LocalReplay {
             }
             let architecture = of_images.get(image).map_or("", String::as_str);
             if architecture.is_empty() || architecture == here {
+                continue;
+            }
+            let ran = matches!(container.status.as_str(), "running" | "paused" | "stopping");
+            if ran && self.options.must_start && !self.options.start_foreign {
+                conflicts.push(format!(
+                    "container {name} has an image for {architecture}, and this host is {here}: \
+                     --start-foreign, if it emulates that"
+                ));
                 continue;
             }
             let remedy = match self.options.start_foreign {

@@ -252,7 +252,7 @@ impl Work<'_> {
     }
 }
 
-fn snapshots(
+pub(in crate::operations::migrate) fn snapshots(
     repo: &Repository,
     options: &RestoreOptions,
     monitor: &dyn Monitor,
@@ -262,7 +262,7 @@ fn snapshots(
 }
 
 /// The trees of the volumes of a run.
-fn roots(
+pub(in crate::operations::migrate) fn roots(
     repo: &Repository,
     options: &RestoreOptions,
     monitor: &dyn Monitor,
