@@ -171,6 +171,83 @@ fn c_20_all_conflicts_are_listed_and_nothing_is_changed() {
         [ "$ADDRESS" = "${SUBNET%.0/24}.7" ]"#);
 }
 
+/// An address that another container has is in the way; what is replaced is not in the way of itself.
+#[test]
+fn c_07_addresses_of_others_and_what_is_replaced() {
+    let lab = lab(Suite::Trixie);
+    lab.ok(r#"
+        podman network create --subnet 10.72.5.0/24 fixed >/dev/null
+        podman run -d --name web -p 18096:80 --network fixed:ip=10.72.5.9 $I /bin/sleep infinity >/dev/null
+        podkeep backup --all >/dev/null
+        podman rm -f -t 0 web >/dev/null
+        podman create --name other --network fixed:ip=10.72.5.9 $I >/dev/null"#);
+    let said = lab.exits("podkeep restore latest container:web", 1);
+    let line =
+        "container web has the address 10.72.5.9 in the network fixed, as other has: --drop-static";
+    assert!(said.contains(line), "{said}");
+    let address = r#"podman container inspect web --format '{{(index .NetworkSettings.Networks "fixed").IPAddress}}'"#;
+    lab.ok("podkeep restore latest container:web --drop-static --start");
+    assert_ne!(lab.ok(address), "10.72.5.9");
+    // The same port, address and subnet, but another network and another container.
+    lab.ok(r#"
+        podman rm -f -t 0 web other >/dev/null; podman network rm fixed >/dev/null
+        podman network create --subnet 10.72.5.0/24 --label a=b fixed >/dev/null
+        podman run -d --name web -p 18096:80 --network fixed:ip=10.72.5.9 $I /bin/sleep infinity >/dev/null"#);
+    let said = lab.exits("podkeep restore latest --all", 1);
+    for part in [
+        "container web is there and runs",
+        "network fixed is there, with other settings",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    lab.ok("podman create --name bystander --network fixed $I >/dev/null");
+    let said = lab.exits(
+        "podkeep restore latest --all --replace --replace-running",
+        1,
+    );
+    assert!(
+        said.contains("bystander is in it and stays: --rename-suffix"),
+        "{said}"
+    );
+    lab.ok("podman rm bystander");
+    lab.ok("podkeep restore latest --all --replace --replace-running --start");
+    assert_eq!(lab.ok(address), "10.72.5.9");
+    assert_eq!(
+        lab.ok("podman network inspect fixed --format '{{.Labels}}'"),
+        "map[]"
+    );
+    assert_eq!(lab.ok("podman port web"), "80/tcp -> 0.0.0.0:18096");
+}
+
+/// A container that a unit makes comes with its unit, and a unit with its container, unless that is not wanted.
+#[test]
+fn c_12_a_container_and_its_unit_bring_each_other() {
+    let lab = lab(Suite::Trixie);
+    lab.ok(r#"
+        mkdir -p /etc/containers/systemd; cd /etc/containers/systemd
+        printf '[Volume]\n' > kept.volume
+        printf '[Container]\nContainerName=made\nImage=localhost/lab:1\nExec=/bin/sleep infinity\nVolume=kept.volume:/d\n' > made.container
+        systemctl daemon-reload; systemctl start made.service
+        podman exec made sh -c 'echo kept > /d/file'
+        podkeep backup container:made >/dev/null"#);
+    for name in ["container:made", "unit:made.container"] {
+        lab.ok(r#"
+            systemctl stop made.service; rm /etc/containers/systemd/*.*; systemctl daemon-reload; destroy"#);
+        if name.starts_with("container") {
+            lab.ok(&format!(
+                "podkeep restore latest {name} --only --dry-run > /root/said"
+            ));
+            let said = lab.ok("cat /root/said");
+            assert!(!said.contains("kept.volume"), "{said}");
+        }
+        lab.ok(&format!("podkeep restore latest {name} --start"));
+        lab.ok(r#"
+            [ "$(systemctl is-active made.service)" = active ]
+            [ "$(podman exec made cat /d/file)" = kept ]
+            [ "$(podman container inspect made --format '{{index .Config.Labels "PODMAN_SYSTEMD_UNIT"}}')" = made.service ]"#);
+    }
+}
+
 /// A container brings what it needs, and one that is there already stays when a suffix says so.
 #[test]
 fn c_17_one_container_with_what_it_needs_beside_the_one_that_is_there() {

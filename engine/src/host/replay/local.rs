@@ -135,7 +135,18 @@ impl LocalReplay {
         let new = self.names.networks[name].clone();
         match self.facts.networks.get(&new) {
             Some(there) if same_network(&network.config, there) => return Ok(()),
-            Some(_) => self.maker()?.remove("network", &new)?,
+            Some(_) => {
+                // What is in it is replaced, too, and goes before it.
+                let users: Vec<String> = self.facts.users_of(&new).cloned().collect();
+                for user in users {
+                    if self.facts.pods.remove(&user).is_some() {
+                        self.maker()?.remove("pod", &user)?;
+                    } else if self.facts.containers.remove(&user).is_some() {
+                        self.maker()?.remove("container", &user)?;
+                    }
+                }
+                self.maker()?.remove("network", &new)?;
+            }
             None => {}
         }
         let wanted = network

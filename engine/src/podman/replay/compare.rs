@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::asked::{AskedFor, is_named};
 use super::obstacles::is_later_default;
 use super::request::{Choices, SHORT_ID_DIGITS};
 use super::stored::{Object, below, flag, is_nothing, text, texts};
@@ -91,8 +92,8 @@ pub struct Comparison<'a> {
     pub runtime_replaced: bool,
     /// One is of a user's Podman, the other of root's.
     pub between_user_and_root: bool,
-    /// Something was left out, or named otherwise, because it was asked for.
-    pub asked_for: bool,
+    /// What was left out, or named otherwise, because it was asked for.
+    pub asked_for: &'a AskedFor,
 }
 
 /// Fields of the object's own identity. What lies below them is theirs, too.
@@ -202,7 +203,12 @@ fn renamed(text: &str, both: &Comparison<'_>) -> String {
 }
 
 /// Leaves by where they are. Lists of objects that have a name are taken apart by it.
-fn flatten(value: &Value, path: String, depth: usize, into: &mut BTreeMap<String, String>) {
+pub(super) fn flatten(
+    value: &Value,
+    path: String,
+    depth: usize,
+    into: &mut BTreeMap<String, String>,
+) {
     let join = |key: &str| match path.as_str() {
         "" => key.to_owned(),
         path => format!("{path}.{key}"),
@@ -262,7 +268,7 @@ fn shown(field: &str, value: Option<String>) -> String {
     }
 }
 
-fn is_below(field: &str, above: &str) -> bool {
+pub(super) fn is_below(field: &str, above: &str) -> bool {
     field
         .strip_prefix(above)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[', '-', '/']))
@@ -275,7 +281,11 @@ fn reason(
     after: Option<&str>,
 ) -> Option<Reason> {
     let stored = both.stored;
-    if OWN.iter().any(|own| is_below(field, own)) {
+    if both.asked_for.contains(field) {
+        return Some(Reason::AskedFor);
+    }
+    let is_named = is_named(stored, field);
+    if !is_named && OWN.iter().any(|own| is_below(field, own)) {
         return Some(Reason::NewObject);
     }
     // A field that came with a later version says what the earlier one always does.
@@ -351,11 +361,7 @@ fn reason(
         // What was asked for has to be as it was; what Podman adds is its own.
         let place = rest.split(']').next().unwrap_or_default();
         let asked = texts(stored, "userVolumes").contains(&place);
-        return match (asked, both.asked_for) {
-            (false, _) => Some(Reason::HostDefault),
-            (true, true) => Some(Reason::AskedFor),
-            (true, false) => None,
-        };
+        return (!asked).then_some(Reason::HostDefault);
     }
     if field == "spec.linux.resources.devices" {
         // The Podman of a user has no rules at all.
@@ -368,18 +374,13 @@ fn reason(
     if field.starts_with("spec.linux.devices") {
         let named = texts(stored, "cdiDevices").is_empty()
             && stored.get("device_host_src").is_none_or(is_nothing);
-        return (named || both.asked_for).then_some(Reason::HostDefault);
+        return named.then_some(Reason::HostDefault);
     }
     if field == "restart_policy" && after == Some("\"no\"") && before.is_none() {
         return Some(Reason::HostDefault);
     }
-    if HOST
-        .iter()
-        .any(|host| is_below(field, host) || field.starts_with(host))
-    {
-        return Some(Reason::HostDefault);
-    }
-    both.asked_for.then_some(Reason::AskedFor)
+    let of_host = |host: &&str| is_below(field, host) || field.starts_with(host);
+    (!is_named && HOST.iter().any(of_host)).then_some(Reason::HostDefault)
 }
 
 /// Whether rules for devices are the one that every container begins with, however often: Podman 5.8
@@ -424,7 +425,7 @@ fn network_reason(both: &Comparison<'_>, field: &str) -> Option<Reason> {
     if field.ends_with(".interface_name") {
         return Some(Reason::ChosenAnew);
     }
-    both.asked_for.then_some(Reason::AskedFor)
+    None
 }
 
 #[cfg(test)]
@@ -447,12 +448,103 @@ mod tests {
             lacking: &BTreeSet::new(),
             runtime_replaced: false,
             between_user_and_root: false,
-            asked_for: false,
+            asked_for: &AskedFor::default(),
         });
         found
             .into_iter()
             .map(|one| (one.field, one.reason))
             .collect()
+    }
+
+    /// Reasons by field, where `fitted` is what flags made of `stored`.
+    fn reasons(stored: Value, fitted: Value, made: Value) -> BTreeMap<String, Option<Reason>> {
+        let (stored, fitted, made) = (object(stored), object(fitted), object(made));
+        let (_, found) = compare(&Comparison {
+            stored: &stored,
+            made: &made,
+            renamed: &BTreeMap::new(),
+            choices: &Choices::default(),
+            lacking: &BTreeSet::new(),
+            runtime_replaced: false,
+            between_user_and_root: false,
+            asked_for: &AskedFor::of(&stored, &fitted, true),
+        });
+        let found = found.into_iter();
+        found.map(|one| (one.field, one.reason)).collect()
+    }
+
+    #[test]
+    fn what_a_flag_changed_excuses_no_other_difference() {
+        let stored = json!({
+            "device_host_src": [{"path": "/dev/x"}], "stopTimeout": 10,
+            "newNetworks": {"n": {"static_ips": ["10.0.0.2"], "aliases": ["a"]}},
+            "spec": {"linux": {"devices": [{"path": "/dev/x", "minor": 1}]}},
+        });
+        let mut fitted = stored.clone();
+        fitted["device_host_src"] = json!([]);
+        let made = json!({"stopTimeout": 5, "newNetworks": {"n": {"aliases": []}}, "spec": {}});
+        let found = reasons(stored, fitted, made);
+        let asked = Some(Reason::AskedFor);
+        for field in [
+            "device_host_src[/dev/x].path",
+            "newNetworks.n.static_ips",
+            "spec.linux.devices[/dev/x].minor",
+        ] {
+            assert_eq!(found[field], asked, "{field}: {found:?}");
+        }
+        assert_eq!(found["stopTimeout"], None);
+        assert_eq!(found["newNetworks.n.aliases"], None);
+    }
+
+    #[test]
+    fn what_a_person_named_is_no_default_of_the_host() {
+        let limits = |soft: u32, other: u32| {
+            json!({
+                "logDriver": if soft == 1 { "journald" } else { "k8s-file" },
+                "spec": {"process": {"rlimits": [
+                    {"type": "RLIMIT_NOFILE", "soft": soft}, {"type": "RLIMIT_NPROC", "soft": other},
+                ]}},
+            })
+        };
+        let created = |command: Value| {
+            let mut stored = limits(1, 1);
+            stored["CreateCommand"] = command.clone();
+            let mut made = limits(2, 2);
+            made["CreateCommand"] = command;
+            reasons(stored.clone(), stored, made)
+        };
+        let nofile = "spec.process.rlimits[RLIMIT_NOFILE].soft";
+        let nproc = "spec.process.rlimits[RLIMIT_NPROC].soft";
+        let host = Some(Reason::HostDefault);
+        let found = created(json!(["podman", "run", "x"]));
+        assert_eq!(
+            (found[nofile], found[nproc], found["logDriver"]),
+            (host, host, host)
+        );
+        for command in [
+            json!([
+                "podman",
+                "run",
+                "--ulimit",
+                "nofile=1:2",
+                "--log-driver=journald",
+                "x"
+            ]),
+            json!([
+                "podman",
+                "run",
+                "--ulimit=nofile=1:2",
+                "--log-driver",
+                "journald",
+                "x"
+            ]),
+        ] {
+            let found = created(command);
+            assert_eq!(
+                (found[nofile], found[nproc], found["logDriver"]),
+                (None, host, None)
+            );
+        }
     }
 
     #[test]
@@ -596,7 +688,7 @@ mod tests {
             lacking: &BTreeSet::new(),
             runtime_replaced: false,
             between_user_and_root: false,
-            asked_for: false,
+            asked_for: &AskedFor::default(),
         });
         assert_eq!(found.len(), 2);
         assert!(!format!("{found:?}").contains("hunter2"));

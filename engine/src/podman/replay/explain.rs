@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::asked::AskedFor;
 use super::compare::{Comparison, Reason, compare};
 use super::request::Choices;
 use super::stored::Object;
@@ -119,7 +120,7 @@ impl Explanation {
             lacking: &BTreeSet::new(),
             runtime_replaced: false,
             between_user_and_root: false,
-            asked_for: false,
+            asked_for: &AskedFor::default(),
         });
         self.compared.insert(field);
         self.known.extend(differences.into_iter().map(|one| {

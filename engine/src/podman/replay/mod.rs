@@ -1,9 +1,11 @@
 //! Replaying definitions: from what libpod stored to what it is asked to make, and whether it made
 //! the same.
 
+mod asked;
 mod compare;
 mod explain;
 pub mod fit;
+mod jobs;
 mod make;
 mod mounts;
 mod network;
@@ -16,8 +18,10 @@ mod stored;
 mod systemd;
 pub mod userns;
 
+pub use asked::AskedFor;
 pub use compare::{Comparison, FieldDifference, Reason, compare, is_of_user};
 pub use explain::{Explanation, Verdict};
+pub use jobs::jobs;
 pub use make::{
     Maker, RESTART_UPDATE_SINCE, architecture_of, container_id, takes_restart_policy, write_profile,
 };

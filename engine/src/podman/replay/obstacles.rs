@@ -29,6 +29,8 @@ pub struct HostFacts {
     /// By name; whether it runs.
     pub containers: BTreeMap<String, bool>,
     pub pods: BTreeMap<String, bool>,
+    /// Configurations of containers, by name, and of infra containers by the name of their pod.
+    pub configs: BTreeMap<String, Object>,
     pub networks: BTreeMap<String, Object>,
     pub secrets: BTreeSet<String>,
     /// Subnets that interfaces and routes of the host have: address and length of the prefix.
@@ -76,7 +78,6 @@ impl HostFacts {
     pub fn read() -> Self {
         let mut facts = Self {
             architecture: architecture(),
-            jobs: jobs(Path::new("/")),
             has_ipv6: Path::new("/proc/net/if_inet6").exists(),
             ..Self::default()
         };
@@ -127,6 +128,59 @@ impl HostFacts {
         name == self.runtime
             || (name.starts_with('/') && Path::new(name).exists())
             || RUNTIME_FOLDERS.iter().any(is_there)
+    }
+
+    /// As if what has one of these names were not there: what it has does not clash with its successor.
+    pub fn without(&self, leaving: &BTreeSet<String>, networks: &BTreeSet<String>) -> Self {
+        let mut facts = self.clone();
+        for name in networks {
+            let Some(network) = facts.networks.remove(name) else {
+                continue;
+            };
+            // Its interface and its route.
+            let own: Vec<(IpAddr, u8)> = subnets_of(&network).collect();
+            let clashes = |one: &(IpAddr, u8)| own.iter().any(|subnet| overlap(*subnet, *one));
+            facts.subnets.retain(|one| !clashes(one));
+        }
+        for name in leaving {
+            let runs = [&self.containers, &self.pods];
+            let runs = runs.iter().any(|all| all.get(name) == Some(&true));
+            facts.containers.remove(name);
+            facts.pods.remove(name);
+            let Some(config) = facts.configs.remove(name).filter(|_| runs) else {
+                continue;
+            };
+            for own in published(&config) {
+                facts
+                    .ports
+                    .retain(|(protocol, port, _)| !own.covers(protocol, *port));
+            }
+        }
+        facts
+    }
+
+    /// Containers and pods that are in a network.
+    pub fn users_of(&self, network: &str) -> impl Iterator<Item = &String> {
+        let all = self.configs.iter();
+        let is_in = move |config: &Object| {
+            map(config, "newNetworks").is_some_and(|all| all.contains_key(network))
+        };
+        all.filter(move |(_, config)| is_in(config))
+            .map(|(name, _)| name)
+    }
+
+    /// The container that has a static address in a network.
+    fn owner_of(&self, network: &str, address: IpAddr) -> Option<&str> {
+        let has = |config: &Object| {
+            let options = map(config, "newNetworks").and_then(|all| all.get(network)?.as_object());
+            options.is_some_and(|options| {
+                let mut addresses = texts(options, "static_ips").into_iter();
+                addresses.any(|one| one.parse() == Ok(address))
+            })
+        };
+        let mut all = self.configs.iter();
+        all.find(|(_, config)| has(config))
+            .map(|(name, _)| name.as_str())
     }
 
     /// A subnet of the size of `wanted` that overlaps nothing here and none of `taken`.
@@ -377,18 +431,30 @@ fn addresses(
             }
             continue;
         }
+        let addresses = options
+            .as_object()
+            .into_iter()
+            .flat_map(|o| texts(o, "static_ips"))
+            .filter_map(|address| address.parse::<IpAddr>().ok());
+        let addresses: Vec<IpAddr> = addresses.collect();
+        for address in &addresses {
+            // One with the same name is in the way itself.
+            let owner = facts.owner_of(name, *address);
+            if let Some(owner) = owner.filter(|owner| !object.ends_with(&format!(" {owner}"))) {
+                found.push(Obstacle {
+                    object: object.to_owned(),
+                    cause: format!(
+                        "has the address {address} in the network {name}, as {owner} has"
+                    ),
+                    remedy: "--drop-static".into(),
+                });
+            }
+        }
         let Some(there) = there.filter(|_| !is_new) else {
             continue;
         };
         let subnets: Vec<(IpAddr, u8)> = subnets_of(there).collect();
-        for address in options
-            .as_object()
-            .into_iter()
-            .flat_map(|o| texts(o, "static_ips"))
-        {
-            let Ok(address) = address.parse::<IpAddr>() else {
-                continue;
-            };
+        for address in addresses {
             if !subnets
                 .iter()
                 .any(|subnet| overlap((address, full(address)), *subnet))
@@ -403,15 +469,45 @@ fn addresses(
     }
 }
 
+/// Ports of the host that a container has.
+struct Published {
+    /// 0: Podman chooses.
+    first: u64,
+    count: u64,
+    /// "tcp", "tcp,udp"
+    protocols: String,
+    address: Option<IpAddr>,
+}
+
+impl Published {
+    fn covers(&self, protocol: &str, port: u16) -> bool {
+        let port = u64::from(port);
+        self.protocols.split(',').any(|one| one == protocol)
+            && self.first != 0
+            && port >= self.first
+            && port < self.first + self.count
+    }
+}
+
+fn published(config: &Object) -> Vec<Published> {
+    let mappings = network::ports(config, &super::Choices::default());
+    let mappings = mappings.iter().filter_map(serde_json::Value::as_object);
+    mappings
+        .map(|mapping| {
+            let number = |name: &str| mapping.get(name).and_then(serde_json::Value::as_u64);
+            Published {
+                first: number("host_port").unwrap_or(0),
+                count: number("range").unwrap_or(1).clamp(1, 65_536),
+                protocols: text(mapping, "protocol").to_owned(),
+                address: text(mapping, "host_ip").parse().ok(),
+            }
+        })
+        .collect()
+}
+
 fn ports(config: &Object, object: &str, facts: &HostFacts, found: &mut Vec<Obstacle>) {
-    for mapping in network::ports(config, &super::Choices::default()) {
-        let Some(mapping) = mapping.as_object() else {
-            continue;
-        };
-        let number = |name: &str| mapping.get(name).and_then(serde_json::Value::as_u64);
-        let first = number("host_port").unwrap_or(0);
-        let count = number("range").unwrap_or(1).clamp(1, 65_536);
-        let address: Option<IpAddr> = text(mapping, "host_ip").parse().ok();
+    for wanted in published(config) {
+        let Published { first, address, .. } = wanted;
         if facts.user.is_some() && first != 0 && first < u64::from(facts.first_port) {
             found.push(Obstacle {
                 object: object.to_owned(),
@@ -419,18 +515,12 @@ fn ports(config: &Object, object: &str, facts: &HostFacts, found: &mut Vec<Obsta
                 remedy: format!("sysctl net.ipv4.ip_unprivileged_port_start={first}"),
             });
         }
-        let protocols = text(mapping, "protocol").split(',');
-        for protocol in protocols {
+        for protocol in wanted.protocols.split(',') {
             let taken = facts.ports.iter().find(|(of, port, at)| {
-                let port = u64::from(*port);
                 let same_address = address.is_none_or(|wanted| {
                     wanted.is_unspecified() || at.is_unspecified() || *at == wanted
                 });
-                of == protocol
-                    && first != 0
-                    && port >= first
-                    && port < first + count
-                    && same_address
+                of == protocol && wanted.covers(of, *port) && same_address
             });
             if let Some((_, port, _)) = taken {
                 found.push(Obstacle {
@@ -536,46 +626,6 @@ pub fn missing_options(config: &Object, target: Version) -> BTreeSet<&'static st
         missing.insert("namedVolumes.SubPath");
     }
     missing
-}
-
-/// Timers of the host that remove or replace containers, images and volumes by themselves.
-fn jobs(root: &Path) -> Vec<String> {
-    const FOLDERS: [&str; 5] = [
-        "etc/systemd/system",
-        "etc/cron.d",
-        "etc/cron.daily",
-        "etc/cron.weekly",
-        "var/spool/cron/crontabs",
-    ];
-    let mut jobs = Vec::new();
-    let auto_update = "etc/systemd/system/timers.target.wants/podman-auto-update.timer";
-    if std::fs::symlink_metadata(root.join(auto_update)).is_ok() {
-        jobs.push("podman-auto-update.timer is enabled: it may replace restored containers".into());
-    }
-    for folder in FOLDERS {
-        let Ok(entries) = std::fs::read_dir(root.join(folder)) else {
-            continue;
-        };
-        for entry in entries.flatten().take(10_000) {
-            let bytes = crate::podman::files::read_file(&entry.path(), 64 << 10);
-            let Ok(text) = String::from_utf8(bytes.unwrap_or_default()) else {
-                continue;
-            };
-            let prunes = text.lines().any(|line| {
-                let line = line.trim_start();
-                !line.starts_with('#') && line.contains("podman") && line.contains("prune")
-            });
-            if prunes {
-                let path = Path::new("/").join(folder).join(entry.file_name());
-                jobs.push(format!(
-                    "{} runs `podman ... prune`, which removes what no running container uses",
-                    path.display()
-                ));
-            }
-        }
-    }
-    jobs.sort();
-    jobs
 }
 
 /// The subnets of a network: addresses and lengths of prefixes.

@@ -13,7 +13,7 @@ use crate::fs::owners::Owners;
 use crate::host::{HeldUnit, HostError};
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::replay::{
-    HostFacts, Obstacle, Version, Wanted, architecture_of, obstacles, same_network, userns,
+    HostFacts, Obstacle, Version, Wanted, architecture_of, jobs, obstacles, same_network, userns,
     volumes_from_of,
 };
 use crate::podman::{
@@ -253,12 +253,40 @@ impl LocalReplay {
                 .collect(),
             secrets: self.secrets.keys().cloned().collect(),
         };
-        let mut found = obstacles(&wanted, &self.facts);
-        found.retain(|obstacle| {
-            let is_name = obstacle.cause.starts_with("is there");
-            let runs = obstacle.cause == "is there and runs";
-            !(is_name && self.options.replace && (!runs || self.options.replace_running))
+        let (mut leaving, mut networks) = (BTreeSet::new(), BTreeSet::new());
+        if self.options.replace {
+            let leaves = |name: &&String| {
+                let all = [&self.facts.containers, &self.facts.pods];
+                let mut there = all.iter().filter_map(|all| all.get(*name));
+                there.any(|runs| !runs || self.options.replace_running)
+            };
+            let containers = wanted.containers.iter().map(|(_, name)| name);
+            let names = containers.chain(wanted.pods.iter().map(|(_, name)| name));
+            leaving.extend(names.filter(leaves).cloned());
+            networks.extend(wanted.networks.iter().map(|(_, name)| name.clone()));
+        }
+        let mut found = obstacles(&wanted, &self.facts.without(&leaving, &networks));
+        let replaced = wanted.networks.iter().filter(|(network, name)| {
+            let there = self.facts.networks.get(name);
+            networks.contains(name) && there.is_some_and(|it| !same_network(&network.config, it))
         });
+        for (_, name) in replaced {
+            let in_pods = |user: &&String| {
+                let pods = wanted.pods.iter().filter(|(_, pod)| leaving.contains(pod));
+                pods.flat_map(|(pod, _)| &pod.containers)
+                    .any(|one| one == *user)
+            };
+            let users = self.facts.users_of(name);
+            for user in users.filter(|user| !leaving.contains(*user) && !in_pods(user)) {
+                found.push(Obstacle {
+                    object: format!("network {name}"),
+                    cause: format!("is there, with other settings, and {user} is in it and stays"),
+                    remedy: format!("--rename-suffix SUFFIX, or remove {user}"),
+                });
+            }
+        }
+        // Secrets have nothing that could clash.
+        found.retain(|obstacle| !(self.options.replace && obstacle.cause == "is there"));
         if self.options.ports_come_free {
             found.retain(|obstacle| !obstacle.cause.starts_with("needs the port"));
         }
@@ -433,6 +461,8 @@ fn host_facts(
     if let Some(user) = podman.rootless_ids() {
         facts = facts.of_user(user);
     }
+    let home = podman.variable("HOME").filter(|_| podman.is_rootless());
+    facts.jobs = jobs(Path::new("/"), home.map(Path::new));
     facts.version = Version::parse(&info.version);
     facts.runtime = podman.default_runtime()?;
     let state = read_state(podman, info)?;
@@ -444,8 +474,17 @@ fn host_facts(
         .collect();
     let configs = state.containers.iter().map(|one| &one.config);
     facts.taken_ids = configs.flat_map(userns::taken).collect();
+    facts.configs = state
+        .containers
+        .iter()
+        .map(|one| (one.name.clone(), one.config.clone()))
+        .collect();
     let is_lossy = state.source == ConfigSource::Inspect;
     let (_, pods) = state.definitions();
+    let infra = pods
+        .iter()
+        .filter_map(|pod| Some((pod.name.clone(), pod.infra.clone()?)));
+    facts.configs.extend(infra);
     facts.pods = pods
         .iter()
         .map(|pod| (pod.name.clone(), pod.running && !is_lossy))

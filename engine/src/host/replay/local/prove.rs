@@ -5,7 +5,7 @@ use podkeep_format::item::{Item, ItemKind};
 use super::super::{FieldDifference, Proof};
 use super::LocalReplay;
 use crate::host::HostError;
-use crate::podman::replay::{Comparison, compare, is_of_user, missing_options};
+use crate::podman::replay::{AskedFor, Comparison, compare, is_of_user, missing_options};
 use crate::podman::{list_networks, read_secret, read_state};
 
 impl LocalReplay {
@@ -14,17 +14,17 @@ impl LocalReplay {
         let (containers, pods) = state.definitions();
         let choices = self.choices();
         let mut proofs = Vec::new();
-        let asked_for = |changed: bool| changed || self.options.drop_static;
         for item in &self.made {
             let name = String::from_utf8_lossy(&item.name).into_owned();
-            let (new, stored, made, changed) = match item.kind {
+            let (new, stored, made, fitted) = match item.kind {
                 ItemKind::Container => {
                     let stored = &self.stored.containers[&name];
                     let new = &self.names.containers[&name];
                     let made = containers.iter().find(|(one, _)| one.name == *new);
-                    let changed = self.definitions.containers[&name].config != stored.config;
+                    let fitted = self.definitions.containers.get(&name);
+                    let fitted = fitted.map_or(&stored.config, |one| &one.config);
                     let made = made.map(|(one, _)| &one.config);
-                    (new, &stored.config, made, changed)
+                    (new, &stored.config, made, fitted)
                 }
                 ItemKind::Pod => {
                     let stored = &self.stored.pods[&name];
@@ -33,7 +33,9 @@ impl LocalReplay {
                         .iter()
                         .find(|one| one.name == *new)
                         .map(|one| &one.config);
-                    (new, &stored.config, made, false)
+                    let fitted = self.definitions.pods.get(&name);
+                    let fitted = fitted.map_or(&stored.config, |one| &one.config);
+                    (new, &stored.config, made, fitted)
                 }
                 _ => continue,
             };
@@ -50,7 +52,7 @@ impl LocalReplay {
                 lacking: &missing_options(stored, self.facts.version),
                 runtime_replaced: !self.facts.has_runtime(runtime),
                 between_user_and_root: is_of_user(stored) != self.facts.user.is_some(),
-                asked_for: asked_for(changed),
+                asked_for: &AskedFor::of(stored, fitted, self.options.drop_static),
             });
             proofs.push(Proof {
                 item: item.clone(),
@@ -71,6 +73,8 @@ impl LocalReplay {
             let new = &self.names.networks[name];
             let made = there.iter().find(|network| network.name == *new);
             let item = Item::new(ItemKind::Network, name.as_bytes());
+            let fitted = self.definitions.networks.get(name);
+            let fitted = fitted.map_or(&stored.config, |network| &network.config);
             let (fields, differences) = compare(&Comparison {
                 stored: &stored.config,
                 made: made.map_or(&serde_json::Map::new(), |network| &network.config),
@@ -79,7 +83,7 @@ impl LocalReplay {
                 lacking: &["network_interface"].into(),
                 runtime_replaced: false,
                 between_user_and_root: false,
-                asked_for: self.options.remap_subnet,
+                asked_for: &AskedFor::of(&stored.config, fitted, false),
             });
             proofs.push(Proof {
                 item,
