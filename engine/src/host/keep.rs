@@ -1,7 +1,7 @@
 //! What a migration does with whole containers: whether they run, that they do not come back by
 //! themselves, that what was made for them goes again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use podkeep_format::item::{Item, ItemKind};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::HostError;
 use super::local::LocalHost;
 use crate::fs::scan::{Measured, measure};
-use crate::podman::replay::{RESTART_UPDATE_SINCE, Version};
+use crate::podman::replay::{RESTART_UPDATE_SINCE, Version, jobs};
 use crate::podman::{Podman, Units, keep, live_containers};
 
 /// What a host says of itself.
@@ -99,6 +99,9 @@ pub trait Keep: Send + Sync {
 
     /// The folders below which images and volumes go.
     fn places(&self) -> Result<Vec<PathBuf>, HostError>;
+
+    /// Timers and jobs that remove or replace what rests, in words.
+    fn jobs(&self) -> Vec<String>;
 }
 
 impl LocalHost {
@@ -292,6 +295,13 @@ impl Keep for LocalHost {
     fn measure(&self, volume: &Item) -> Result<Measured, HostError> {
         let readable = self.read_volume(volume)?;
         Ok(readable.data.map(measure).unwrap_or_default())
+    }
+
+    fn jobs(&self) -> Vec<String> {
+        let podman = self.kept().ok();
+        let home = podman.filter(|podman| podman.is_rootless());
+        let home = home.and_then(|podman| podman.variable("HOME"));
+        jobs(Path::new("/"), home.map(Path::new))
     }
 
     fn places(&self) -> Result<Vec<PathBuf>, HostError> {

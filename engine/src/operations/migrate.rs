@@ -412,6 +412,10 @@ impl Migration<'_> {
         self.watch.step(Step::Takes {
             items: scope.items.clone(),
         });
+        for job in sides.source.jobs() {
+            let told = format!("{job}; --rollback restores what is gone then");
+            self.watch.finding(source::note("the source", told));
+        }
         self.report.items = scope.items.len() as u64;
         self.near.items = scope.items.iter().map(text_of).collect();
         self.near.fit = Fit {

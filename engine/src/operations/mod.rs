@@ -417,6 +417,16 @@ impl SpaceNeed {
     pub fn fits(&self) -> bool {
         self.bytes <= self.bytes_free
     }
+
+    /// As one line of what is in the way.
+    pub fn conflict(&self) -> String {
+        format!(
+            "{} needs {} bytes, {} are free: make room there",
+            self.place.display(),
+            self.bytes,
+            self.bytes_free
+        )
+    }
 }
 
 #[derive(Clone, Debug, Default)]

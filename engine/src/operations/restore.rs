@@ -249,9 +249,10 @@ impl<'a> Restoring<'a> {
     /// Refuses what cannot be done as a whole.
     pub fn require_possible(&mut self) -> OperationResult<()> {
         if !self.report.conflicts.is_empty() {
-            return Err(OperationError::Conflicts {
-                conflicts: std::mem::take(&mut self.report.conflicts),
-            });
+            let mut conflicts = std::mem::take(&mut self.report.conflicts);
+            let short = self.report.needs.iter().filter(|need| !need.fits());
+            conflicts.extend(short.map(SpaceNeed::conflict));
+            return Err(OperationError::Conflicts { conflicts });
         }
         if !self.report.needs.iter().all(SpaceNeed::fits) {
             return Err(OperationError::NoRoom {

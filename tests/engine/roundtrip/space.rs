@@ -77,6 +77,16 @@ fn e_35_what_does_not_fit_is_refused_before_anything_is_changed() {
     };
     assert!(!need.fits() && need.bytes == 6 << 20, "{need:?}");
     assert_eq!(std::fs::read_dir(small.path()).unwrap().count(), 0);
+    // With whatever else is in the way, it is told at once.
+    std::fs::create_dir_all(&to).unwrap();
+    std::fs::write(to.join("one"), b"of somebody").unwrap();
+    let both = bench.restore(&path, b"", &to, Existing::Refuse);
+    let Err(OperationError::Conflicts { conflicts }) = both else {
+        panic!("{both:?}");
+    };
+    assert!(conflicts.len() == 2, "{conflicts:?}");
+    assert!(conflicts[1].contains("make room there"), "{conflicts:?}");
+    std::fs::remove_dir_all(small.path().join("a")).unwrap();
     // A part of it fits.
     bench.restore(&path, b"one", &to, Existing::Refuse).unwrap();
     std::fs::remove_dir_all(small.path().join("a")).unwrap();

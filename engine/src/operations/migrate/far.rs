@@ -27,6 +27,7 @@ use crate::fs::scan::KnownContents;
 use crate::host::replay::ReplayOptions;
 use crate::host::{HostError, Target};
 use crate::monitor::{Finding, Monitor, Progress};
+use crate::operations::SpaceNeed;
 use crate::operations::restore::Coming;
 use crate::operations::{OperationError, OperationResult, RestoreOptions, SnapSpec, SnapWhich};
 use crate::repo::{Credential, OpenOptions, Repository};
@@ -158,11 +159,8 @@ impl Work<'_> {
                     }
                     OperationError::Conflicts { conflicts } => (String::new(), conflicts.clone()),
                     OperationError::NoRoom { needs } => {
-                        let lines = needs.iter().map(|need| {
-                            let place = need.place.display();
-                            let (bytes, free) = (need.bytes, need.bytes_free);
-                            format!("{place} needs {bytes} bytes, {free} are free: make room there")
-                        });
+                        let short = needs.iter().filter(|need| !need.fits());
+                        let lines = short.map(SpaceNeed::conflict);
                         (String::new(), lines.collect())
                     }
                     _ => Default::default(),

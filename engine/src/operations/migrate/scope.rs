@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use podkeep_format::item::{Item, ItemKind};
 
 use super::MigrateOptions;
+use super::source::note;
 use crate::host::select::with_needs;
 use crate::host::{ContainerFacts, Inventory, UnitFacts};
-use crate::monitor::{Finding, FindingKind, Monitor};
+use crate::monitor::Monitor;
 use crate::operations::{OperationError, OperationResult};
 
 /// What a migration takes.
@@ -207,16 +208,6 @@ fn dependents<'i>(inventory: &'i Inventory, items: &[Item]) -> Vec<(&'i Containe
         found.push((container, why));
     }
     found
-}
-
-fn note(object: &str, message: String) -> Finding {
-    Finding {
-        object: object.to_owned(),
-        kind: FindingKind::Note,
-        snapshots: Vec::new(),
-        paths: Vec::new(),
-        message,
-    }
 }
 
 #[cfg(test)]

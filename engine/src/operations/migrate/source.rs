@@ -248,8 +248,15 @@ impl Monitor for Quiet<'_> {
 
 pub(super) fn warning(object: &str, message: String) -> Finding {
     Finding {
-        object: object.to_owned(),
         kind: FindingKind::NotRestored,
+        ..note(object, message)
+    }
+}
+
+pub(super) fn note(object: &str, message: String) -> Finding {
+    Finding {
+        object: object.to_owned(),
+        kind: FindingKind::Note,
         snapshots: Vec::new(),
         paths: Vec::new(),
         message,
