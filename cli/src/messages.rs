@@ -376,6 +376,7 @@ pub enum Summary {
         items: u64,
         files: u64,
         bytes_written: u64,
+        bytes_decoded: u64,
         incomplete: bool,
         findings: u64,
         seconds: f64,

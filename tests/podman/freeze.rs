@@ -288,6 +288,7 @@ fn containers_that_a_oneshot_unit_stopped_run_on_after_it() {
     let states = lab.ok("podman ps --format '{{.Names}} {{.State}}' | sort");
     assert_eq!(states, "by-hand running\nmade running\nowned running");
     lab.ok("is_over systemctl nightly
+        sleep 60
         systemctl is-active --quiet owned needs-owned made
         for name in by-hand made owned; do outlives podman $name; done
         podman exec made test -e /own-layer");

@@ -171,6 +171,34 @@ fn c_20_all_conflicts_are_listed_and_nothing_is_changed() {
         [ "$ADDRESS" = "${SUBNET%.0/24}.7" ]"#);
 }
 
+/// Its image is the one that it was made from, and its environment what it was made with.
+#[test]
+fn c_19_a_container_keeps_its_image_and_environment_when_the_tag_moved_on() {
+    let lab = lab(Suite::Trixie);
+    lab.ok(r#"
+        image() { printf "FROM $I\nENV A=$1 B=$1\n" | podman build -q -t localhost/app:1 -f - . >/dev/null; }
+        cd /root; image old
+        podman run -d --name web -e B=mine localhost/app:1 /bin/sleep infinity >/dev/null
+        podman inspect web --format '{{.Image}}' > /root/image; image new
+        podman inspect localhost/app:1 --format '{{.Id}}' > /root/moved
+        [ "$(cat image)" != "$(cat moved)" ]
+        podkeep backup --all >/dev/null"#);
+    for clear in ["destroy", "destroy; podman rmi -a -f >/dev/null"] {
+        lab.ok(clear);
+        lab.ok("podkeep restore latest container:web --start");
+        let made = lab.ok(
+            "podman inspect web --format '{{.Image}}'; podman exec web env | grep '^[AB]=' | sort",
+        );
+        assert_eq!(
+            made,
+            format!("{}\nA=old\nB=mine", lab.ok("cat /root/image")),
+            "{clear}"
+        );
+        let moved = lab.ok("podman inspect localhost/app:1 --format '{{.Id}}' 2>/dev/null || true");
+        assert_ne!(moved, lab.ok("cat /root/image"), "{clear}");
+    }
+}
+
 /// An address that another container has is in the way; what is replaced is not in the way of itself.
 #[test]
 fn c_07_addresses_of_others_and_what_is_replaced() {

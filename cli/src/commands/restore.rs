@@ -186,6 +186,9 @@ fn repair_layers(
     })
 }
 
+/// Decoding less is not worth a word.
+const DECODED_MIN: u64 = 256 << 20;
+
 fn finished(report: &RestoreReport, reporter: &Reporter<'_>, dry_run: bool) -> Done {
     let warnings = reporter.warnings();
     let fits = report.needs.iter().all(SpaceNeed::fits);
@@ -217,6 +220,13 @@ fn finished(report: &RestoreReport, reporter: &Reporter<'_>, dry_run: bool) -> D
             }
         ),
     });
+    // Much more than was needed: each of many blocks for a little, or again and again.
+    if !dry_run && report.bytes_decoded > DECODED_MIN.max(2 * report.bytes_written) {
+        text.push(format!(
+            "{} of blocks were decoded for it",
+            units::size(report.bytes_decoded)
+        ));
+    }
     Done {
         exit,
         text,
@@ -224,6 +234,7 @@ fn finished(report: &RestoreReport, reporter: &Reporter<'_>, dry_run: bool) -> D
             items: report.items,
             files: report.files,
             bytes_written: report.bytes_written,
+            bytes_decoded: report.bytes_decoded,
             incomplete: report.incomplete,
             findings: warnings,
             seconds: report.seconds,

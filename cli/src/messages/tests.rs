@@ -347,6 +347,7 @@ fn summaries() -> Vec<(&'static str, serde_json::Value)> {
                 items: 0,
                 files: 0,
                 bytes_written: 0,
+                bytes_decoded: 0,
                 incomplete: false,
                 findings: 0,
                 seconds: 0.0,

@@ -439,6 +439,9 @@ pub struct RestoreReport {
     pub items: u64,
     pub files: u64,
     pub bytes_written: u64,
+    /// What the blocks hold that were opened for it: more than was written where little of each was
+    /// needed, or one was opened again.
+    pub bytes_decoded: u64,
     pub warnings: u64,
     pub seconds: f64,
     /// The snapshot that was used says that it is incomplete.

@@ -389,6 +389,7 @@ impl<'a> Restoring<'a> {
 
     pub fn into_report(mut self) -> RestoreReport {
         self.report.warnings = self.counting.warnings();
+        self.report.bytes_decoded = self.reader.bytes_decoded();
         self.report.seconds = self.started.elapsed().as_secs_f64();
         self.report
     }

@@ -3,6 +3,7 @@
 //! Blocks that were opened are kept in a bounded cache, since neighbours are asked for next.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use podkeep_format::block::{BlockClass, HEADER_BYTES};
@@ -47,6 +48,8 @@ pub struct Reader {
     index: Arc<Index>,
     keys: Mutex<HashMap<PackId, Arc<ObjectKey>>>,
     caches: [Mutex<Cache>; 2],
+    /// What the blocks hold that were opened: one that is opened again counts again.
+    bytes_decoded: AtomicU64,
     /// Whether the index was brought up to date since it was loaded.
     caught_up: Mutex<bool>,
     /// Packs that are not in the store, and in which chunks were looked for that are nowhere else.
@@ -70,9 +73,15 @@ impl Reader {
             index,
             keys: Mutex::default(),
             caches: Default::default(),
+            bytes_decoded: AtomicU64::new(0),
             caught_up: Mutex::default(),
             missed: Mutex::default(),
         })
+    }
+
+    /// Bytes of all blocks that were opened so far, as they are uncompressed.
+    pub fn bytes_decoded(&self) -> u64 {
+        self.bytes_decoded.load(Ordering::Relaxed)
     }
 
     pub fn index(&self) -> &Arc<Index> {
@@ -218,7 +227,10 @@ impl Reader {
         let bytes = self
             .store
             .get_range(&object, u64::from(place.position), len)?;
-        blocks::open(&key, u64::from(place.position), bytes, &place_name(place))
+        let block = blocks::open(&key, u64::from(place.position), bytes, &place_name(place))?;
+        let len = block.payload.len() as u64;
+        self.bytes_decoded.fetch_add(len, Ordering::Relaxed);
+        Ok(block)
     }
 
     fn pack_key(&self, pack: PackId) -> RepoResult<Arc<ObjectKey>> {

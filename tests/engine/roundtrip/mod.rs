@@ -134,6 +134,26 @@ fn open(path: &Path) -> OwnedFd {
     rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap()
 }
 
+/// Blocks hold many chunks: a restore that went chunk by chunk would open each of them many times.
+#[test]
+fn a_restore_opens_each_block_about_once() {
+    let bench = Bench::new();
+    let (path, fd) = bench.directory("tree");
+    for number in 0..60 {
+        let name = format!("{number}");
+        mktree::file(&fd, name.as_bytes(), &mktree::noise(number, 1 << 20)).unwrap();
+    }
+    bench.back_up(&path);
+    let to = path.with_extension("restored");
+    let (report, _) = bench.restore(&path, b"", &to, Existing::Refuse).unwrap();
+    let (decoded, written) = (report.bytes_decoded, report.bytes_written);
+    assert_eq!(written, 60 << 20);
+    assert!(
+        decoded >= written && decoded < written * 5 / 4,
+        "{decoded} for {written}"
+    );
+}
+
 /// One part of the hard tree, through the whole engine.
 fn part(build: fn(&OwnedFd) -> std::io::Result<mktree::Left>) {
     let bench = Bench::new();

@@ -109,7 +109,7 @@ pub struct Proof {
 /// Definitions that are being made.
 pub trait Replay: Send {
     /// Makes one item of the plan's order.
-    fn make(&mut self, item: &Item) -> Result<Vec<Finding>, HostError>;
+    fn make(&mut self, item: &Item) -> Result<(), HostError>;
 
     /// Whether nothing that is made starts by itself before [`settle`](Self::settle), at a boot, say.
     fn waits(&self) -> bool;

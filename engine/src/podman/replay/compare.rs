@@ -37,6 +37,8 @@ pub enum Reason {
     AskedFor,
     /// An anonymous volume came back under its name.
     AnonymousVolume,
+    /// The image is the same, and its name belongs to another one here, or to none.
+    ImageById,
 }
 
 impl Reason {
@@ -51,6 +53,7 @@ impl Reason {
             Self::RuntimeReplaced => "runtime-replaced",
             Self::AskedFor => "asked-for",
             Self::AnonymousVolume => "anonymous-volume",
+            Self::ImageById => "image-by-id",
         }
     }
 
@@ -64,6 +67,7 @@ impl Reason {
             Self::RuntimeReplaced => "this host lacks the OCI runtime",
             Self::AskedFor => "as asked for",
             Self::AnonymousVolume => "an anonymous volume under its old name",
+            Self::ImageById => "the same image, whose name another one has here",
         }
     }
 }
@@ -298,6 +302,11 @@ fn reason(
     }
     if both.lacking.iter().any(|lacking| is_below(field, lacking)) {
         return Some(Reason::VersionLacks);
+    }
+    if field == "rootfsImageName" {
+        let image = |config| text(config, "rootfsImageID");
+        let same = !image(stored).is_empty() && image(stored) == image(both.made);
+        return same.then_some(Reason::ImageById);
     }
     if field == "runtime" {
         return both.runtime_replaced.then_some(Reason::RuntimeReplaced);

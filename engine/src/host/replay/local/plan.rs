@@ -13,8 +13,8 @@ use crate::fs::owners::Owners;
 use crate::host::{HeldUnit, HostError};
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::replay::{
-    HostFacts, Obstacle, Version, Wanted, architecture_of, jobs, obstacles, same_network, userns,
-    volumes_from_of,
+    HostFacts, Obstacle, Seccomp, Version, Wanted, architecture_of, jobs, obstacles, same_network,
+    seccomp_of, userns, volumes_from_of,
 };
 use crate::podman::{
     ConfigSource, ContainerDefinition, NetworkDefinition, PodDefinition, Podman, SecretDefinition,
@@ -158,6 +158,17 @@ impl LocalReplay {
         self.references(request, &mut conflicts, &mut plan.findings);
         self.foreign(request, &mut conflicts, &mut plan.findings)?;
         self.arrange(&mut plan, &mut conflicts);
+        for (name, container) in &self.definitions.containers {
+            if let Seccomp::Own { path, .. } = seccomp_of(&container.config)
+                && !Path::new(path).exists()
+            {
+                plan.findings.push(note(
+                    format!("container:{name}"),
+                    FindingKind::Note,
+                    format!("its seccomp profile {path} is not here; what was made of it is used"),
+                ));
+            }
+        }
         for job in &self.facts.jobs {
             plan.findings
                 .push(note("this host", FindingKind::Note, job.clone()));
