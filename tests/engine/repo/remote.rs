@@ -1,18 +1,23 @@
 //! A repository behind a link: everything works as it does here, and costs a bounded number of
 //! requests.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use podkeep_engine::repo::Repository;
+use podkeep_engine::link::{Ask, Unanswered};
+use podkeep_engine::operations::OperationError;
+use podkeep_engine::repo::{Credential, Repository};
 use podkeep_engine::store::faults::{Effect, Fault, Faults};
 use podkeep_engine::store::memory::MemoryStore;
 use podkeep_engine::store::recording::Op;
 use podkeep_engine::store::remote::RemoteStore;
 use podkeep_engine::store::{ObjectStore, StoreErrorKind};
 
+use podkeep_format::wire::{Action, Failure, FailureCode, OwnerBatch, Reply, Request};
+
 use super::memory_host::MemoryHost;
 use super::{back_up, bring_back, check_all, full, init, item, open_with, some_files};
-use crate::store::remote::over;
+use crate::store::remote::{over, raw_append_only};
 
 fn behind_a_link(memory: &MemoryStore) -> (Arc<RemoteStore>, Repository) {
     let store = Arc::new(over(Arc::new(memory.clone())));
@@ -100,4 +105,147 @@ fn t_08_what_was_stored_before_the_link_was_lost_is_not_sent_again() {
         }
     }
     assert!(taken_over > 0, "no run was cut off behind a pack");
+}
+
+/// Each message of the protocol, for each object of a repository, in the hands of somebody who has the key of
+/// ssh and a write key: nothing is deleted or changed, and nothing that can be read is what was saved.
+#[test]
+fn every_message_to_an_append_only_end_leaves_what_is_stored() {
+    const SAVED: &[u8] = b"what nobody else may read, in a file of its own";
+    let memory = MemoryStore::new();
+    init(&memory);
+    let repo = open_with(Arc::new(memory.clone()), &full(), None, 1).unwrap();
+    let web = item("/srv/web");
+    let mut files = some_files(1);
+    files.insert("note".into(), SAVED.to_vec());
+    back_up(&repo, &MemoryHost::with(&web, &files), &[&web]).unwrap();
+    let key = repo.export_write_key("thief").unwrap();
+    let stored = || -> BTreeMap<String, Vec<u8>> {
+        let objects = memory.list("").unwrap().into_iter();
+        objects
+            .map(|one| {
+                let bytes = memory.get(&one.name, u64::MAX).unwrap();
+                (one.name.to_string(), bytes)
+            })
+            .collect()
+    };
+    let before = stored();
+    assert!(before.len() > 6, "{:?}", before.keys());
+    let link = raw_append_only(Arc::new(memory.clone()));
+    let opened = link.ask(
+        &Request::Open {
+            path: b"/".to_vec(),
+        },
+        b"",
+    );
+    opened.unwrap();
+    let other = b"something else".as_slice();
+    let hash = *blake3::hash(other).as_bytes();
+    let len = other.len() as u64;
+    let mut read = Vec::new();
+    for name in before.keys() {
+        let mut owners = OwnerBatch::default();
+        owners.push(name.clone()).unwrap();
+        let folder = name.split('/').next().unwrap_or_default().to_owned();
+        let failure = Failure {
+            code: FailureCode::Io,
+            action: Action::Open,
+            object: name.clone(),
+            cause: String::new(),
+        };
+        let all = [
+            Request::Open {
+                path: name.clone().into_bytes(),
+            },
+            Request::Make {
+                path: b"/".to_vec(),
+            },
+            Request::Put {
+                name: name.clone(),
+                len,
+                hash,
+            },
+            Request::Replace {
+                name: name.clone(),
+                len,
+                hash,
+            },
+            Request::Get {
+                name: name.clone(),
+                bytes_max: 1 << 20,
+            },
+            Request::GetRange {
+                name: name.clone(),
+                offset: 0,
+                len: 16,
+            },
+            Request::Size { name: name.clone() },
+            Request::List { folder },
+            Request::Delete { name: name.clone() },
+            Request::TempOwner {
+                owner: name.clone(),
+            },
+            Request::TempOwners,
+            Request::SweepTemps(owners),
+            Request::Order {
+                order: br#"{"order":"finish"}"#.to_vec(),
+                bytes_max: 1 << 20,
+            },
+            Request::Work {
+                job: b"{}".to_vec(),
+                bytes_max: 1 << 20,
+            },
+            Request::Next,
+            Request::Hear,
+            Request::Fetch {
+                call: 0,
+                bytes_max: 16,
+            },
+            Request::Give {
+                call: 0,
+                outcome: Err(failure),
+                len: 0,
+                hash: *blake3::hash(b"").as_bytes(),
+            },
+            Request::Stop { signal: 15 },
+        ];
+        for request in all {
+            let content = match &request {
+                Request::Put { .. } | Request::Replace { .. } => other,
+                _ => b"",
+            };
+            let answer = link.ask(&request, content);
+            let is_refused = matches!(answer, Err(Unanswered::Failed(_)));
+            match request {
+                Request::Get { .. } | Request::GetRange { .. } | Request::Size { .. } => {}
+                Request::List { .. } | Request::TempOwner { .. } | Request::TempOwners => {}
+                // A name that is taken is no error, and nothing is put.
+                Request::Put { .. } => {}
+                _ => assert!(is_refused, "{request:?}: {answer:?}"),
+            }
+            if let Ok(Reply::Content(bytes)) = answer {
+                read.push(bytes);
+            }
+            for (name, bytes) in &before {
+                assert!(
+                    stored().get(name) == Some(bytes),
+                    "{name} after {request:?}"
+                );
+            }
+        }
+    }
+    assert!(read.len() >= before.len(), "{} pieces", read.len());
+    let is_in = |bytes: &[u8]| bytes.windows(SAVED.len()).any(|part| part == SAVED);
+    assert!(!read.iter().any(|bytes| is_in(bytes)));
+    assert!(
+        is_in(&[b"...", SAVED, b"..."].concat()),
+        "the search itself"
+    );
+    // And what the write key opens reads nothing of it.
+    let thief = Credential::WriteKey(key.text);
+    let thief = open_with(Arc::new(memory.clone()), &thief, None, 2).unwrap();
+    assert!(matches!(
+        bring_back(&thief, &web),
+        Err(OperationError::Repository(_))
+    ));
 }

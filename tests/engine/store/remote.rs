@@ -585,6 +585,13 @@ fn an_append_only_end_adds_and_changes_nothing() {
     refused(again.delete(&own_lease).map(|_| ()), "another's lease");
 }
 
+/// A link to an end that only takes more, past all that keeps a client from saying nonsense.
+pub fn raw_append_only(store: Arc<dyn ObjectStore>) -> Asking {
+    let (near, far) = UnixStream::pair().unwrap();
+    drop(far_end(far, Rights::AppendOnly("/".into()), store, TIMES));
+    Asking::begin(pipes(near), "web1", TIMES, None).unwrap()
+}
+
 #[test]
 fn a_restricted_end_opens_its_place_only() {
     let folder = tempfile::tempdir().unwrap();
