@@ -58,3 +58,128 @@ impl Obey for Session {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use podkeep_format::id::HostId;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::host::local::LocalHost;
+    use crate::operations::OperationError;
+
+    fn session(state: &Path) -> Session {
+        let unreached = |_: &str| {
+            Err(OperationError::Refused {
+                message: "no other repository is reached here".into(),
+                hint: String::new(),
+            })
+        };
+        Session::start(TargetSide {
+            // Without a Podman.
+            host: Box::new(LocalHost::new(state)),
+            reach: Box::new(unreached),
+            state: state.to_owned(),
+            id: HostId([1; 16]),
+            name: "new".into(),
+        })
+        .unwrap()
+    }
+
+    fn files(below: &Path) -> Vec<std::path::PathBuf> {
+        let mut found = Vec::new();
+        let mut open = vec![below.to_owned()];
+        while let Some(folder) = open.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                if entry.path().is_dir() {
+                    open.push(entry.path());
+                }
+                found.push(entry.path());
+            }
+        }
+        found
+    }
+
+    /// Whoever reaches a target's side may say anything, in any order: each is answered, what is refused
+    /// leaves nothing, and the side goes on.
+    #[test]
+    fn orders_that_make_no_sense_are_refused_one_by_one() {
+        let around = tempfile::tempdir().unwrap();
+        let state = around.path().join("state");
+        let session = session(&state);
+        let fit = json!({"remap_subnet": false, "drop_static": false, "drop_missing": false,
+            "ports_come_free": false});
+        let mut orders: Vec<Value> = [
+            "../../../etc",
+            "/etc",
+            "a/b",
+            "",
+            "xyz",
+            ".",
+            "..",
+            "ab\u{0}",
+            &"a".repeat(65),
+        ]
+        .into_iter()
+        .map(|name| json!({"order": "meet", "migration": name}))
+        .collect();
+        orders.extend([
+            json!({"order": "open", "key": "", "through": null}),
+            json!({"order": "open", "key": "k", "through": "../x"}),
+            json!({"order": "check", "run": "", "images": [], "volumes": ["../../x"], "bytes": u64::MAX,
+                "fit": fit}),
+            json!({"order": "prepare", "run": "", "fit": fit}),
+            json!({"order": "prepare", "run": "zz", "fit": fit}),
+            json!({"order": "change", "run": "..", "last": true}),
+            json!({"order": "activate", "starts": ["--help", "../x"]}),
+            json!({"order": "return", "max_freeze_ms": 0}),
+            json!({"order": "withdraw", "discard": true}),
+            json!({"order": "shell", "command": "touch /x"}),
+            json!({"order": "meet"}),
+            json!({"order": "finish", "more": 1}),
+            json!([]),
+            json!(null),
+        ]);
+        let mut bytes: Vec<Vec<u8>> = orders
+            .iter()
+            .map(|one| one.to_string().into_bytes())
+            .collect();
+        bytes.extend([
+            b"".to_vec(),
+            b"{".to_vec(),
+            vec![0xff; 64],
+            vec![b'['; 60_000],
+        ]);
+        // Each with each of its bytes spoilt.
+        for order in bytes.clone().iter().filter(|order| order.len() < 200) {
+            for at in 0..order.len() {
+                let mut spoilt = order.clone();
+                spoilt[at] ^= 1 << (at % 8);
+                bytes.push(spoilt);
+            }
+        }
+        for order in &bytes {
+            let answer = session.obey(order).expect("the thread goes on");
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            let said = String::from_utf8_lossy(order);
+            assert!(
+                answer.get("failed").is_some()
+                    || said.contains("finish")
+                    || said.contains("through")
+                    || said.contains("prove"),
+                "{said}: {answer}"
+            );
+        }
+        session.end();
+        let left = files(around.path());
+        // Names of migrations are hexadecimal: those of spoilt orders are, too.
+        let migrations = state.join("migrations");
+        assert!(
+            left.iter()
+                .all(|path| *path == state || path.starts_with(&migrations)),
+            "{left:?}"
+        );
+    }
+}
