@@ -117,7 +117,7 @@ pub struct Global {
     pub json: bool,
 
     /// With --json: print progress lines, too
-    #[arg(long, global = true, requires = "json")]
+    #[arg(long, global = true)]
     pub json_progress: bool,
 
     /// No progress, notes and closing lines: only results, warnings and errors

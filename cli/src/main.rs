@@ -58,6 +58,11 @@ fn run(arguments: Arguments) -> Exit {
     output.start(arguments.command.word());
     // A panic is a defect of podkeep: told on standard error by the default hook, exit code 1.
     let result = catch_unwind(AssertUnwindSafe(|| {
+        // Not a rule of the parser's, which counts options before and behind the command apart.
+        if global.json_progress && !global.json {
+            let message = "--json-progress needs --json".to_owned();
+            return Err(Failure::usage(message, "podkeep --help"));
+        }
         let whose = Whose::find(global, &arguments.command)?;
         let signals =
             Signals::listen().map_err(|error| Failure::local("listen to", "signals", error))?;

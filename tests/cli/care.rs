@@ -245,6 +245,7 @@ fn o_04_json_of_every_command_on_an_empty_repository() {
         (&["key", "list"], 0),
         (&["snapshots", "--of", "elsewhere"], 1),
         (&["snapshots", "--json-progress"], 0),
+        (&["--json-progress", "snapshots"], 0),
     ] {
         desk.json(arguments, code);
     }

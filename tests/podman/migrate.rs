@@ -101,8 +101,16 @@ fn a_running_service_moves_and_comes_back() {
     assert_eq!(b.ok(&["podman", "volume", "ls", "-q"]), "");
 
     let before = content(&a);
-    let (code, lines) = migrate(&a, "--on-cutover 'touch /root/cut-over'");
+    let (code, lines) = migrate(&a, "--json-progress --on-cutover 'touch /root/cut-over'");
     assert_eq!(code, 0, "{lines:?}");
+    let there = lines
+        .iter()
+        .filter(|line| line["phase"] == "restoring at the target");
+    let written = there.filter_map(|line| line["bytes"].as_u64()).max();
+    assert!(
+        written > Some(0),
+        "nobody saw what the target wrote: {lines:?}"
+    );
     assert!(!runs(&a) && runs(&b));
     a.ok(&["test", "-e", "/root/cut-over"]);
     let sent = number(&lines, "bytes_sent");

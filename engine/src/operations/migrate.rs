@@ -23,6 +23,7 @@ mod state;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use podkeep_format::id::HostId;
@@ -44,7 +45,7 @@ use super::{OperationError, OperationResult, Selection};
 use crate::fs::scan::Measured;
 use crate::host::orders::Obey;
 use crate::host::{About, HostError, Keep, Source, Target};
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Progress};
 use crate::repo::Repository;
 use crate::store::ObjectStore;
 
@@ -63,6 +64,9 @@ pub struct MigrateOptions {
     pub zone_minutes: i16,
     pub wait: Duration,
 }
+
+/// Between two looks at what the target has written.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A host that a migration starts from or ends on: it may go back.
 pub trait SideHost: Source + Target + Keep {}
@@ -375,6 +379,39 @@ impl Migration<'_> {
         order(self.sides, what, self.watch)
     }
 
+    /// Gives an order that takes long, and shows what is written for it meanwhile.
+    fn watched(&self, what: &Order) -> OperationResult<Outcome> {
+        let (watch, target) = (self.watch, self.sides.target);
+        watch.progress(Progress::Phase("restoring at the target"));
+        watch.progress(Progress::Expect {
+            files: 0,
+            bytes: self.report.bytes_logical,
+        });
+        std::thread::scope(|scope| {
+            let (over, ended) = channel::<()>();
+            scope.spawn(move || {
+                let mut told = Outcome::default();
+                while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LOOK_EVERY) {
+                    // What went wrong is told by the order itself.
+                    let Ok(now) = give(target, &Order::Progress) else {
+                        return;
+                    };
+                    if now.item != told.item {
+                        watch.progress(Progress::ItemStart { item: &now.item });
+                    }
+                    watch.progress(Progress::Advance {
+                        files: now.files.saturating_sub(told.files),
+                        bytes: now.bytes_written.saturating_sub(told.bytes_written),
+                    });
+                    told = now;
+                }
+            });
+            let outcome = self.order(what);
+            drop(over);
+            outcome
+        })
+    }
+
     fn save(&self) -> OperationResult<()> {
         self.folder.write(&self.near)
     }
@@ -451,7 +488,7 @@ impl Migration<'_> {
         pace.pass(before.bytes_read, before.seconds);
         self.near.whole = before.run.clone();
         self.save()?;
-        self.order(&Order::Prepare {
+        self.watched(&Order::Prepare {
             run: before.run.clone(),
             fit: self.near.fit,
         })?;

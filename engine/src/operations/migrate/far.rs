@@ -54,29 +54,59 @@ pub struct TargetSide {
     pub name: String,
 }
 
+/// What one order has written so far.
+#[derive(Default)]
+pub(super) struct Written(Mutex<Outcome>);
+
+impl Written {
+    pub fn now(&self) -> Outcome {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Outcome> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Keeps what is found until it is told with the next answer.
 #[derive(Default)]
-struct Heard(Mutex<Vec<Finding>>);
+struct Heard {
+    findings: Mutex<Vec<Finding>>,
+    written: Arc<Written>,
+}
 
 impl Heard {
     fn take(&self) -> Vec<Finding> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.findings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Monitor for Heard {
     fn finding(&self, finding: Finding) {
-        self.0
+        self.findings
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(finding);
     }
 
-    fn progress(&self, _: Progress<'_>) {}
+    fn progress(&self, progress: Progress<'_>) {
+        let mut written = self.written.lock();
+        match progress {
+            Progress::ItemStart { item } => item.clone_into(&mut written.item),
+            Progress::Advance { files, bytes } => {
+                written.files += files;
+                written.bytes_written += bytes;
+            }
+            _ => {}
+        }
+    }
 }
 
-pub(super) fn serve(side: &TargetSide, jobs: &Receiver<Job>) {
-    let heard = Heard::default();
+pub(super) fn serve(side: &TargetSide, jobs: &Receiver<Job>, written: &Arc<Written>) {
+    let heard = Heard {
+        written: Arc::clone(written),
+        ..Heard::default()
+    };
     let mut work = Work {
         side,
         heard: &heard,
@@ -89,6 +119,7 @@ pub(super) fn serve(side: &TargetSide, jobs: &Receiver<Job>) {
     };
     let mut waiting = None;
     while let Some(job) = waiting.take().or_else(|| jobs.recv().ok()) {
+        *written.lock() = Outcome::default();
         let (order, answer) = job;
         let result = match serde_json::from_slice(&order) {
             Err(error) => Err(refused(format!(
@@ -229,6 +260,7 @@ impl Work<'_> {
             Order::Finish => self.finish(),
             // What made it has ended.
             Order::Prove => Ok(Outcome::default()),
+            Order::Progress => Ok(self.heard.written.now()),
             Order::Prepare { .. } | Order::Change { .. } | Order::Activate { .. } => {
                 Err(refused("nothing is prepared here".into()))
             }

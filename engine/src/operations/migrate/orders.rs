@@ -46,6 +46,8 @@ pub enum Order {
         /// Containers that ran, in their order.
         starts: Vec<String>,
     },
+    /// Says what was written so far for the order that is being carried out. Answered at once.
+    Progress,
     /// Compares what was made with what was stored, once it runs.
     Prove,
     /// Stores what the volumes hold here, for the source. `max_freeze_ms`: for the last time: what runs is
@@ -150,6 +152,8 @@ pub struct Outcome {
     pub started: Vec<String>,
     /// Since the last of them was started.
     pub seconds: f64,
+    /// What is being written, for an order that asks for that.
+    pub item: String,
     /// The id of a run, in hex.
     pub run: String,
     pub bytes_read: u64,
@@ -231,6 +235,7 @@ impl Outcome {
             actions: all_plain(self.actions),
             conflicts: all_plain(self.conflicts),
             started: all_plain(self.started),
+            item: plain(&self.item),
             run: plain(&self.run),
             needs: needs
                 .map(|need| Need {

@@ -78,6 +78,7 @@ impl Work<'_> {
         self.answer(Ok(outcome), answer);
         let mut layers = Vec::new();
         while let Ok((order, answer)) = jobs.recv() {
+            *self.heard.written.lock() = Outcome::default();
             let result = match serde_json::from_slice(&order) {
                 Ok(Order::Change { run, last }) => {
                     let layers = last.then_some(&mut layers);
@@ -279,7 +280,10 @@ pub(in crate::operations::migrate) fn roots(
 
 /// Nothing that could not be written is taken for moved.
 fn require_whole(heard: &Heard) -> OperationResult<()> {
-    let found = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = heard
+        .findings
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     let left = found.iter().find(|finding| {
         matches!(
             finding.kind,
