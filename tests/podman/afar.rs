@@ -228,3 +228,62 @@ fn a_service_moves_from_a_host_behind_ssh() {
     }
     assert!(works(&a) && !works(&b));
 }
+
+/// Reached by their own login, without anything of root's, and by root's login: bob's Podman, who does not linger.
+#[test]
+fn a_user_without_linger_is_reached_by_ssh() {
+    let (a, b) = near_and_far(Suite::Trixie, Suite::Trixie);
+    let of_users = |script: &str| {
+        let words = include_str!("../lab/users.sh");
+        b.script(&format!("{words}\n{script}"))
+    };
+    of_users(
+        "users; mkdir -m 700 /home/bob/.ssh; cp /root/.ssh/authorized_keys /home/bob/.ssh/
+         chown -R bob: /home/bob/.ssh; session bob
+         podman save localhost/lab:1 | as bob podman load -q > /dev/null
+         as bob podman run -d --name web -v data:/d localhost/lab:1 /bin/sleep infinity > /dev/null
+         as bob podman exec web sh -c 'echo kept > /d/file; chown 5:6 /d/file'",
+    );
+    for (number, bob) in ["ssh://bob@10.99.0.2", "ssh://root@10.99.0.2,user=bob"]
+        .into_iter()
+        .enumerate()
+    {
+        run(
+            &a,
+            &format!("podkeep backup --host {bob} --all > /dev/null"),
+        );
+        of_users(
+            "session bob; as bob podman rm -f -t 0 web > /dev/null; as bob podman volume rm data > /dev/null
+             rm -f /var/lib/systemd/linger/bob; systemctl stop user@1001",
+        );
+        run(
+            &a,
+            &format!(
+                "says 1 --enable-linger podkeep restore latest container:web --host {bob} --start
+                 podkeep restore latest container:web --host {bob} > /dev/null"
+            ),
+        );
+        let made = "as bob podman unshare stat -c '%n %u:%g' /home/bob/.local/share/containers/storage/volumes/data/_data/file
+             as bob podman inspect web --format '{{.State.Status}}'";
+        let made = of_users(&format!("session bob\n{made}"));
+        assert!(
+            made.contains("file 5:6") && made.ends_with("created"),
+            "{made}"
+        );
+        // Runs again for the next backup.
+        if number == 0 {
+            of_users("as bob podman start web > /dev/null; as bob podman exec web cat /d/file");
+        }
+    }
+    // Root may let bob linger, and what was started stays.
+    of_users(
+        "as bob podman rm -f -t 0 web > /dev/null; as bob podman volume rm data > /dev/null; systemctl stop user@1001",
+    );
+    run(
+        &a,
+        "podkeep restore latest container:web --host ssh://root@10.99.0.2,user=bob --start --enable-linger > /dev/null",
+    );
+    of_users(
+        "test -e /var/lib/systemd/linger/bob; sleep 2; [ $(as bob podman exec web cat /d/file) = kept ]",
+    );
+}

@@ -8,12 +8,16 @@ use crate::whose::Whose;
 pub fn local(context: &Context<'_>) -> Result<LocalHost, Failure> {
     let mut environment: Vec<_> = std::env::vars_os().collect();
     let state = context.state()?;
+    // The session of whoever came over a link ends with it.
+    let with_podman = match context.far {
+        Some(_) => LocalHost::with_podman_of_a_visitor,
+        None => LocalHost::with_podman,
+    };
     let host = match &context.whose {
-        Whose::Own => Ok(LocalHost::new(state).with_podman(&environment)),
+        Whose::Own => Ok(with_podman(LocalHost::new(state), &environment)),
         Whose::Inside(inside) => {
             environment.extend(inside.variables.iter().cloned());
-            let host = LocalHost::new(state).with_podman(&environment);
-            host.inside(inside)
+            with_podman(LocalHost::new(state), &environment).inside(inside)
         }
         Whose::User(account) => LocalHost::of_user(state, account.clone(), &environment),
         // Its own podkeep works there.

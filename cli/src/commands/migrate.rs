@@ -170,7 +170,7 @@ impl To {
         };
         match self {
             Self::Here(whose) => {
-                let session = Arc::new(start(side(&whose, context.global)?)?);
+                let session = Arc::new(start(side(&whose, context.global, false)?)?);
                 road.session = Some(Arc::clone(&session));
                 Ok((session, road))
             }
@@ -191,18 +191,21 @@ fn start(side: TargetSide) -> Result<Session, Failure> {
     Session::start(side).map_err(|error| Failure::local("start", "a thread", error))
 }
 
-/// The Podman of this machine that `whose` is, as a target.
-pub(super) fn side(whose: &Whose, global: &Global) -> Result<TargetSide, Failure> {
+/// The Podman of this machine that `whose` is, as a target. `visits`: for somebody who leaves with the link.
+fn side(whose: &Whose, global: &Global, visits: bool) -> Result<TargetSide, Failure> {
     let environment: Vec<_> = std::env::vars_os().collect();
     let surroundings = Surroundings {
         root: whose.is_root(),
         variable: &|name| std::env::var_os(name),
     };
     let mut state = surroundings.state()?;
+    let with_podman = match visits {
+        true => LocalHost::with_podman_of_a_visitor,
+        false => LocalHost::with_podman,
+    };
     let host = match whose {
-        Whose::Own => LocalHost::new(&state).with_podman(&environment),
-        Whose::Inside(inside) => LocalHost::new(&state)
-            .with_podman(&environment)
+        Whose::Own => with_podman(LocalHost::new(&state), &environment),
+        Whose::Inside(inside) => with_podman(LocalHost::new(&state), &environment)
             .inside(inside)
             .map_err(|error| Failure::operation(error.into(), None))?,
         Whose::Afar(_) => return Err(Failure::defect()),
@@ -612,7 +615,7 @@ impl OnDemand {
         if let Some(session) = &*session {
             return Ok(Arc::clone(session));
         }
-        let started = Arc::new(start(side(&self.whose, &self.global)?)?);
+        let started = Arc::new(start(side(&self.whose, &self.global, true)?)?);
         *session = Some(Arc::clone(&started));
         Ok(started)
     }

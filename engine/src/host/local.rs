@@ -183,8 +183,16 @@ impl LocalHost {
 
     /// With the caller's own Podman, if there is one in the `PATH` of `environment`. Podman gets
     /// what it needs of `environment`, and nothing else.
-    pub fn with_podman(mut self, environment: &[(OsString, OsString)]) -> Self {
-        let podman = Podman::find(environment);
+    pub fn with_podman(self, environment: &[(OsString, OsString)]) -> Self {
+        self.with(Podman::find(environment))
+    }
+
+    /// The same for a caller who came over a link and leaves with it.
+    pub fn with_podman_of_a_visitor(self, environment: &[(OsString, OsString)]) -> Self {
+        self.with(Podman::find(environment).map(Podman::of_a_visitor))
+    }
+
+    fn with(mut self, podman: Option<Podman>) -> Self {
         self.podman = podman.map(|podman| LocalPodman::new(podman, &self.state, &self.root, None));
         self
     }

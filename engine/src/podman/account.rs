@@ -58,6 +58,30 @@ impl Account {
         Ok(in_passwd(&String::from_utf8_lossy(&ended.stdout), name))
     }
 
+    /// The same for an id.
+    pub fn with_uid(uid: u32) -> Result<Option<Self>, PodmanError> {
+        let object = format!("user {uid}");
+        let failed = |error: std::io::Error| PodmanError::new("look up", object.as_str(), error);
+        let passwd = read_passwd().map_err(failed)?;
+        if let Some(account) = passwd
+            .lines()
+            .filter_map(in_line)
+            .find(|one| one.uid == uid)
+        {
+            return Ok(Some(account));
+        }
+        let purpose = Purpose {
+            action: "look up",
+            object: &object,
+        };
+        let arguments = ["passwd", "--", &uid.to_string()];
+        let Ok(ended) = run_program("getent", purpose, &arguments, START_TIME_MAX) else {
+            return Ok(None);
+        };
+        let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+        Ok(told.lines().find_map(in_line))
+    }
+
     /// Users of /etc/passwd whose home has a store of Podman, sorted by name: root is none of them.
     pub fn with_podman() -> Vec<Self> {
         // Only for a note: what cannot be read has none.

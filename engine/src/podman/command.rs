@@ -125,6 +125,8 @@ pub struct Podman {
     prefix: Vec<OsString>,
     /// Whom that is.
     user: Option<Account>,
+    /// The caller came over a link and leaves with it: a user's session may end then.
+    visits: bool,
     environment: Vec<(OsString, OsString)>,
 }
 
@@ -137,6 +139,7 @@ impl Podman {
             program,
             prefix: Vec::new(),
             user: None,
+            visits: false,
             environment,
         })
     }
@@ -147,6 +150,7 @@ impl Podman {
             program: in_path(self.variable("PATH")?, name)?,
             prefix: self.prefix.clone(),
             user: self.user.clone(),
+            visits: self.visits,
             environment: self.environment.clone(),
         })
     }
@@ -185,6 +189,7 @@ impl Podman {
             program,
             prefix: prefix.into(),
             user: Some(account.clone()),
+            visits: false,
             environment,
         }))
     }
@@ -195,6 +200,7 @@ impl Podman {
             program: in_path(self.variable("PATH")?, name)?,
             prefix: Vec::new(),
             user: None,
+            visits: false,
             environment: self.environment.clone(),
         })
     }
@@ -260,6 +266,21 @@ impl Podman {
     ) -> Result<Ended, PodmanError> {
         let command = self.command(arguments);
         run_bounded(command, &self.name(), purpose, stdin, time)
+    }
+
+    /// For a caller who came over a link and leaves with it.
+    pub fn of_a_visitor(mut self) -> Self {
+        self.visits = true;
+        self
+    }
+
+    /// The user whose session may end with podkeep, whose Podman it is.
+    pub fn passing_user(&self) -> Result<Option<Account>, PodmanError> {
+        match (&self.user, self.visits, self.rootless_ids()) {
+            (Some(account), _, _) => Ok(Some(account.clone())),
+            (None, true, Some((uid, _))) => Account::with_uid(uid),
+            _ => Ok(None),
+        }
     }
 
     /// The user in whose name it runs, when that is not the caller.

@@ -466,7 +466,7 @@ impl Replay for LocalReplay {
     ) -> Result<(Vec<Finding>, Option<Instant>), HostError> {
         let mut findings = Vec::new();
         if self.lingers
-            && let Some(account) = self.podman.user()
+            && let Some(account) = self.podman.passing_user()?
         {
             account.enable_linger()?;
             let message = "lingers from now on: what runs goes on without a session";

@@ -203,7 +203,8 @@ impl LocalReplay {
                  one for the user"
             ));
         }
-        let Some(account) = self.podman.user().cloned() else {
+        // Who cannot be looked up has no linger that could be asked about.
+        let Ok(Some(account)) = self.podman.passing_user() else {
             return;
         };
         let ran = |status: &str| matches!(status, "running" | "paused" | "stopping");
