@@ -2,11 +2,12 @@
 """Runs inside a host that has images, and a repository with a snapshot of all of them.
 
     image-export.py inside    compares what podkeep shows in each image with what Podman mounts
-    image-export.py export    exports each image in every form, below /root/exported
+    image-export.py export    exports each image in every form, below /root/exported; prints how many, and
+                              how many layers of the store came out with the DiffIDs that Podman tells
     image-export.py load      loads what was exported, each form by itself, and compares IDs and layers
 
 Ends with what was compared; a difference is an error."""
-import base64, hashlib, json, os, subprocess, sys
+import base64, gzip, hashlib, json, os, subprocess, sys
 
 PLACE = "/root/exported"
 
@@ -84,6 +85,23 @@ def inside():
     print(compared)
 
 
+def hashed(folder):
+    """The DiffIDs of the layers in an exported folder, as their bytes tell."""
+    def blob(digest):
+        with open(f"{folder}/blobs/{digest.replace(':', '/')}", "rb") as file:
+            return file.read()
+
+    with open(folder + "/index.json") as file:
+        manifest = json.loads(blob(json.load(file)["manifests"][0]["digest"]))
+    found = []
+    for layer in manifest["layers"]:
+        tar = blob(layer["digest"])
+        if layer["mediaType"].endswith("gzip"):
+            tar = gzip.decompress(tar)
+        found.append("sha256:" + hashlib.sha256(tar).hexdigest())
+    return found
+
+
 def export():
     os.makedirs(PLACE)
     known = {image: layers(image) for image in images()}
@@ -96,7 +114,14 @@ def export():
         run("podkeep", "-q", "export", "latest", item, "--oci", at + ".oci.tar")
         with open(at + ".docker.tar", "wb") as file:
             subprocess.run(["podkeep", "export", "latest", item, "--docker-archive", "-"], check=True, stdout=file)
-    print(len(known))
+    # A layer of the store is one with all that lie below it.
+    rebuilt = set()
+    for image, diff_ids in known.items():
+        found = hashed(f"{PLACE}/{image}")
+        if found != diff_ids:
+            sys.exit(f"{image}: the layers {found} were exported, not {diff_ids}")
+        rebuilt |= {tuple(diff_ids[:count]) for count in range(1, len(diff_ids) + 1)}
+    print(len(known), len(rebuilt))
 
 
 def load():

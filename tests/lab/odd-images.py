@@ -2,9 +2,9 @@
 """Runs inside a host: puts images into its Podman that are odd in one way each, as registries and
 build tools make them. Prints the name or ID of each, one a line.
 
-    odd-images.py            all of them
+    odd-images.py            all of them that every driver takes
     odd-images.py plain      only those that every version of Podman takes
-    odd-images.py across     the plain ones, and one that only some drivers take
+    odd-images.py across     all of them, and one that the driver overlay does not take
     odd-images.py changed    those that `break` makes into ones that nobody can save as they are
     odd-images.py break      takes away what that needs; prints nothing. Nothing of Podman's may run
                              afterwards that writes its store.
@@ -127,10 +127,27 @@ class Layout:
         """Into the host's store, under this name."""
         with open(self.root + "/index.json", "w") as file:
             json.dump({"schemaVersion": 2, "manifests": [descriptor]}, file)
-        # The store is named, since not every skopeo finds the one that Podman uses.
-        store = f"[{STORE['graphDriverName']}@{STORE['graphRoot']}+{STORE['runRoot']}]"
-        run("skopeo", "--insecure-policy", "copy", "-q", "oci:" + self.root, "containers-storage:" + store + name)
-        return name
+        return copy("oci:" + self.root, name)
+
+    def put_signed(self, descriptor, name, signatures):
+        """The same, by way of a `dir:` folder, which has a place for signatures."""
+        folder = tempfile.mkdtemp(dir=WORK)
+        for digest in os.listdir(self.root + "/blobs/sha256"):
+            os.link(f"{self.root}/blobs/sha256/{digest}", f"{folder}/{digest}")
+        os.rename(f"{folder}/{descriptor['digest'].removeprefix('sha256:')}", folder + "/manifest.json")
+        with open(folder + "/version", "w") as file:
+            file.write("Directory Transport Version: 1.1\n")
+        for number, signature in enumerate(signatures, 1):
+            with open(f"{folder}/signature-{number}", "wb") as file:
+                file.write(signature)
+        return copy("dir:" + folder, name)
+
+
+def copy(source, name):
+    # The store is named, since not every skopeo finds the one that Podman uses.
+    store = f"[{STORE['graphDriverName']}@{STORE['graphRoot']}+{STORE['runRoot']}]"
+    run("skopeo", "--insecure-policy", "copy", "-q", source, "containers-storage:" + store + name)
+    return name
 
 
 def simple(name, layers, **more):
@@ -155,6 +172,16 @@ def hardlinks():
     # The link takes the place of a file of a lower layer.
     linked = Layer().add("target", b"target" * 100).link("plain", "target")
     return [l.bytes() for l in [lower, over, gone, linked]]
+
+
+def links():
+    """A link takes the place of what a lower layer has: a folder with a file, a symlink to it, and one to
+    nowhere. Another lies in folders that no layer names."""
+    lower = Layer().folder("d").add("d/in", b"in" * 100).symlink("to-d", "d").symlink("nowhere", "/not/there")
+    upper = Layer().add("target", b"target" * 100)
+    for name in ["d", "to-d", "nowhere", "made/for/it"]:
+        upper.link(name, "target")
+    return [lower.bytes(), upper.bytes()]
 
 
 def across():
@@ -221,6 +248,7 @@ def odd():
                  history=[{"created_by": "base"}, {"created_by": "ENV x", "empty_layer": True},
                           {"created_by": "empty"}, {"created_by": "x"}, {"created_by": "empty"}])
     yield simple("link", absolute_link())
+    yield simple("links", links())
     yield simple("ends", ends())
     yield simple("zstd", [Layer().add("z", b"zstd" * 900).bytes()], zstd=True)
     yield simple("foreign", [Layer().add("f", b"foreign" * 90).bytes()], arch="arm64")
@@ -231,6 +259,13 @@ def odd():
     index = {"schemaVersion": 2, "mediaType": OCI % "index" + "+json", "manifests": [own]}
     index = layout.blob(json.dumps(index, indent=2).encode(), index["mediaType"])
     yield layout.put(index, "localhost/odd/index:1")
+    # Two simple signatures, which begin as OpenPGP's packets do, and one of the other kind.
+    layout = Layout()
+    other = {"mimeType": "application/vnd.dev.cosign.simplesigning.v1+json", "payload": "e30=", "annotations": {}}
+    signatures = [b"\x90" + os.urandom(300), b"\x90" + os.urandom(411),
+                  b"\0sigstore-json\n" + json.dumps(other).encode()]
+    own = layout.image([BASE, Layer().add("s", b"signed" * 90).bytes()], label="signed")
+    yield layout.put_signed(own, "localhost/odd/signed:1", signatures)
     # Known by a digest alone: no tool of the host makes that without a registry.
     name = simple("digest", [Layer().add("g", b"by digest" * 64).bytes()])
     yield only_by_digest(name)
@@ -325,9 +360,8 @@ if sys.argv[1:] == ["break"]:
     sys.exit()
 for made in plain():
     print(made)
-if sys.argv[1:] == ["across"]:
-    print(simple("across", across()))
-    sys.exit()
 if sys.argv[1:] != ["plain"]:
     for made in odd():
         print(made)
+if sys.argv[1:] == ["across"]:
+    print(simple("across", across()))

@@ -28,9 +28,34 @@ at=$(files "$low")
 # What a container of an image sees.
 seen() {
     podman run --rm --network=none "$1" /bin/sh -c \
-        'cat /etc/passwd /seed/from-image; ls -ln /etc/passwd /etc/group /seed /bin/busybox; sha256sum /bin/busybox'
+        'sha256sum /etc/passwd /etc/group /seed/from-image /bin/busybox
+         stat -c "%n %a %u:%g %Y" /etc/passwd /etc/group /seed /seed/from-image /bin/busybox'
 }
 "#;
+
+/// What can become of the files of a layer, and the path that is told.
+const HARMS: [(&str, &str); 6] = [
+    ("rm $at/etc/passwd", "etc/passwd"),
+    (
+        "printf X | dd of=$at/seed/from-image conv=notrunc status=none",
+        "seed/from-image",
+    ),
+    ("truncate -s 0 $at/bin/busybox", "bin/busybox"),
+    // As a file system leaves it that lost what it had not written: of its size, and all zeros.
+    (
+        "dd if=/dev/zero of=$at/bin/busybox bs=4096 count=100 conv=notrunc status=none",
+        "bin/busybox",
+    ),
+    // What has lost its content gets its owner and mode back, too.
+    (
+        "echo > $at/etc/group; chown 7:8 $at/etc/group; chmod 7 $at/etc/group",
+        "etc/group",
+    ),
+    ("rm -r $at/seed", "seed/from-image"),
+];
+
+const SOUND: &str = "podkeep doctor | grep -x 'No damage: 3 images, 3 layers' > /dev/null";
+const SEEN: &str = "seen localhost/lab:1; seen localhost/upper:1";
 
 fn damaged_and_repaired(driver: Driver) {
     let lab = Shell::up(Suite::Trixie, driver, WORDS);
@@ -40,15 +65,27 @@ fn damaged_and_repaired(driver: Driver) {
          podman commit -q made localhost/upper:1
          podman rm made
          echo alone | tar -cf - -C /etc hostname | podman import -q - localhost/other:1
-         podkeep init
-         podkeep backup --all
-         podkeep doctor | grep -x 'No damage: 3 images, 3 layers' > /dev/null",
+         podkeep init",
     );
-    let sound = lab.ok("seen localhost/lab:1; seen localhost/upper:1");
-    lab.ok("rm $at/etc/passwd
-         printf X | dd of=$at/seed/from-image conv=notrunc status=none
-         truncate -s 0 $at/bin/busybox");
+    // The one to repair from is an older one.
+    let old = lab.ok("podkeep --json backup --all | jq -r 'select(.type == \"summary\").snapshot'");
+    lab.ok(&format!("podkeep backup image:localhost/other:1; {SOUND}"));
+    let sound = lab.ok(SEEN);
     let low = lab.ok("echo $low").trim().to_owned();
+    let repair = format!("podkeep restore {old} --repair-layers image:localhost/lab:1");
+    for (harm, path) in HARMS {
+        lab.ok(harm);
+        let told = lab.exits("podkeep doctor", 1);
+        for part in [&format!("layer {low}"), path] {
+            assert!(told.contains(part), "{harm}: {part} not in {told}");
+        }
+        lab.ok(&repair);
+        lab.ok(SOUND);
+        assert_eq!(lab.ok(SEEN), sound, "{harm}");
+    }
+    for (harm, _) in &HARMS[..3] {
+        lab.ok(harm);
+    }
 
     // A repository that does not hold the layer yet gets nothing wrong, and all the rest.
     let told = lab.exits(
@@ -61,41 +98,34 @@ fn damaged_and_repaired(driver: Driver) {
     assert!(!listed.contains("localhost/lab:1"), "{listed}");
 
     let told = lab.exits("podkeep doctor", 1);
-    assert!(told.contains(&format!("layer {low}")), "{told}");
     let remedy = "podkeep restore SNAP --repair-layers image:localhost/lab:1";
     assert!(told.contains(remedy), "{told}");
-
-    // `etc/passwd` comes first or not: it depends on how `tar` read the folder.
-    let named = ["etc/passwd", "seed/from-image", "bin/busybox"];
-    assert!(named.iter().any(|path| told.contains(path)), "{told}");
 
     lab.ok("podman create -q --name waits localhost/other:1 /x > /dev/null");
     lab.ok("podman mount waits > /dev/null");
     lab.ok("podman create -q --name busy localhost/upper:1 > /dev/null; podman mount busy");
-    let told = lab.exits("podkeep restore latest --repair-layers", 1);
+    let told = lab.exits(&format!("podkeep restore {old} --repair-layers"), 1);
     assert!(told.contains("in use by container busy"), "{told}");
     assert!(!told.contains("waits"), "{told}");
     lab.ok("podman unmount busy; podman rm busy");
 
-    lab.ok("podkeep restore latest --repair-layers image:localhost/lab:1");
-    lab.ok("podkeep doctor | grep -x 'No damage: 3 images, 3 layers' > /dev/null");
-    let repaired = lab.ok("seen localhost/lab:1; seen localhost/upper:1");
-    assert_eq!(repaired, sound);
+    lab.ok(&repair);
+    lab.ok(SOUND);
+    assert_eq!(lab.ok(SEEN), sound);
 
     lab.ok("podman save -q localhost/lab:1 | sha256sum > /root/saved");
     lab.ok("rm $store/$driver-layers/$low.tar-split.gz");
     lab.exits("podkeep doctor", 1);
-    lab.ok("podkeep restore latest --repair-layers");
+    lab.ok(&format!("podkeep restore {old} --repair-layers"));
     lab.ok("podkeep doctor; podman save -q localhost/lab:1 | sha256sum -c /root/saved");
     if driver == Driver::Overlay {
         lab.ok(": > $store/overlay/$low/link; : > $store/overlay/$(layer localhost/upper:1)/lower");
         lab.exits("podkeep doctor", 1);
-        lab.ok("podkeep restore latest --repair-layers
-             podkeep doctor");
-        let repaired = lab.ok("seen localhost/lab:1; seen localhost/upper:1");
-        assert_eq!(repaired, sound);
-        removed_and_restored(&lab, &sound);
+        lab.ok(&format!("podkeep restore {old} --repair-layers"));
+        lab.ok(SOUND);
+        assert_eq!(lab.ok(SEEN), sound);
     }
+    removed_and_restored(&lab, driver, &old, &sound);
 }
 
 /// Killed at any moment, a repair leaves nothing that the next one does not finish, and needs no more
@@ -179,7 +209,7 @@ fn a_repair_that_is_killed_on_vfs_is_finished_by_the_next_one() {
 
 /// What doctor tells to do where nothing can be put right in place, done to the letter: without a
 /// directory, without a record, and with one that Podman removes as soon as it runs.
-fn removed_and_restored(lab: &Shell, sound: &str) {
+fn removed_and_restored(lab: &Shell, driver: Driver, old: &str, sound: &str) {
     const RECORDS: &str = "python3 -c 'import json, sys
 path, low, mark = sys.argv[1:]
 layers = json.load(open(path))
@@ -188,26 +218,42 @@ for layer in [l for l in layers if l[\"id\"] == low]:
     else: layers.remove(layer)
 json.dump(layers, open(path, \"w\"))' $store/$driver-layers/layers.json $low";
     for harm in [
-        "rm -r $store/overlay/$low".to_owned(),
+        "case $driver in
+            overlay) rm -r $store/overlay/$low ;;
+            btrfs) btrfs subvolume delete $at > /dev/null ;;
+            vfs) rm -r $at ;;
+         esac"
+            .to_owned(),
         format!("{RECORDS} ''"),
         format!("{RECORDS} x"),
     ] {
         lab.ok(&harm);
         let told = lab.exits("podkeep doctor", 1);
-        assert!(told.contains("`podman rmi --force`"), "{told}");
-        lab.ok("podman rmi --force localhost/lab:1 localhost/upper:1
-             podkeep restore latest image:localhost/lab:1 image:localhost/upper:1
-             podkeep doctor");
-        assert_eq!(
-            lab.ok("seen localhost/lab:1; seen localhost/upper:1"),
-            sound
-        );
+        let low = lab.ok("echo $low");
+        for part in [&format!("layer {low}"), "`podman rmi --force`"] {
+            assert!(told.contains(part), "{harm}: {part} not in {told}");
+        }
+        lab.ok("podman rmi --force localhost/lab:1 localhost/upper:1");
+        let restore =
+            format!("podkeep restore {old} image:localhost/lab:1 image:localhost/upper:1");
+        lab.ok(&match driver {
+            // Podman trips over what lies where a layer without a record was, and clears it away.
+            Driver::Btrfs => format!("{restore} || {restore}"),
+            _ => restore,
+        });
+        lab.ok(SOUND);
+        assert_eq!(lab.ok(SEEN), sound, "{harm}");
     }
 }
 
 #[test]
 fn i_11_a_damaged_layer_of_an_overlay_store_is_repaired_where_it_is() {
     damaged_and_repaired(Driver::Overlay);
+}
+
+#[test]
+fn i_11_a_damaged_layer_of_a_vfs_store_is_repaired_where_it_is() {
+    damaged_and_repaired(Driver::Vfs);
 }
 
 #[test]
