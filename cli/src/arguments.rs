@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::fit::{Fit, UsernsChoice};
+pub use self::fit::{Fit, SelinuxChoice, UsernsChoice};
 pub use self::migrate::Migrate;
 
 #[path = "arguments/fit.rs"]
@@ -459,6 +459,12 @@ pub struct Restore {
     /// refused and names them. GID is UID when left out; both are as containers see them.
     #[arg(long, value_name = "UID[:GID]", value_parser = parse_owner)]
     pub squash_unmapped: Option<(u32, u32)>,
+
+    /// What SELinux labels restored files get: those of the place where they go, or those that were saved
+    ///
+    /// Saved ones have the categories of a container that is gone: another one may not read what has them.
+    #[arg(long, value_name = "LABELS", value_enum, default_value_t = SelinuxChoice::Place)]
+    pub selinux: SelinuxChoice,
 
     /// Only repair layers of these images (none named: of all) that are damaged in this host's
     /// store, where they are

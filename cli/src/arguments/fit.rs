@@ -72,3 +72,12 @@ impl From<UsernsChoice> for podkeep_engine::host::replay::UsernsMap {
         }
     }
 }
+
+/// Whose SELinux labels restored files get.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelinuxChoice {
+    /// Those of the place.
+    Place,
+    /// Those that were saved.
+    Keep,
+}

@@ -8,7 +8,7 @@ use podkeep_engine::operations::{
 
 use podkeep_format::item::Escaped;
 
-use crate::arguments::Restore;
+use crate::arguments::{Restore, SelinuxChoice};
 use crate::context::{Context, Done, exit_after};
 use crate::failure::{Exit, Failure};
 use crate::messages::{Message, ProofLine, Summary};
@@ -44,6 +44,7 @@ pub fn run(context: &Context<'_>, arguments: &Restore) -> Result<Done, Failure> 
         },
         retag: arguments.retag,
         ignore_quota: arguments.fit.ignore_quota,
+        keep_labels: arguments.selinux == SelinuxChoice::Keep,
         squash: arguments.squash_unmapped,
         views: Views::new(),
         replay: ReplayOptions {

@@ -686,7 +686,10 @@ impl Target for LocalHost {
             chunking: request.chunking.clone(),
             threads: request.threads,
             root: request.root,
-            labels: Labels::default(),
+            labels: Labels {
+                root: None,
+                keep: request.keep_labels,
+            },
             bytes_expected: request.bytes_expected,
         })?;
         drop(theirs);

@@ -282,6 +282,8 @@ pub struct WriteRequest {
     pub retag: bool,
     /// Volumes are made without limits that the file system here cannot keep.
     pub ignore_quota: bool,
+    /// SELinux labels are those that were saved, not those of the place.
+    pub keep_labels: bool,
     /// Names what is restored: a staged tree is gone on with only if it was staged for the same.
     pub root: podkeep_format::id::TreeId,
     /// The tree is one file of this name, which goes into the place's directory (for a `path:`

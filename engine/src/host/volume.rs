@@ -524,7 +524,7 @@ impl Volumes {
             root: request.root,
             labels: Labels {
                 root: selinux_label(&fd),
-                keep: false,
+                keep: request.keep_labels,
             },
             bytes_expected: request.bytes_expected,
         })?;

@@ -337,6 +337,8 @@ pub struct RestoreOptions {
     pub retag: bool,
     /// Limits on the size of volumes that the host cannot keep are left out.
     pub ignore_quota: bool,
+    /// SELinux labels are those that were saved, not those of the place.
+    pub keep_labels: bool,
     /// User and group for ids that have no place on the target, as its user namespace counts.
     pub squash: Option<(u32, u32)>,
     /// How owners in items are seen, where no definition that is restored along tells.
@@ -365,6 +367,7 @@ impl RestoreOptions {
             existing: Existing::Refuse,
             retag: false,
             ignore_quota: false,
+            keep_labels: false,
             squash: None,
             views: Views::new(),
             dry_run: false,

@@ -17,6 +17,7 @@ mod room;
 mod walk;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,9 @@ use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::repo::lease::HeldLease;
 use crate::repo::reader::{Reader, is_fatal};
 use crate::repo::{Repository, StoredSnapshot};
+
+/// Is there where the kernel enforces labels, or would.
+const SELINUX_IS_ON: &str = "/sys/fs/selinux/enforce";
 
 /// Restores what `options` selects. Plans all items first and refuses as a whole when anything
 /// is in the way or does certainly not fit; nothing was changed then.
@@ -227,6 +231,17 @@ impl<'a> Restoring<'a> {
             }
         }
         report.needs = needs.into_list();
+        if !options.keep_labels && Path::new(SELINUX_IS_ON).exists() {
+            counting.finding(Finding {
+                object: "SELinux".into(),
+                kind: FindingKind::Note,
+                snapshots: Vec::new(),
+                paths: Vec::new(),
+                message: "files get the labels of where they go, not those that were saved \
+                          (--selinux keep)"
+                    .into(),
+            });
+        }
         in_use.tell(options.replay.stop_users, &mut report);
         Ok(Self {
             in_use,
@@ -553,6 +568,7 @@ impl PlannedItem {
             is_known: false,
             retag: options.retag,
             ignore_quota: options.ignore_quota,
+            keep_labels: options.keep_labels,
             chunking: Arc::clone(repo.chunking()),
             threads: match options.threads {
                 0 => std::thread::available_parallelism().map_or(2, usize::from),

@@ -19,6 +19,8 @@ use super::load_fed;
 
 /// A load that takes longer hangs. Podman copies each layer and unpacks it: some 100 MB a second.
 pub(super) const LOAD_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
+/// What a driver says of a folder that nobody knows.
+const IN_THE_WAY: &str = "file exists";
 /// Of what Podman says.
 const QUOTED_CHARS_MAX: usize = 1024;
 /// The host's own policy is about where images come from: this one comes from a backup of it.
@@ -42,7 +44,14 @@ pub fn load(
     let policy = layout.join("policy.json");
     std::fs::write(&policy, POLICY)
         .map_err(|cause| PodmanError::new("write", policy.display().to_string(), cause))?;
-    load_layout(podman, purpose, layout, &policy)
+    match load_layout(podman, purpose, layout, &policy) {
+        // What is left of a layer without a record stands in Podman's way on btrfs. It fails, and takes
+        // that away.
+        Err(error) if error.cause.contains(IN_THE_WAY) => {
+            load_layout(podman, purpose, layout, &policy)
+        }
+        loaded => loaded,
+    }
 }
 
 /// Loads a layout that is complete but for layers that the store has.

@@ -154,6 +154,48 @@ fn a_restore_opens_each_block_about_once() {
     );
 }
 
+/// Labels are the place's, which has none here; on request they are those that were saved.
+#[test]
+fn v_19_saved_labels_come_back_only_when_they_are_asked_for() {
+    const NAME: &str = "security.selinux";
+    let label = b"system_u:object_r:container_file_t:s0:c1,c2\0";
+    let bench = Bench::new();
+    let (path, fd) = bench.directory("tree");
+    drop(mktree::file(&fd, b"file", b"content").unwrap());
+    let flags = rustix::fs::XattrFlags::empty();
+    for labelled in [path.join("file"), path.clone()] {
+        rustix::fs::setxattr(&labelled, NAME, label, flags).unwrap();
+    }
+    bench.back_up(&path);
+    for keep_labels in [false, true] {
+        let to = path.with_extension(format!("{keep_labels}"));
+        let options = RestoreOptions {
+            items: vec![ItemPath {
+                selector: selector(&path),
+                path: Vec::new(),
+            }],
+            to_dir: Some(to.clone()),
+            keep_labels,
+            ..RestoreOptions::of(SnapSpec {
+                which: SnapWhich::Latest(0),
+                host: None,
+            })
+        };
+        restore::restore(&bench.repo, &bench.host, &options, &Collect::default()).unwrap();
+        for made in [to.join("file"), to] {
+            let mut value = [0; 100];
+            let found = rustix::fs::getxattr(&made, NAME, &mut value[..]);
+            let found = found.map(|len| &value[..len]).ok();
+            assert_eq!(
+                found,
+                keep_labels.then_some(&label[..]),
+                "{}",
+                made.display()
+            );
+        }
+    }
+}
+
 /// One part of the hard tree, through the whole engine.
 fn part(build: fn(&OwnedFd) -> std::io::Result<mktree::Left>) {
     let bench = Bench::new();

@@ -92,7 +92,7 @@ pub enum RootKind {
     Single,
 }
 
-/// SELinux labels. By default the place gives them, and recorded ones are left out silently.
+/// SELinux labels. By default the place gives them, and recorded ones are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels {
     /// Put on the staged root before its first entry is made.

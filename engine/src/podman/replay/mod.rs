@@ -11,6 +11,7 @@ mod mounts;
 mod network;
 mod obstacles;
 mod pod;
+mod ports;
 mod request;
 mod security;
 mod service;
