@@ -299,8 +299,11 @@ pub fn finish(sides: &Sides<'_>, watch: &dyn Watch) -> OperationResult<MigrateRe
     let is_under_way = near.phase == Phase::Released || near.releasing || near.returning;
     if is_under_way {
         return Err(OperationError::Refused {
-            message: "neither side runs yet".into(),
-            hint: "run the migration again, or --rollback".into(),
+            message: "neither side may run now".into(),
+            hint: match near.returning {
+                true => "--rollback again ends the rollback that was begun".into(),
+                false => "run the migration again, or --rollback".into(),
+            },
         });
     }
     meet(sides, watch)?;

@@ -11,7 +11,7 @@ use podkeep_format::id::TreeId;
 use podkeep_format::item::{Item, ItemKind};
 
 use super::far::{options as fitted, roots, snapshots};
-use super::orders::{Fit, Order, Reached};
+use super::orders::{Fit, Order, Outcome, Reached};
 use super::predict::{PASS_SHORT, PASSES_MAX, SHRINKS};
 use super::source::{self, Passes, open_staging};
 use super::state::{Folder, Near, Phase};
@@ -362,7 +362,7 @@ impl<'a> Bringing<'a> {
     fn bring(mut self, folder: &Folder, near: &mut Near) -> OperationResult<Instant> {
         let mut before = f64::MAX;
         for number in 1..=PASSES_MAX {
-            let seconds = self.pass(number, None)?.1;
+            let seconds = self.pass(number)?;
             let shrinks = number == 1 || seconds < before * SHRINKS;
             before = seconds;
             if seconds < PASS_SHORT || !shrinks {
@@ -374,28 +374,53 @@ impl<'a> Bringing<'a> {
         // From here on neither side runs until the source does.
         near.returning = true;
         folder.write(near)?;
-        near.returned = self.pass(PASSES_MAX + 1, Some(max))?.0;
+        let before = self.sides.road.bytes();
+        let done = match self.order(Some(max)) {
+            // What is refused was not done: the target goes on.
+            Err(error @ OperationError::Refused { .. }) => {
+                near.returning = false;
+                folder.write(near)?;
+                return Err(error);
+            }
+            done => done?,
+        };
+        self.take_and_tell(PASSES_MAX + 1, true, &done, since, before)?;
+        near.returned = done.run;
         folder.write(near)?;
         Ok(since)
     }
 
-    /// The run of it, and how long it took.
-    fn pass(&mut self, number: u32, max_freeze_ms: Option<u64>) -> OperationResult<(String, f64)> {
-        let since = Instant::now();
-        let before = self.sides.road.bytes();
-        let done = order(self.sides, &Order::Return { max_freeze_ms }, self.watch)?;
+    fn order(&self, max_freeze_ms: Option<u64>) -> OperationResult<Outcome> {
+        order(self.sides, &Order::Return { max_freeze_ms }, self.watch)
+    }
+
+    /// While the target runs. How long it took.
+    fn pass(&mut self, number: u32) -> OperationResult<f64> {
+        let (since, before) = (Instant::now(), self.sides.road.bytes());
+        let done = self.order(None)?;
+        self.take_and_tell(number, false, &done, since, before)
+    }
+
+    fn take_and_tell(
+        &mut self,
+        number: u32,
+        at_rest: bool,
+        done: &Outcome,
+        since: Instant,
+        bytes_before: u64,
+    ) -> OperationResult<f64> {
         if !done.run.is_empty() {
             self.take(&done.run)?;
         }
         let seconds = since.elapsed().as_secs_f64();
         self.watch.step(Step::Pass {
             number,
-            at_rest: max_freeze_ms.is_some(),
+            at_rest,
             bytes_read: done.bytes_read,
-            bytes_sent: self.sides.road.bytes() - before,
+            bytes_sent: self.sides.road.bytes() - bytes_before,
             seconds,
         });
-        Ok((done.run, seconds))
+        Ok(seconds)
     }
 
     /// Brings the source's volumes to what a run of the target's holds.
