@@ -125,7 +125,7 @@ fn damaged_and_repaired(driver: Driver) {
         lab.ok(SOUND);
         assert_eq!(lab.ok(SEEN), sound);
     }
-    removed_and_restored(&lab, driver, &old, &sound);
+    removed_and_restored(&lab, &old, &sound);
 }
 
 /// Killed at any moment, a repair leaves nothing that the next one does not finish, and needs no more
@@ -209,7 +209,7 @@ fn a_repair_that_is_killed_on_vfs_is_finished_by_the_next_one() {
 
 /// What doctor tells to do where nothing can be put right in place, done to the letter: without a
 /// directory, without a record, and with one that Podman removes as soon as it runs.
-fn removed_and_restored(lab: &Shell, driver: Driver, old: &str, sound: &str) {
+fn removed_and_restored(lab: &Shell, old: &str, sound: &str) {
     const RECORDS: &str = "python3 -c 'import json, sys
 path, low, mark = sys.argv[1:]
 layers = json.load(open(path))
