@@ -139,6 +139,12 @@ pub struct FrozenFor {
     pub expected: f64,
 }
 
+/// Nothing that a terminal would do something with, on one line: what another host says.
+pub fn plain(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(plain).collect()
+}
+
 /// Receives what the engine has to say. Called from many threads; must not block for long.
 pub trait Monitor: Send + Sync {
     fn finding(&self, finding: Finding);

@@ -13,7 +13,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use podkeep_engine::link::Address;
-use podkeep_engine::monitor::{Finding, FindingKind, FrozenFor, Progress};
+use podkeep_engine::monitor::{Finding, FindingKind, FrozenFor, Progress, plain};
 use podkeep_format::item::{Escaped, unescape};
 use podkeep_format::snapshot::Consistency;
 use serde::{Deserialize, Serialize};
@@ -248,12 +248,6 @@ fn finding(
             .collect(),
         message: plain(message),
     }
-}
-
-/// Nothing that a terminal would do something with, on one line.
-fn plain(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().map(plain).collect()
 }
 
 #[cfg(test)]

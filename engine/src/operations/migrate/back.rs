@@ -50,7 +50,8 @@ pub fn rollback(
         watch.finding(finding);
     }
     let was_released = near.phase != Phase::Prepared || near.releasing;
-    let brings = met.reached == Reached::Active && !discard;
+    let is_active = met.reached == Reached::Active;
+    let brings = is_active && !discard;
     let gone = match was_released {
         true => Gone::at(sides, &near)?,
         false => Gone::default(),
@@ -74,15 +75,14 @@ pub fn rollback(
         folder.write(&near)?;
         let bringing = Bringing::begin(sides, options, watch, repo, &near)?;
         freeze = bringing.bring(&folder, &mut near)?;
-    } else if met.reached == Reached::Active {
+    } else if is_active {
         near.returned.clear();
     }
     near.returning = true;
     folder.write(&near)?;
-    let is_over = met.reached != Reached::Active;
     if discard
         && near.brought
-        && !is_over
+        && is_active
         && let Some(repo) = repo
     {
         as_it_was(sides, repo, &near, watch)?;

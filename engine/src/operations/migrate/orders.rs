@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::About;
 use crate::host::replay::UsernsMap;
-use crate::monitor::{Finding, FindingKind};
+use crate::monitor::{Finding, FindingKind, plain};
 
 /// Findings of one answer; further ones are counted.
 const FINDINGS_MAX: usize = 2000;
@@ -209,12 +209,6 @@ impl Told {
             message: plain(&self.message),
         }
     }
-}
-
-/// Nothing that a terminal would do something with, on one line: it is another host's.
-fn plain(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().map(plain).collect()
 }
 
 fn all_plain(lines: Vec<String>) -> Vec<String> {
