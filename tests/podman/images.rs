@@ -326,7 +326,7 @@ fn a_killed_restore_is_done_again() {
     lab.ok("python3 /root/odd-images.py plain; podkeep backup --all");
     let saved = lab.ok("identity");
     let ids = lab.ok("images");
-    for moment in ["0.3", "0.6", "1.0", "1.5", "2.2"] {
+    for moment in ["0.3", "0.6", "1.0", "1.5", "2.2", "9"] {
         lab.ok("wipe");
         lab.ok(&format!(
             "timeout -s KILL {moment} podkeep restore latest --all > /dev/null 2>&1 || true"

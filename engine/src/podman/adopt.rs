@@ -334,11 +334,11 @@ impl Names {
             .collect();
         if self.retag {
             self.adoption.taken.extend(told);
-            let left: Vec<&str> = strings(entry, "names")
+            let left: Vec<String> = strings(entry, "names")
                 .filter(|name| !shared.iter().any(|shared| shared == name))
+                .map(str::to_owned)
                 .collect();
-            let left = json!(left);
-            entry.insert("names".into(), left);
+            set_names(entry, &left);
             return true;
         }
         self.adoption.left.extend(told);
@@ -362,7 +362,7 @@ fn merged(
             None => entry.remove(field),
         };
     }
-    entry.insert("names".into(), json!(names));
+    set_names(&mut entry, names);
     if before == Before::Loaded {
         return entry;
     }
@@ -395,6 +395,14 @@ fn merged(
         entry.insert(field.into(), Value::Object(pairs));
     }
     entry
+}
+
+/// An image without a name has no list of them, as Podman writes it.
+fn set_names(entry: &mut Map<String, Value>, names: &[String]) {
+    match names.is_empty() {
+        true => entry.remove("names"),
+        false => entry.insert("names".into(), json!(names)),
+    };
 }
 
 fn to_raw(entry: &Map<String, Value>, path: &Path) -> Result<Box<RawValue>, AdoptError> {
@@ -560,6 +568,16 @@ mod tests {
         assert_eq!((adoption.left.len(), &adoption.taken), (0, &told));
         assert_eq!(store.entry(OURS)["names"], definition().entry["names"]);
         assert_eq!(store.entry(OTHER)["names"], json!(["localhost/other:1"]));
+    }
+
+    #[test]
+    fn an_image_without_a_name_has_no_list_of_names() {
+        let store = Store::new(r#"["localhost/app:1", "localhost/app:2"]"#);
+        store.adopt(Before::Loaded, false).unwrap();
+        assert_eq!(store.entry(OURS).get("names"), None);
+        let store = Store::new(r#"["localhost/app:1"]"#);
+        store.adopt(Before::Loaded, true).unwrap();
+        assert_eq!(store.entry(OTHER).get("names"), None);
     }
 
     /// A restore was cut off after its load, and somebody gave the image a name: what it has now
