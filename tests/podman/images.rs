@@ -329,7 +329,8 @@ fn a_killed_restore_is_done_again() {
     for moment in ["0.3", "0.6", "1.0", "1.5", "2.2", "9"] {
         lab.ok("wipe");
         lab.ok(&format!(
-            "timeout -s KILL {moment} podkeep restore latest --all > /dev/null 2>&1 || true"
+            "timeout -s KILL {moment} podkeep restore latest --all > /dev/null 2>&1 || true
+             sleep 0.1; ! pgrep -x podman"
         ));
         lab.ok("podkeep restore latest --all");
         assert_eq!(lab.ok("identity"), saved, "killed after {moment} s");

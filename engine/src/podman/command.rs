@@ -194,6 +194,32 @@ impl Podman {
         }))
     }
 
+    /// The same, whose calls the kernel ends when podkeep ends before them, be it killed: what they
+    /// write must not come between what the next run writes. Where setpriv (util-linux) cannot do
+    /// that, they go on.
+    pub(super) fn ending_with_us(&self) -> Self {
+        const END: &str = "--pdeathsig";
+        let mut podman = self.clone();
+        let Some(setpriv) = self.variable("PATH").and_then(|path| in_path(path, "setpriv")) else {
+            return podman;
+        };
+        let purpose = Purpose {
+            action: "ask",
+            object: "setpriv what it can do",
+        };
+        let mut asked = command(setpriv.as_os_str(), &self.environment);
+        asked.arg("--help");
+        let told = run_bounded(asked, "setpriv", purpose, b"", TIME_MAX);
+        if told.is_ok_and(|told| String::from_utf8_lossy(&told.stdout).contains(END)) {
+            // Of another user, it begins with setpriv already.
+            if podman.prefix.is_empty() {
+                podman.prefix.push(setpriv.into_os_string());
+            }
+            podman.prefix.push(format!("{END}=KILL").into());
+        }
+        podman
+    }
+
     /// Another program of the same `PATH`, run as whoever runs podkeep.
     pub(super) fn beside(&self, name: &str) -> Option<Self> {
         Some(Self {

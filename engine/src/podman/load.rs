@@ -69,10 +69,11 @@ pub(super) fn load_layout(
         "--input".as_ref(),
         layout.as_os_str(),
     ];
+    let podman = podman.ending_with_us();
     let ended = match podman.user() {
         None => podman.end_within(purpose, &arguments, b"", LOAD_TIME_MAX)?,
         // Who may not enter the folder.
-        Some(_) => load_fed::load(podman, purpose, layout, POLICY, LOAD_TIME_MAX)?,
+        Some(_) => load_fed::load(&podman, purpose, layout, POLICY, LOAD_TIME_MAX)?,
     };
     match ended.status.success() {
         true => Ok(()),
