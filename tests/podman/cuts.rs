@@ -187,6 +187,73 @@ fn t_08_twenty_moments_at_which_something_is_killed() {
     assert!(longest < NONE_MAX, "{longest:?}");
 }
 
+/// What is killed on the way back, and when: by parts of the time that a whole rollback takes.
+const ON_THE_WAY_BACK: &[(f64, &str)] = &[
+    (0.1, LINK),
+    (0.25, TARGET),
+    (0.4, SOURCE),
+    (0.5, LINK),
+    (0.6, TARGET),
+    (0.7, SOURCE),
+    (0.8, LINK),
+    (0.9, WIRE),
+];
+
+#[test]
+fn t_08_a_rollback_that_is_cut_off_is_done_by_the_next() {
+    let of_each = [2, 4, 6].map(|at| ON_THE_WAY_BACK[at]);
+    cut_on_the_way_back(&of_each);
+}
+
+#[test]
+#[ignore = "takes three minutes: cargo test --test podman cuts:: -- --ignored, with the variables of tests/run.sh"]
+fn t_08_a_rollback_is_cut_off_at_eight_moments() {
+    cut_on_the_way_back(ON_THE_WAY_BACK);
+}
+
+/// Both never run, and the next rollback brings back all that the target wrote.
+fn cut_on_the_way_back(moments: &[(f64, &str)]) {
+    let (a, b) = serving_pair(
+        (Suite::Trixie, Driver::Overlay),
+        (Suite::Trixie, Driver::Overlay),
+    );
+    let mut whole = Duration::ZERO;
+    watched(&a, &b, || {
+        for round in 0..=moments.len() {
+            let (code, lines) = migrate(&a, "");
+            assert_eq!(code, 0, "{round}: {lines:?}");
+            b.script(&format!(
+                "podman exec web sh -c 'echo {round} > /d/round; head -c 3000000 /dev/urandom > /d/new-{round}
+                     echo {round} > /etc/own; chown 5:{round} /etc/own'"
+            ));
+            let (there, since) = (content(&b), Instant::now());
+            let Some((part, victim)) = round.checked_sub(1).map(|at| moments[at]) else {
+                assert_eq!(migrate(&a, "--rollback").0, 0);
+                whole = since.elapsed();
+                assert_eq!(content(&a), there);
+                continue;
+            };
+            let when = format!("{victim} after {part} of {whole:?}");
+            a.script(&format!(
+                "{MOVE} --rollback > /root/cut-off 2>&1 & sleep {}; {victim} || true; wait
+                 ip link set wire up",
+                whole.mul_f64(part).as_secs_f64()
+            ));
+            let (code, lines) = migrate(&a, "--rollback");
+            // It may have come to its end before.
+            let done = code == 0 || message(&lines).contains("nothing to");
+            assert!(done && runs(&a) && !runs(&b), "{when}: {lines:?}");
+            assert_eq!(content(&a), there, "{when}");
+            assert_eq!(
+                a.script("podman exec web stat -c %u:%g /etc/own"),
+                format!("5:{round}"),
+                "{when}"
+            );
+            assert_eq!(b.script("podman ps -aq; podman volume ls -q"), "", "{when}");
+        }
+    });
+}
+
 /// Either host boots, five times each: both never run, and there is a way on.
 #[test]
 #[ignore = "takes four minutes: cargo test --test podman cuts:: -- --ignored, with the variables of tests/run.sh"]
