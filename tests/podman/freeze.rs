@@ -5,18 +5,13 @@ use crate::lab::{Driver, Image, Suite};
 use crate::shell::Shell;
 
 /// Prefix of every script.
-const WORDS: &str = r#"
+const WORDS: &str = concat!(
+    include_str!("../lab/until.sh"),
+    r#"
 export PODKEEP_REPO=/var/tmp/repository PODKEEP_PASSWORD=secret
 data() { podman volume inspect "$1" --format '{{.Mountpoint}}'; }
 # What each container does, and since when it does it without a break.
 states() { podman ps -a --format '{{.Names}} {{.State}} {{.StartedAt}}' | sort; }
-until_true() {
-    local deadline=$((SECONDS + $1)); shift
-    until "$@" > /dev/null 2>&1; do
-        [ $SECONDS -lt $deadline ] || { echo "gave up waiting for $*" >&2; exit 1; }
-        sleep 0.05
-    done
-}
 run() { local name=$1; shift; podman run -d --name "$name" --network=none "$@" > /dev/null; }
 # One application with two volumes: each row of the database comes before its file.
 start_app() {
@@ -85,7 +80,8 @@ stand_still() {
     cat /tmp/backup.log >&2
     exit 1
 }
-"#;
+"#
+);
 
 fn lab(driver: Driver) -> Shell {
     let lab = Shell::up(Suite::Trixie, driver, WORDS);

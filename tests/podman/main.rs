@@ -24,5 +24,6 @@ mod replay;
 mod rootless;
 mod shell;
 mod stack;
+mod user_units;
 mod volumes;
 mod zfs;

@@ -20,7 +20,7 @@ use crate::fs::{FsError, FsErrorKind};
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::{
     ConfigDefinition, ContainerDefinition, KeptFile, NetworkDefinition, PodDefinition, Podman,
-    StoreInfo, UnitDefinition, WritableLayer, effective_spec, find_configs, find_units,
+    StoreInfo, UnitDefinition, UnitPlaces, WritableLayer, effective_spec, find_configs, find_units,
     list_networks, list_secrets, mounted_over, read_secret, read_state, writable_layer,
 };
 
@@ -31,7 +31,7 @@ const NEVER_DATA_FILES: [&str; 4] = ["/", "/etc/localtime", "/etc/timezone", "/e
 /// The definitions of one Podman.
 pub(super) struct Definitions {
     podman: Podman,
-    /// Where units and configuration are looked for.
+    /// Below which units and configuration of the system are looked for.
     root: PathBuf,
     /// As the last inventory found them: one run reads many.
     known: Mutex<Option<Arc<Known>>>,
@@ -156,18 +156,29 @@ impl Definitions {
             Ok(networks) => known.networks = by_name(networks, |network| &network.name),
             Err(error) => findings.push(unlisted("networks", &error.to_string())),
         }
-        if self.podman.is_rootless() {
-            // Those of the system are root's, and none of this Podman's.
+        let places = match self.podman.is_rootless() {
+            true => UnitPlaces::of(&self.podman),
+            false => Some(UnitPlaces::of_system(&self.root)),
+        };
+        let Some(places) = places else {
             return known;
-        }
-        let root = self.root.as_path();
-        known.units = by_name(find_units(root), |unit| &unit.name);
+        };
         let containers: Vec<&ContainerDefinition> = known
             .containers
             .values()
             .map(|(container, _)| container)
             .collect();
-        known.configs = by_name(find_configs(root, &containers), |config| &config.name);
+        // What a user may not look into is none of the user's.
+        let found = self
+            .podman
+            .in_its_name(|| Ok((find_units(&places), find_configs(&places, &containers))));
+        match found {
+            Ok((units, configs)) => {
+                known.units = by_name(units, |unit| &unit.name);
+                known.configs = by_name(configs, |config| &config.name);
+            }
+            Err(error) => findings.push(unlisted("units and configuration", &error.to_string())),
+        }
         known
     }
 
@@ -191,11 +202,11 @@ impl Definitions {
             }
             ItemKind::Unit => {
                 let unit = known.units.get(name).ok_or_else(gone)?;
-                with_files(item, unit.encode(), &self.root, &unit.files)
+                self.with_files(item, unit.encode(), &unit.files)
             }
             ItemKind::Config => {
                 let config = known.configs.get(name).ok_or_else(gone)?;
-                with_files(item, config.encode(), &self.root, &config.files)
+                self.with_files(item, config.encode(), &config.files)
             }
             _ => Err(not_here(item)),
         }
@@ -222,6 +233,45 @@ impl Definitions {
                 ),
             ));
         }
+        Ok(readable)
+    }
+
+    /// An item whose files lie where they belong on the host.
+    fn with_files(
+        &self,
+        item: &Item,
+        definition: Vec<u8>,
+        files: &[KeptFile],
+    ) -> Result<Readable, HostError> {
+        let mut readable = plain(definition);
+        let why = match self.podman.is_rootless() {
+            true => "not there, or not a file of this user's",
+            false => "not there",
+        };
+        for file in files.iter().filter(|file| file.missing) {
+            readable.findings.push(finding(
+                item,
+                FindingKind::Note,
+                format!("{} ({}) is named and {why}", file.path, file.role),
+            ));
+        }
+        let there = files.iter().filter(|file| !file.missing);
+        let paths: Vec<Vec<u8>> = there
+            .map(|file| file.path.trim_start_matches('/').as_bytes().to_vec())
+            .collect();
+        if paths.is_empty() {
+            return Ok(readable);
+        }
+        let root = &self.root;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root, flags, Mode::empty())
+            .map_err(|errno| FsError::from_errno("open", root.as_os_str().as_bytes(), errno))?;
+        readable.files = Some(ReadableFiles {
+            root,
+            view: View::Only(paths.into_iter().collect()),
+            exclude: Vec::new(),
+            cross_mounts: true,
+        });
         Ok(readable)
     }
 }
@@ -383,40 +433,6 @@ fn container_readable(
         view,
         exclude: exclude.map(str::to_owned).collect(),
         cross_mounts: false,
-    });
-    Ok(readable)
-}
-
-/// An item whose files lie where they belong on the host.
-fn with_files(
-    item: &Item,
-    definition: Vec<u8>,
-    root: &Path,
-    files: &[KeptFile],
-) -> Result<Readable, HostError> {
-    let mut readable = plain(definition);
-    for file in files.iter().filter(|file| file.missing) {
-        readable.findings.push(finding(
-            item,
-            FindingKind::Note,
-            format!("{} ({}) is named and not there", file.path, file.role),
-        ));
-    }
-    let there = files.iter().filter(|file| !file.missing);
-    let paths: Vec<Vec<u8>> = there
-        .map(|file| file.path.trim_start_matches('/').as_bytes().to_vec())
-        .collect();
-    if paths.is_empty() {
-        return Ok(readable);
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(root, flags, Mode::empty())
-        .map_err(|errno| FsError::from_errno("open", root.as_os_str().as_bytes(), errno))?;
-    readable.files = Some(ReadableFiles {
-        root,
-        view: View::Only(paths.into_iter().collect()),
-        exclude: Vec::new(),
-        cross_mounts: true,
     });
     Ok(readable)
 }

@@ -208,7 +208,8 @@ impl Keep for LocalHost {
             let _ = systemd.disable(&unit.service);
         }
         for file in files {
-            match std::fs::remove_file(file) {
+            let removed = self.kept()?.in_its_name(|| std::fs::remove_file(file));
+            match removed {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(HostError::Podman {
                         action: "remove",

@@ -135,6 +135,10 @@ impl LocalPodman {
             }
         }
         self.definitions.inventory(&info, &mut inventory);
+        inventory.home = match self.podman.is_rootless() {
+            true => self.podman.home(),
+            false => None,
+        };
         inventory.driver = Some(info.driver);
         inventory.podman_version = Some(info.version);
         Ok(inventory)
@@ -232,6 +236,22 @@ impl LocalHost {
             },
         };
         Ok(Arc::clone(self.owners.get_or_init(|| Arc::new(owners))))
+    }
+
+    /// Why nothing can be made at a path, in words, if it is so.
+    fn closed_to_us(&self, path: &Path) -> Option<String> {
+        let there = path.ancestors().skip(1).find(|folder| folder.exists())?;
+        let why = match &self.user {
+            Some(user) => user.folder(there).err()?.to_string(),
+            None => {
+                let access = rustix::fs::access(there, rustix::fs::Access::WRITE_OK);
+                format!("{}: {}", there.display(), access.err()?)
+            }
+        };
+        let shown = podkeep_format::item::Escaped(path.as_os_str().as_bytes());
+        Some(format!(
+            "{shown} cannot be made ({why}): leave it out, or --to-dir DIR"
+        ))
     }
 
     /// Where the owners of a tree go.
@@ -607,9 +627,13 @@ impl Target for LocalHost {
             (true, Existing::Change) => format!("change {shown}"),
             (true, _) => format!("replace the content of {shown}"),
         };
+        let mut conflicts: Vec<String> = in_the_way(request, &path).into_iter().collect();
+        if let Place::Item { .. } = &request.place {
+            conflicts.extend(self.closed_to_us(&path));
+        }
         Ok(PlacePlan {
             actions: vec![action],
-            conflicts: in_the_way(request, &path).into_iter().collect(),
+            conflicts,
             used_by_running: Vec::new(),
             present: Vec::new(),
             room: write::room(&destination, request.existing),
@@ -661,7 +685,13 @@ impl Target for LocalHost {
         // Held until the writer has opened it.
         let mut theirs = None;
         match (&self.user, &request.place) {
-            (Some(user), Place::Item { .. }) => {
+            (Some(user), Place::Item { item, .. }) => {
+                // Folders that are not there are made by the user, as are those on the way to them.
+                let podman = &self.podman(item)?.podman;
+                let made = podman.in_its_name(|| std::fs::create_dir_all(&parent));
+                made.map_err(|error| {
+                    FsError::new("make", &destination.parent, FsErrorKind::Other, error)
+                })?;
                 let folder = user.folder(&parent)?;
                 destination.parent = folder.path().into_bytes();
                 theirs = Some(folder);

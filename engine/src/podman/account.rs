@@ -26,6 +26,9 @@ const START_TIME_MAX: Duration = Duration::from_secs(60);
 const SYSTEMD_BOOTED: &str = "/run/systemd/system";
 /// Bytes of /etc/subuid: a line for each user.
 const SUBUID_BYTES_MAX: u64 = 16 << 20;
+/// What the kernel tells of an owner whom a user namespace has no id for
+/// (/proc/sys/kernel/overflowuid).
+const OVERFLOW_UID: u32 = 65534;
 const LINGER_FOLDER: &str = "/var/lib/systemd/linger";
 
 /// A user of this host, as passwd(5) has it.
@@ -315,6 +318,33 @@ pub(super) fn environment(
 }
 
 impl Podman {
+    /// The folder of the configuration of the user whose it is.
+    pub fn config_folder(&self) -> Option<PathBuf> {
+        match self.variable("XDG_CONFIG_HOME") {
+            Some(folder) => Some(folder.into()),
+            None => Some(Path::new(self.variable("HOME")?).join(".config")),
+        }
+    }
+
+    /// The home of the user whose it is, without links.
+    pub fn home(&self) -> Option<PathBuf> {
+        let home = PathBuf::from(self.variable("HOME")?);
+        Some(std::fs::canonicalize(&home).unwrap_or(home))
+    }
+
+    /// Whether a file of this owner, as this process sees it, is one of the user whose podman it is.
+    pub fn owns(&self, uid: u32) -> bool {
+        if let Some(account) = self.user() {
+            return account.may_be(uid);
+        }
+        let own = rustix::process::geteuid();
+        match own.is_root() {
+            // In the user's namespace: whatever the kernel can name there. Root itself: everything.
+            true => !self.is_rootless() || uid != OVERFLOW_UID,
+            false => uid == own.as_raw(),
+        }
+    }
+
     /// Does something as whoever this podman runs as.
     pub fn in_its_name<T: Send>(
         &self,

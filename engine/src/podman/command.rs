@@ -200,7 +200,10 @@ impl Podman {
     pub(super) fn ending_with_us(&self) -> Self {
         const END: &str = "--pdeathsig";
         let mut podman = self.clone();
-        let Some(setpriv) = self.variable("PATH").and_then(|path| in_path(path, "setpriv")) else {
+        let Some(setpriv) = self
+            .variable("PATH")
+            .and_then(|path| in_path(path, "setpriv"))
+        else {
             return podman;
         };
         let purpose = Purpose {

@@ -75,7 +75,7 @@ pub use storage::{
 };
 pub use substitute::{diff_ids, substitute};
 pub use tar_split::{TarSplit, TarSplitEntry, TarSplitError};
-pub use units::{find_configs, find_units};
+pub use units::{UnitPlaces, find_configs, find_units};
 pub use volume::{
     Difference, Users, Volume, VolumeContent, VolumeDefinition, inspect_volume, list_volumes,
     users_of_volumes,

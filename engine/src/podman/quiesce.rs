@@ -6,6 +6,7 @@
 //! unit, which would start it again by itself otherwise.
 
 mod deadline;
+mod manager;
 mod units;
 
 use std::collections::BTreeMap;

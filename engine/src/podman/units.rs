@@ -1,4 +1,4 @@
-//! Units that run Podman, and configuration around it, as files of the host.
+//! Units that run Podman, and configuration around it, as files of the host or of a user.
 //!
 //! Quadlet files are found where Podman's generator looks; a unit of systemd's own counts when it
 //! names podman, as those do that `podman generate systemd` wrote. With a unit go its drop-ins and
@@ -7,25 +7,19 @@
 //!
 //! Source: podman-systemd.unit(5), systemd.unit(5), containers/podman `pkg/systemd/quadlet`.
 
+mod files;
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::definition::{
-    ConfigDefinition, ContainerDefinition, KeptFile, UnitDefinition, UnitKind,
+use self::files::{
+    FILES_MAX, Files, UNIT_BYTES_MAX, below, file_name, files_below, files_in, settings,
 };
+pub use self::places::UnitPlaces;
+use super::definition::{ConfigDefinition, ContainerDefinition, UnitDefinition, UnitKind};
 use super::files::read_file;
 
-/// Bytes of a unit's file.
-const UNIT_BYTES_MAX: usize = 1 << 20;
-/// Files that are looked at, and folders below each other.
-const FILES_MAX: usize = 20_000;
-const LEVELS_MAX: usize = 16;
-/// Where root's Quadlet files are, the folder that counts first.
-const QUADLET_FOLDERS: [&str; 3] = [
-    "run/containers/systemd",
-    "etc/containers/systemd",
-    "usr/share/containers/systemd",
-];
 /// Units of users, which are not root's.
 const USERS_FOLDER: &str = "users";
 const QUADLET_KINDS: [&str; 8] = [
@@ -37,18 +31,6 @@ const QUADLET_KINDS: [&str; 8] = [
     "image",
     "build",
     "artifact",
-];
-/// Where the administrator's own units are.
-const SYSTEMD_FOLDER: &str = "etc/systemd/system";
-/// Links in it are named after units that systemd started.
-const INVOCATIONS_FOLDER: &str = "run/systemd/units";
-/// Keys that point to files, and what these are to the unit.
-const POINTERS: [(&str, &str); 5] = [
-    ("Yaml", "kube"),
-    ("ConfigMap", "kube"),
-    ("EnvironmentFile", "environment"),
-    ("File", "build"),
-    ("ContainersConfModule", "config"),
 ];
 /// Configuration of containers: files, and folders of files.
 const CONFIG_FILES: [&str; 8] = [
@@ -68,39 +50,41 @@ const CONFIG_FOLDERS: [&str; 4] = [
     "registries.d",
 ];
 
-/// The units of a host whose root is `root`, sorted by name.
-pub fn find_units(root: &Path) -> Vec<UnitDefinition> {
+/// The units of a host or user, sorted by name.
+pub fn find_units(places: &UnitPlaces) -> Vec<UnitDefinition> {
     let mut found: BTreeMap<String, UnitDefinition> = BTreeMap::new();
-    for folder in QUADLET_FOLDERS {
-        for path in files_below(&root.join(folder)) {
+    let leaving = (!places.is_of_user()).then_some(USERS_FOLDER);
+    for folder in &places.quadlets {
+        for path in files_below(folder, leaving) {
             let Some((name, kind)) = quadlet_name(&path) else {
                 continue;
             };
             // The same name in a folder that counts less is not used.
-            if found.contains_key(&name) {
+            if found.contains_key(&name) || !places.keeps(&path) {
                 continue;
             }
-            let unit = quadlet(root, &path, &name, kind);
+            let unit = quadlet(places, &path, &name, kind);
             found.insert(name, unit);
         }
     }
-    for path in files_in(&root.join(SYSTEMD_FOLDER)) {
+    for path in files_in(&places.systemd) {
         let name = file_name(&path);
-        if name.ends_with(".service") && names_podman(&path) && !found.contains_key(&name) {
-            found.insert(name.clone(), systemd_unit(root, &path, &name));
+        let is_unit = name.ends_with(".service") && places.keeps(&path) && names_podman(&path);
+        if is_unit && !found.contains_key(&name) {
+            found.insert(name.clone(), systemd_unit(places, &path, &name));
         }
     }
     found.into_values().collect()
 }
 
 /// The other Quadlet files that a unit's own ones refer to: those of its volumes, networks, pod and image.
-fn quadlets_of(root: &Path, unit: &UnitDefinition) -> Vec<String> {
+fn quadlets_of(places: &UnitPlaces, unit: &UnitDefinition) -> Vec<String> {
     const KEYS: [&str; 5] = ["Volume", "Mount", "Network", "Pod", "Image"];
     let own = unit.files.iter();
     let own = own.filter(|file| !file.missing && ["unit", "drop-in"].contains(&&*file.role));
     let mut names = BTreeSet::new();
     for file in own {
-        let path = below(root, Path::new(&file.path));
+        let path = below(&places.root, Path::new(&file.path));
         let text = read_file(&path, UNIT_BYTES_MAX).unwrap_or_default();
         for (key, value) in settings(&String::from_utf8_lossy(&text)) {
             let words = value
@@ -117,43 +101,43 @@ fn quadlets_of(root: &Path, unit: &UnitDefinition) -> Vec<String> {
     names.into_iter().collect()
 }
 
-fn quadlet(root: &Path, path: &Path, name: &str, kind: &str) -> UnitDefinition {
+fn quadlet(places: &UnitPlaces, path: &Path, name: &str, kind: &str) -> UnitDefinition {
     let stem = name.strip_suffix(&format!(".{kind}")).unwrap_or(name);
     let service = match kind {
         "container" | "kube" => format!("{stem}.service"),
         kind => format!("{stem}-{kind}.service"),
     };
-    let mut files = Files::new(root);
+    let mut files = Files::new(places);
     files.add(path, "unit");
     let texts = files.pointed_to(path);
     let service = named_service(&texts).unwrap_or(service);
-    let folders = QUADLET_FOLDERS.iter().map(|folder| root.join(folder));
-    let beside = path.parent().map(Path::to_owned);
-    for folder in folders.chain(beside) {
-        files.drop_ins(&folder, name);
+    let folders = places.quadlets.iter().map(PathBuf::as_path);
+    for folder in folders.chain(path.parent()) {
+        files.drop_ins(folder, name);
     }
-    files.drop_ins(&root.join(SYSTEMD_FOLDER), &service);
+    files.drop_ins(&places.systemd, &service);
     let mut unit = UnitDefinition {
         format: 1,
         name: name.to_owned(),
         kind: UnitKind::Quadlet,
-        scope: "system".into(),
+        scope: places.scope(),
+        home: places.home(),
         enabled: "generated".into(),
-        active: active(root, &service),
+        active: active(places, &service),
         service,
         needs: Vec::new(),
         files: files.found(),
     };
-    unit.needs = quadlets_of(root, &unit);
+    unit.needs = quadlets_of(places, &unit);
     unit
 }
 
-fn systemd_unit(root: &Path, path: &Path, name: &str) -> UnitDefinition {
-    let folder = root.join(SYSTEMD_FOLDER);
-    let mut files = Files::new(root);
+fn systemd_unit(places: &UnitPlaces, path: &Path, name: &str) -> UnitDefinition {
+    let folder = places.systemd.as_path();
+    let mut files = Files::new(places);
     files.add(path, "unit");
     files.pointed_to(path);
-    files.drop_ins(&folder, name);
+    files.drop_ins(folder, name);
     let stem = name.strip_suffix(".service").unwrap_or(name);
     for beside in ["timer", "socket", "path"] {
         let beside = folder.join(format!("{stem}.{beside}"));
@@ -165,10 +149,11 @@ fn systemd_unit(root: &Path, path: &Path, name: &str) -> UnitDefinition {
         format: 1,
         name: name.to_owned(),
         kind: UnitKind::Systemd,
-        scope: "system".into(),
+        scope: places.scope(),
+        home: places.home(),
         service: name.to_owned(),
-        enabled: enabled(&folder, name).into(),
-        active: active(root, name),
+        enabled: enabled(folder, name).into(),
+        active: active(places, name),
         needs: Vec::new(),
         files: files.found(),
     }
@@ -192,8 +177,10 @@ fn enabled(folder: &Path, name: &str) -> &'static str {
 }
 
 /// Empty where systemd does not run.
-fn active(root: &Path, service: &str) -> String {
-    let folder = root.join(INVOCATIONS_FOLDER);
+fn active(places: &UnitPlaces, service: &str) -> String {
+    let Some(folder) = &places.invocations else {
+        return String::new();
+    };
     let word = match folder.join(format!("invocation:{service}")).is_symlink() {
         _ if !folder.is_dir() => "",
         true => "active",
@@ -202,12 +189,16 @@ fn active(root: &Path, service: &str) -> String {
     word.into()
 }
 
-/// The configuration of a host whose root is `root`, sorted by name. `containers`: of that host;
-/// what their labels and configuration point to is kept, too.
-pub fn find_configs(root: &Path, containers: &[&ContainerDefinition]) -> Vec<ConfigDefinition> {
+/// The configuration of a host or user, sorted by name. `containers`: of that Podman; what their
+/// labels and configuration point to is kept, too.
+pub fn find_configs(
+    places: &UnitPlaces,
+    containers: &[&ContainerDefinition],
+) -> Vec<ConfigDefinition> {
+    let root = places.root.as_path();
     let mut configs = Vec::new();
-    let folder = root.join("etc/containers");
-    let mut files = Files::new(root);
+    let folder = &places.configuration;
+    let mut files = Files::new(places);
     for name in CONFIG_FILES {
         files.add_if_there(&folder.join(name), "config");
     }
@@ -217,22 +208,25 @@ pub fn find_configs(root: &Path, containers: &[&ContainerDefinition]) -> Vec<Con
         }
     }
     configs.extend(files.config("containers", "configuration of containers", BTreeMap::new()));
-    configs.extend(compose(root, containers));
-    let mut files = Files::new(root);
+    configs.extend(compose(places, containers));
+    let mut files = Files::new(places);
     for container in containers {
         if let Some(path) = container.seccomp_file() {
             files.add(&below(root, &path), "seccomp");
         }
     }
     configs.extend(files.config("seccomp", "seccomp profiles of containers", BTreeMap::new()));
-    configs.extend(users(root));
+    if !places.is_of_user() {
+        configs.extend(users(places));
+    }
     configs.sort_by(|a, b| a.name.cmp(&b.name));
     configs
 }
 
 /// Ids that users may take, and whose services run without a login.
-fn users(root: &Path) -> Option<ConfigDefinition> {
-    let mut files = Files::new(root);
+fn users(places: &UnitPlaces) -> Option<ConfigDefinition> {
+    let root = places.root.as_path();
+    let mut files = Files::new(places);
     let mut facts = BTreeMap::new();
     for name in ["subuid", "subgid"] {
         let path = root.join("etc").join(name);
@@ -253,12 +247,21 @@ fn users(root: &Path) -> Option<ConfigDefinition> {
     if !linger.is_empty() {
         facts.insert("linger".into(), linger);
     }
-    let description = "ids that users may take, and users whose services run without a login";
+    // What the administrator wrote for users, who cannot write it back.
+    for path in files_below(
+        &places.configuration.join("systemd").join(USERS_FOLDER),
+        None,
+    ) {
+        files.add(&path, "unit");
+    }
+    let description = "ids that users may take, users whose services run without a login, and units \
+                       that root wrote for users";
     files.config("users", description, facts)
 }
 
 /// The files of compose projects, by the labels of their containers.
-fn compose(root: &Path, containers: &[&ContainerDefinition]) -> Vec<ConfigDefinition> {
+fn compose(places: &UnitPlaces, containers: &[&ContainerDefinition]) -> Vec<ConfigDefinition> {
+    let root = places.root.as_path();
     const PREFIX: &str = "com.docker.compose.project";
     let mut projects: BTreeMap<String, Files<'_>> = BTreeMap::new();
     for container in containers {
@@ -271,7 +274,9 @@ fn compose(root: &Path, containers: &[&ContainerDefinition]) -> Vec<ConfigDefini
         let label = |name: &str| container.label(&format!("{PREFIX}.{name}"));
         let folder = label("working_dir").map(PathBuf::from);
         let folder = folder.filter(|folder| folder.is_absolute());
-        let files = projects.entry(project).or_insert_with(|| Files::new(root));
+        let files = projects
+            .entry(project)
+            .or_insert_with(|| Files::new(places));
         let listed = [
             ("config_files", "compose"),
             ("environment_file", "environment"),
@@ -300,158 +305,6 @@ fn compose(root: &Path, containers: &[&ContainerDefinition]) -> Vec<ConfigDefini
     projects.collect()
 }
 
-/// The files of one item.
-struct Files<'r> {
-    root: &'r Path,
-    found: BTreeSet<KeptFile>,
-}
-
-impl<'r> Files<'r> {
-    fn new(root: &'r Path) -> Self {
-        Self {
-            root,
-            found: BTreeSet::new(),
-        }
-    }
-
-    /// A file, and what it leads to if it is a link.
-    fn add(&mut self, path: &Path, role: &str) {
-        if self.found.len() >= FILES_MAX {
-            return;
-        }
-        let resolved = path
-            .parent()
-            .and_then(|parent| std::fs::canonicalize(parent).ok());
-        let place = match (resolved, path.file_name()) {
-            (Some(parent), Some(name)) => parent.join(name),
-            _ => path.to_owned(),
-        };
-        let is_file = std::fs::metadata(path).is_ok_and(|facts| facts.is_file());
-        self.keep(&place, role, !is_file);
-        if is_file
-            && place.is_symlink()
-            && let Ok(target) = std::fs::canonicalize(&place)
-        {
-            self.keep(&target, role, false);
-        }
-    }
-
-    fn add_if_there(&mut self, path: &Path, role: &str) {
-        if std::fs::symlink_metadata(path).is_ok() {
-            self.add(path, role);
-        }
-    }
-
-    fn keep(&mut self, path: &Path, role: &str, missing: bool) {
-        // Of a host that lies below another root: as it would see it.
-        let below = path.strip_prefix(self.root).unwrap_or(path);
-        let path = Path::new("/").join(below);
-        // No unit names a file that is not UTF-8.
-        let Some(path) = path.to_str() else { return };
-        if self.found.iter().any(|file| file.path == path) {
-            return;
-        }
-        self.found.insert(KeptFile {
-            path: path.to_owned(),
-            role: role.to_owned(),
-            missing,
-        });
-    }
-
-    /// Adds the files that a unit's file points to; returns its text.
-    fn pointed_to(&mut self, unit: &Path) -> String {
-        let text = read_file(unit, UNIT_BYTES_MAX).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let folder = std::fs::canonicalize(unit)
-            .ok()
-            .and_then(|unit| unit.parent().map(Path::to_owned));
-        for (key, value) in settings(&text) {
-            let Some((_, role)) = POINTERS.iter().find(|(pointer, _)| *pointer == key) else {
-                continue;
-            };
-            // `-`: it need not be there.
-            let (value, optional) = match value.strip_prefix('-') {
-                Some(value) => (value, true),
-                None => (value.as_str(), false),
-            };
-            let value = value.trim_matches('"');
-            let path = match (Path::new(value).is_absolute(), &folder) {
-                (true, _) => below(self.root, Path::new(value)),
-                (false, Some(folder)) => folder.join(value),
-                (false, None) => continue,
-            };
-            match optional || value.contains("://") {
-                true => self.add_if_there(&path, role),
-                false => self.add(&path, role),
-            }
-        }
-        text
-    }
-
-    /// Adds the drop-ins of a unit in a folder of units: its own, those of the beginnings of its
-    /// name up to a dash, and those of its kind.
-    fn drop_ins(&mut self, folder: &Path, name: &str) {
-        let Some((stem, kind)) = name.rsplit_once('.') else {
-            return;
-        };
-        let dashes = stem.match_indices('-').map(|(at, _)| &stem[..=at]);
-        let folders: Vec<String> = dashes
-            .map(|begin| format!("{begin}.{kind}.d"))
-            .chain([format!("{name}.d"), format!("{kind}.d")])
-            .collect();
-        for drop_ins in folders {
-            for path in files_in(&folder.join(drop_ins)) {
-                if path
-                    .extension()
-                    .is_some_and(|extension| extension == "conf")
-                {
-                    self.add(&path, "drop-in");
-                    self.pointed_to(&path);
-                }
-            }
-        }
-    }
-
-    fn found(self) -> Vec<KeptFile> {
-        self.found.into_iter().collect()
-    }
-
-    /// `None`: there is nothing.
-    fn config(
-        self,
-        name: &str,
-        description: &str,
-        facts: BTreeMap<String, Vec<String>>,
-    ) -> Option<ConfigDefinition> {
-        if self.found.is_empty() && facts.is_empty() {
-            return None;
-        }
-        Some(ConfigDefinition {
-            format: 1,
-            name: name.to_owned(),
-            description: description.to_owned(),
-            facts,
-            files: self.found(),
-        })
-    }
-}
-
-/// An absolute path of the host, below `root`.
-fn below(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
-}
-
-/// The lines `Key=Value` of a unit's file; a backslash at the end goes on in the next line.
-fn settings(text: &str) -> Vec<(String, String)> {
-    let joined = text.replace("\\\n", " ");
-    let lines = joined.lines().map(str::trim);
-    let lines = lines.filter(|line| !line.starts_with(['#', ';', '[']));
-    let pairs = lines.filter_map(|line| line.split_once('='));
-    pairs
-        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
-        .collect()
-}
-
 /// The service that a Quadlet file names itself.
 fn named_service(text: &str) -> Option<String> {
     let settings = settings(text);
@@ -473,50 +326,13 @@ fn quadlet_name(path: &Path) -> Option<(String, &'static str)> {
     (!name.starts_with(['.', '-'])).then(|| (name.to_owned(), *kind))
 }
 
-fn file_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
-}
-
-/// Files and links of one folder, sorted; none of one that cannot be listed.
-fn files_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
-    let entries = entries.take(FILES_MAX).flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> = entries.filter(|path| path.is_file()).collect();
-    files.sort();
-    files
-}
-
-/// The same, of a folder and of those below it.
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open = vec![(folder.to_owned(), 0)];
-    while let Some((folder, level)) = open.pop() {
-        found.extend(files_in(&folder));
-        if level == LEVELS_MAX || found.len() > FILES_MAX {
-            continue;
-        }
-        let entries = std::fs::read_dir(&folder).into_iter().flatten();
-        for entry in entries.take(FILES_MAX).flatten() {
-            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let name = entry.file_name();
-            let drop_ins = Path::new(&name).extension().is_some_and(|e| e == "d");
-            let of_users = level == 0 && name == USERS_FOLDER;
-            if is_folder && !drop_ins && !of_users {
-                open.push((entry.path(), level + 1));
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use super::places::INVOCATIONS_FOLDER;
     use super::*;
-    use crate::podman::ConfigSource;
+    use crate::podman::{ConfigSource, KeptFile};
 
     fn put(root: &Path, path: &str, text: &str) {
         let path = root.join(path);
@@ -572,15 +388,11 @@ mod tests {
             system.join("multi-user.target.wants/gen.service"),
         )
         .unwrap();
-        std::fs::create_dir_all(root.join(INVOCATIONS_FOLDER)).unwrap();
-        symlink(
-            "0",
-            root.join(INVOCATIONS_FOLDER)
-                .join("invocation:web-a.service"),
-        )
-        .unwrap();
+        let invocations = root.join("run").join(INVOCATIONS_FOLDER);
+        std::fs::create_dir_all(&invocations).unwrap();
+        symlink("0", invocations.join("invocation:web-a.service")).unwrap();
 
-        let units = find_units(&root);
+        let units = find_units(&UnitPlaces::of_system(&root));
         let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
         assert_eq!(names, ["db.volume", "gen.service", "web-a.container"]);
         let [db, gen_, web] = &units[..] else {
@@ -659,7 +471,7 @@ mod tests {
             names: BTreeMap::new(),
             runtime_spec: None,
         };
-        let configs = find_configs(&root, &[&container]);
+        let configs = find_configs(&UnitPlaces::of_system(&root), &[&container]);
         let names: Vec<&str> = configs.iter().map(|config| config.name.as_str()).collect();
         assert_eq!(names, ["compose-shop", "containers", "seccomp", "users"]);
         assert_eq!(
@@ -684,6 +496,9 @@ mod tests {
             );
         }
         container.config.clear();
-        assert_eq!(find_configs(&root, &[&container]).len(), 2);
+        assert_eq!(
+            find_configs(&UnitPlaces::of_system(&root), &[&container]).len(),
+            2
+        );
     }
 }

@@ -194,13 +194,20 @@ impl Worker<'_> {
         Ok(entry)
     }
 
-    /// A directory's own attributes; its tree is not known yet.
+    /// A directory's own attributes; its tree is not known yet. One that only leads to what is read is
+    /// the host's, and its owner means nothing in a user namespace.
     pub fn read_directory(
         &mut self,
         fd: &OwnedFd,
         stat: &Stat,
         traits: FsTraits,
+        only_leads: bool,
     ) -> Result<Entry, Failure> {
+        if only_leads && !self.shared.owners.is_identity() {
+            let mut entry = directory_without_tree(stat, &self.shared.owners);
+            (entry.uid, entry.gid) = (0, 0);
+            return Ok(entry);
+        }
         let xattrs = xattrs_of_fd(fd)
             .map_err(|errno| Failure::Unreadable("read the attributes of", errno))?;
         let (flags, project) = flags_and_project(fd.as_fd(), traits, true)

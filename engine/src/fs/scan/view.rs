@@ -99,11 +99,16 @@ impl View {
         }
     }
 
+    /// Whether the directory at a path is nothing but the way to what is read.
+    pub fn only_passes(&self, path: &[u8]) -> bool {
+        matches!(self, Self::Only(paths) if paths.is_on_the_way(path))
+    }
+
     /// A directory that is only on the way has the time of whatever else happens in it: none.
     pub fn directory_time(&self, path: &[u8], time: Time) -> Time {
-        match self {
-            Self::Only(paths) if paths.is_on_the_way(path) => Time::default(),
-            _ => time,
+        match self.only_passes(path) {
+            true => Time::default(),
+            false => time,
         }
     }
 

@@ -281,7 +281,9 @@ impl<'s> Worker<'s> {
             traits,
         });
         self.find_row(directory, traits);
-        self.note_owner(&stat, || directory.path_of(b""));
+        if !shared.view.only_passes(&directory.path_of(b"")) {
+            self.note_owner(&stat, || directory.path_of(b""));
+        }
         self.own_attributes(directory, &fd, &stat, traits)?;
 
         self.keep_removed(directory);

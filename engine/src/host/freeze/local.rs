@@ -258,7 +258,8 @@ fn how(
             let owner = units.map(|units| units.owner(container)).transpose()?;
             // It would go with its writable layer, and so do the containers of generated units.
             // Neither may one be stopped whose unit cannot be told: it would start it again.
-            let vanishes = container.auto_remove || (units.is_none() && container.is_of_a_unit());
+            let asked = units.is_some_and(|units| units.can_ask_about(container));
+            let vanishes = container.auto_remove || (!asked && container.is_of_a_unit());
             Ok(match owner.flatten() {
                 // Whoever must have it stopped knows that its unit makes another one.
                 Some(unit) if must || !vanishes => How::StopUnit(unit),

@@ -19,12 +19,11 @@ use crate::host::lock::make_private;
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::replay::{
     Choices, ContainerRequest, HostFacts, Maker, PodContext, Seccomp, Service, container_request,
-    pod_request, restart_policy, same_network, seccomp_of, systemctl, takes_restart_policy,
-    write_profile,
+    pod_request, restart_policy, same_network, seccomp_of, takes_restart_policy, write_profile,
 };
 use crate::podman::{
     ContainerDefinition, PodDefinition, Podman, SecretDefinition, StoreInfo, UnitDefinition,
-    UnitKind, inspect_image,
+    UnitKind, Units, inspect_image,
 };
 
 /// How often a health check's state is looked at.
@@ -443,18 +442,27 @@ impl Replay for LocalReplay {
                 ));
             }
         }
-        if !self.units.is_empty()
-            && let Err(cause) = systemctl(&["daemon-reload"])
-        {
-            findings.push(note("units", FindingKind::Note, cause));
+        let services = self.units.values().map(|unit| unit.service.clone());
+        let services: Vec<String> = services.collect();
+        if services.is_empty() {
+            return Ok(findings);
+        }
+        let Some(systemd) = Units::find(&self.podman) else {
+            let message =
+                "systemd does not run here: their files are there, and nothing starts them";
+            findings.push(note("units", FindingKind::Note, message));
+            return Ok(findings);
+        };
+        if let Err(error) = systemd.reload(&services) {
+            findings.push(note("units", FindingKind::Note, error.to_string()));
         }
         let enabled = self.units.values();
         let enabled =
             enabled.filter(|one| one.kind == UnitKind::Systemd && one.enabled == "enabled");
         for unit in enabled {
-            if let Err(cause) = systemctl(&["enable", &unit.service]) {
+            if let Err(error) = systemd.enable(&unit.service) {
                 let object = format!("unit:{}", unit.name);
-                findings.push(note(object, FindingKind::NotRestored, cause));
+                findings.push(note(object, FindingKind::NotRestored, error.to_string()));
             }
         }
         Ok(findings)
@@ -484,9 +492,16 @@ impl Replay for LocalReplay {
             }
         }
         let active = self.units.values().filter(|unit| unit.active == "active");
+        let systemd = Units::find(&self.podman);
         for unit in active {
-            match systemctl(&["start", &unit.service]) {
-                Ok(_) => last = Some(Instant::now()),
+            let started = match &systemd {
+                Some(systemd) => systemd
+                    .start(&unit.service)
+                    .map_err(|error| error.to_string()),
+                None => Err("it is not started: systemd does not run here".into()),
+            };
+            match started {
+                Ok(()) => last = Some(Instant::now()),
                 Err(cause) => {
                     let object = format!("unit:{}", unit.name);
                     findings.push(note(object, FindingKind::NotRestored, cause));

@@ -94,10 +94,14 @@ pub(super) fn require_own_units(source: &dyn SideHost, scope: &Scope) -> Operati
     if in_units.is_empty() {
         return Ok(());
     }
+    let systemctl = match source.about()?.rootful {
+        true => "systemctl",
+        false => "systemctl --user",
+    };
     let conflicts = in_units.into_iter().map(|(name, unit)| {
         format!(
-            "container {name} is started by the unit {unit}, which is not moved: systemctl disable --now \
-             {unit}, podman start {name}"
+            "container {name} is started by the unit {unit}, which is not moved: {systemctl} disable \
+             --now {unit}, podman start {name}"
         )
     });
     Err(OperationError::Conflicts {

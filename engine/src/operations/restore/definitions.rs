@@ -12,7 +12,7 @@ use podkeep_format::item::{Item, ItemKind};
 use super::owners::Unplaced;
 use super::{Coming, PlannedItem};
 use crate::host::replay::{Proof, Replay, ReplayPlan, ReplayRequest};
-use crate::host::{HeldUnit, HostError, Target};
+use crate::host::{HeldUnit, HostError, Inventory, Target};
 use crate::monitor::{Finding, FindingKind, Monitor, Progress};
 use crate::operations::select::{Chosen, Run, choose};
 use crate::operations::stored_image::architecture;
@@ -21,7 +21,8 @@ use crate::operations::{
     ItemPath, OperationError, OperationResult, RestoreOptions, RestoreReport, Selector, Views,
 };
 use crate::podman::{
-    ContainerDefinition, ImageDefinition, PodDefinition, UnitDefinition, VolumeDefinition,
+    ConfigDefinition, ContainerDefinition, ImageDefinition, KeptFile, PodDefinition,
+    UnitDefinition, VolumeDefinition,
 };
 use crate::repo::StoredSnapshot;
 use crate::repo::reader::{Reader, is_fatal};
@@ -201,6 +202,18 @@ impl Definitions {
             return Ok(None);
         }
         let mut trees = Vec::new();
+        let has_definitions = items.iter().any(|item| {
+            let kind = item.item.kind;
+            is_definition(kind) || matches!(kind, ItemKind::Unit | ItemKind::Config)
+        });
+        let there = match has_definitions {
+            true => target.inventory()?,
+            false => Inventory::default(),
+        };
+        let mut homes = Homes {
+            to: there.home.as_deref(),
+            moved: BTreeSet::new(),
+        };
         let mut request = ReplayRequest {
             starts: options.start,
             options: options.replay.clone(),
@@ -218,7 +231,7 @@ impl Definitions {
                     }
                 }
                 (ItemKind::Unit, Some(definition)) if item.path.is_empty() => {
-                    trees.extend(unit_files(reader, &item, &definition, monitor)?);
+                    trees.extend(unit_files(reader, &item, &definition, &mut homes, monitor)?);
                     request.items.push((item.item, definition));
                 }
                 // Named, or left alone: what it configures is the host's own matter.
@@ -227,7 +240,20 @@ impl Definitions {
                     item.item
                 )),
                 (ItemKind::Config, Some(definition)) if item.path.is_empty() => {
-                    trees.extend(config_files(reader, &item, &definition, monitor)?);
+                    let config = ConfigDefinition::decode(&definition)
+                        .map_err(|cause| unread(&item, cause))?;
+                    let of_user = config.home.is_some();
+                    if of_user != there.home.is_some() {
+                        let whose = if of_user { "a user" } else { "the system" };
+                        report.conflicts.push(format!(
+                            "{} is configuration of {whose}, which is none of this Podman's: leave it \
+                             out, or --to-dir DIR",
+                            item.item
+                        ));
+                    }
+                    let files = &config.files;
+                    let home = config.home.as_deref();
+                    trees.extend(files_at(reader, &item, files, home, &mut homes, monitor)?);
                 }
                 _ => {
                     describe(reader, &item, &mut request, monitor);
@@ -236,6 +262,7 @@ impl Definitions {
             }
         }
         *items = trees;
+        homes.tell(monitor);
         if request.items.is_empty() {
             return Ok(None);
         }
@@ -245,7 +272,6 @@ impl Definitions {
                 hint: "for containers, pods and networks: --rename-suffix SUFFIX".into(),
             });
         }
-        let there = target.inventory()?;
         request
             .images
             .extend(there.images.into_iter().map(|image| image.id));
@@ -468,27 +494,60 @@ fn describe(
     }
 }
 
+/// From which homes files of users go to which.
+struct Homes<'a> {
+    /// `None`: the target's Podman is root's.
+    to: Option<&'a Path>,
+    moved: BTreeSet<String>,
+}
+
+impl Homes<'_> {
+    /// Where a file of a user goes whose home was `from`.
+    fn place(&mut self, path: &str, from: Option<&str>) -> String {
+        let below = from.and_then(|from| Path::new(path).strip_prefix(from).ok());
+        let (Some(from), Some(below), Some(to)) = (from, below, self.to) else {
+            return path.to_owned();
+        };
+        if Path::new(from) != to {
+            self.moved.insert(from.to_owned());
+        }
+        to.join(below).to_string_lossy().into_owned()
+    }
+
+    fn tell(&self, monitor: &dyn Monitor) {
+        let Some(to) = self.to else { return };
+        for from in &self.moved {
+            monitor.finding(Finding {
+                object: "units and configuration".into(),
+                kind: FindingKind::Note,
+                snapshots: Vec::new(),
+                paths: Vec::new(),
+                message: format!(
+                    "what lay below {from} goes below {}; a file that names {from} is not changed (%h \
+                     in a unit is whatever home there is)",
+                    to.display()
+                ),
+            });
+        }
+    }
+}
+
 fn unit_files(
     reader: &Reader,
     item: &PlannedItem,
     definition: &[u8],
+    homes: &mut Homes<'_>,
     monitor: &dyn Monitor,
 ) -> OperationResult<Vec<PlannedItem>> {
     let unit = UnitDefinition::decode(definition).map_err(|cause| unread(item, cause))?;
-    let files = unit.files.iter().filter(|file| !file.missing);
-    files_at(reader, item, files.map(|file| file.path.as_str()), monitor)
-}
-
-fn config_files(
-    reader: &Reader,
-    item: &PlannedItem,
-    definition: &[u8],
-    monitor: &dyn Monitor,
-) -> OperationResult<Vec<PlannedItem>> {
-    let config = crate::podman::ConfigDefinition::decode(definition);
-    let config = config.map_err(|cause| unread(item, cause))?;
-    let files = config.files.iter().filter(|file| !file.missing);
-    files_at(reader, item, files.map(|file| file.path.as_str()), monitor)
+    files_at(
+        reader,
+        item,
+        &unit.files,
+        unit.home.as_deref(),
+        homes,
+        monitor,
+    )
 }
 
 fn unread(item: &PlannedItem, cause: String) -> OperationError {
@@ -499,32 +558,36 @@ fn unread(item: &PlannedItem, cause: String) -> OperationError {
     })
 }
 
-/// The files of an item, each to its own place.
-fn files_at<'p>(
+/// The files of an item, each to its own place; those of a user whose home was `home`, in the home that
+/// there is now.
+fn files_at(
     reader: &Reader,
     item: &PlannedItem,
-    paths: impl Iterator<Item = &'p str>,
+    files: &[KeptFile],
+    home: Option<&str>,
+    homes: &mut Homes<'_>,
     monitor: &dyn Monitor,
 ) -> OperationResult<Vec<PlannedItem>> {
-    let mut files = Vec::new();
+    let mut found = Vec::new();
     let Some(root) = item.root else {
-        return Ok(files);
+        return Ok(found);
     };
-    for path in paths {
-        let is_plain = path.starts_with('/') && !path.split('/').any(|part| part == "..");
-        let below = path.trim_matches('/').as_bytes().to_vec();
-        if !is_plain || below.is_empty() {
-            return Err(unread(item, format!("it names the file {path}")));
-        }
+    // Definitions hold no path that is not absolute and plain.
+    for path in files
+        .iter()
+        .filter(|file| !file.missing)
+        .map(|file| &file.path)
+    {
+        let below = path.trim_start_matches('/').as_bytes();
         let place = Place {
             snapshot: item.run.clone(),
             item: &item.item,
         };
-        let Some(entry) = entry_at(reader, &place, root, &below, monitor)? else {
+        let Some(entry) = entry_at(reader, &place, root, below, monitor)? else {
             continue;
         };
-        files.push(PlannedItem {
-            item: Item::new(ItemKind::Path, path.as_bytes()),
+        found.push(PlannedItem {
+            item: Item::new(ItemKind::Path, homes.place(path, home)),
             run: item.run.clone(),
             definition: None,
             entry: Some(entry),
@@ -539,5 +602,5 @@ fn files_at<'p>(
             is_unit_file: true,
         });
     }
-    Ok(files)
+    Ok(found)
 }

@@ -80,7 +80,8 @@ fn unit() -> UnitDefinition {
         format: 1,
         name: "web.container".into(),
         kind: UnitKind::Quadlet,
-        scope: "system".into(),
+        scope: "user".into(),
+        home: Some("/home/u".into()),
         service: "web.service".into(),
         enabled: "generated".into(),
         active: "active".into(),
@@ -97,6 +98,7 @@ fn config() -> ConfigDefinition {
         format: 1,
         name: "containers".into(),
         description: "configuration of containers".into(),
+        home: None,
         facts: BTreeMap::from([("subuid".into(), vec!["u:100000:65536".into()])]),
         files: Vec::new(),
     }

@@ -30,7 +30,7 @@ pub struct KeptFile {
     /// What it is to the item: "unit", "drop-in", "kube", "environment", "compose", "config",
     /// "seccomp".
     pub role: String,
-    /// It was named, but is not there or not to be read.
+    /// It was named, but is not there, not to be read, or not the user's whose unit it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub missing: bool,
 }
@@ -45,6 +45,9 @@ pub struct UnitDefinition {
     pub kind: UnitKind,
     /// "system", or "user" for units of a user's own systemd.
     pub scope: String,
+    /// Absolute: the home of the user whose it is. `None`: of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
     /// The service that runs it: a Quadlet's is made by the generator.
     pub service: String,
     /// systemd's words for the service ("enabled", "generated"; "active", "failed"). Empty: systemd
@@ -69,6 +72,9 @@ pub struct ConfigDefinition {
     pub name: String,
     /// What it is, in words.
     pub description: String,
+    /// Absolute: the home of the user whose it is. `None`: of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
     /// What is not a file of its own: lines of /etc/subuid, whether users linger.
     #[serde(default)]
     pub facts: BTreeMap<String, Vec<String>>,
@@ -106,6 +112,7 @@ impl Definition for UnitDefinition {
     fn check(&self) -> Result<(), String> {
         check_file_name(&self.name)?;
         check_file_name(&self.service)?;
+        check_home(self.home.as_deref())?;
         check_files(&self.files)
     }
 }
@@ -121,6 +128,7 @@ impl Definition for ConfigDefinition {
             "facts",
             self.facts.values().map(|lines| 1 + lines.len()).sum(),
         )?;
+        check_home(self.home.as_deref())?;
         check_files(&self.files)
     }
 }
@@ -137,16 +145,24 @@ fn check_file_name(name: &str) -> Result<(), String> {
 }
 
 /// Paths go to systemd and to commands, so they are absolute and lead nowhere else.
+fn is_plain(path: &str) -> bool {
+    path.len() <= PATH_BYTES_MAX
+        && !path.contains('\0')
+        && path
+            .strip_prefix('/')
+            .is_some_and(|rest| !rest.split('/').any(|part| matches!(part, "" | "." | "..")))
+}
+
+fn check_home(home: Option<&str>) -> Result<(), String> {
+    match home.is_none_or(is_plain) {
+        true => Ok(()),
+        false => Err("the home of its user is not absolute and plain".into()),
+    }
+}
+
 fn check_files(files: &[KeptFile]) -> Result<(), String> {
     check_count("files", files.len())?;
-    let plain = |path: &str| {
-        path.len() <= PATH_BYTES_MAX
-            && !path.contains('\0')
-            && path
-                .strip_prefix('/')
-                .is_some_and(|rest| !rest.split('/').any(|part| matches!(part, "" | "." | "..")))
-    };
-    match files.iter().all(|file| plain(&file.path)) {
+    match files.iter().all(|file| is_plain(&file.path)) {
         true => Ok(()),
         false => Err("the path of a file is not absolute and plain".into()),
     }

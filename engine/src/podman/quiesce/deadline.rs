@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::podman::command::{Podman, PodmanError, Purpose};
 
-use super::units::is_booted;
+use super::manager::Manager;
 
 /// Tries of the script, a second apart: Podman's database may be locked, say.
 const TRIES: u32 = 300;
@@ -83,11 +83,8 @@ impl Deadline {
 
     /// `None`: systemd does not run here, or does not do it.
     fn timer(podman: &Podman, script: &Path, name: &str, time: Duration) -> Option<Armed> {
-        if !is_booted() {
-            return None;
-        }
+        let units = Manager::of_timers(podman)?;
         let run = podman.beside("systemd-run")?;
-        let units = Manager::of(podman)?;
         let name = timer_name(name);
         let purpose = Purpose {
             action: "arm",
@@ -115,9 +112,7 @@ impl Deadline {
     /// Disarms what another process armed under that name, if it is a timer. A process that sleeps
     /// wakes up to find nothing.
     pub fn forget(podman: &Podman, name: &str) {
-        if is_booted()
-            && let Some(units) = Manager::of(podman)
-        {
+        if let Some(units) = Manager::of_timers(podman) {
             stop_timer(&units, &timer_name(name));
         }
     }
@@ -143,33 +138,14 @@ fn timer_name(name: &str) -> String {
     format!("podkeep-thaw-{name}")
 }
 
-/// The systemd that runs the timers of whoever runs podkeep.
-struct Manager {
-    systemctl: Podman,
-    /// What chooses it.
-    scope: &'static str,
-}
-
-impl Manager {
-    fn of(podman: &Podman) -> Option<Self> {
-        // Root's timers run what they run as the user that root works for.
-        let is_own = podman.is_rootless() && podman.user().is_none();
-        Some(Self {
-            systemctl: podman.beside("systemctl")?,
-            scope: if is_own { "--user" } else { "--system" },
-        })
-    }
-}
-
 fn stop_timer(units: &Manager, name: &str) {
     let purpose = Purpose {
         action: "stop",
         object: name,
     };
     let timer = format!("{name}.timer");
-    let arguments = [units.scope, "stop", "--", &timer];
     // One that stays finds nothing to do.
-    let _ = units.systemctl.run(purpose, &arguments, b"");
+    let _ = units.run(purpose, &["stop", "--", &timer]);
 }
 
 fn write(path: &Path, text: &[u8]) -> std::io::Result<()> {
@@ -217,28 +193,13 @@ fn process(podman: &Podman, script: &Path, time: Duration) -> Result<Armed, std:
 
 /// The script. What is gone, or goes already, is as it should be.
 fn text(podman: &Podman, record: &Path, script: &Path, what: &[Resumption]) -> Vec<u8> {
-    let mut text = b"# Sets going again what podkeep froze, if podkeep itself did not.\n\
-podman() { env -i"
-        .to_vec();
-    for (name, value) in podman.environment() {
-        text.push(b' ');
-        if name.as_bytes().starts_with(NAMESPACE_VARIABLES) {
-            let name = name.display();
-            text.extend_from_slice(format!("${{{name}+{name}=\"${name}\"}}").as_bytes());
-            continue;
-        }
-        quote(
-            &[name.as_bytes(), b"=", value.as_bytes()].concat(),
-            &mut text,
-        );
-    }
-    for word in podman.words() {
-        text.push(b' ');
-        quote(word.as_bytes(), &mut text);
+    let mut text = b"# Sets going again what podkeep froze, if podkeep itself did not.\n".to_vec();
+    function("podman", podman, &[], &mut text);
+    if let Some(units) = Manager::of_containers(podman) {
+        function("systemctl", &units.systemctl, &[units.scope], &mut text);
     }
     text.extend_from_slice(
-        br#" "$@"; }
-status() { podman container inspect --format '{{.State.Status}}' "$1"; }
+        br#"status() { podman container inspect --format '{{.State.Status}}' "$1"; }
 gone() { podman container exists "$1"; [ $? = 1 ]; }
 unpaused() {
     podman unpause "$1" && return
@@ -276,6 +237,26 @@ unit() { systemctl is-active --quiet "$1" || systemctl start "$1"; }
 tries=$((tries + 1))\n    [ $left = 0 ] || sleep 1\ndone\n",
     );
     text
+}
+
+/// A function of the shell that runs a program as podkeep does.
+fn function(name: &str, program: &Podman, arguments: &[&str], text: &mut Vec<u8>) {
+    text.extend_from_slice(format!("{name}() {{ env -i").as_bytes());
+    for (name, value) in program.environment() {
+        text.push(b' ');
+        if name.as_bytes().starts_with(NAMESPACE_VARIABLES) {
+            let name = name.display();
+            text.extend_from_slice(format!("${{{name}+{name}=\"${name}\"}}").as_bytes());
+            continue;
+        }
+        quote(&[name.as_bytes(), b"=", value.as_bytes()].concat(), text);
+    }
+    let arguments = arguments.iter().map(AsRef::as_ref);
+    for word in program.words().chain(arguments) {
+        text.push(b' ');
+        quote(word.as_bytes(), text);
+    }
+    text.extend_from_slice(b" \"$@\"; }\n");
 }
 
 /// As one word of a shell.

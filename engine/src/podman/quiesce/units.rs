@@ -1,43 +1,62 @@
 //! The systemd units that run containers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::podman::command::{Podman, PodmanError, Purpose, failure};
+use crate::podman::command::{Podman, PodmanError, Purpose};
 
 use super::LiveContainer;
+use super::manager::Manager;
 
 /// A unit may take as long to stop or start as it says itself; by default 90 s.
 const UNIT_TIME_MAX: Duration = Duration::from_secs(600);
-/// Exists where systemd is the init (sd_booted(3)).
-const BOOTED: &str = "/run/systemd/system";
 /// The label that Podman gives a container which a unit made.
 pub const UNIT_LABEL: &str = "PODMAN_SYSTEMD_UNIT";
-/// Where a link to /dev/null masks a unit, the folder that counts less first (systemd.unit(5)).
-const MASKS: [&str; 2] = ["etc/systemd/system", "etc/systemd/system.control"];
+/// Where a link to /dev/null masks a unit of the system, the folder that counts less first
+/// (systemd.unit(5)).
+const MASKS: [&str; 2] = ["/etc/systemd/system", "/etc/systemd/system.control"];
+/// The same of a user's, below the folder of the user's configuration.
+const USER_MASKS: [&str; 2] = ["systemd/user", "systemd/user.control"];
 /// Units that go down with another one, as systemd names the relation on its side.
 const DEPENDENTS: [&str; 3] = ["RequiredBy", "BoundBy", "ConsistsOf"];
 
-/// The host's systemd. Which unit has which main process is asked once.
+/// The units of the systemd that runs containers of a podman: the host's own, or the user's. Which unit
+/// has which main process is asked once.
 #[derive(Clone, Debug)]
 pub struct Units {
-    systemctl: Podman,
+    manager: Manager,
+    /// In whose name masks are made.
+    podman: Podman,
+    masks: [PathBuf; 2],
     by_main: OnceLock<HashMap<u32, String>>,
 }
 
 impl Units {
-    /// `None`: systemd does not run here, or has other units than those of this podman's user.
+    /// `None`: that systemd does not run.
     pub fn find(podman: &Podman) -> Option<Self> {
-        if !is_booted() || podman.is_rootless() {
-            return None;
-        }
-        let systemctl = podman.beside("systemctl")?;
+        let manager = Manager::of_containers(podman)?;
+        let masks = match podman.is_rootless() {
+            false => MASKS.map(PathBuf::from),
+            true => {
+                let folder = podman.config_folder()?;
+                USER_MASKS.map(|below| folder.join(below))
+            }
+        };
         Some(Self {
-            systemctl,
+            manager,
+            podman: podman.clone(),
+            masks,
             by_main: OnceLock::new(),
         })
+    }
+
+    /// Whether a unit that made this container can be asked here: a user's container may run in a unit
+    /// of the system, which is nothing to the user's systemd.
+    pub fn can_ask_about(&self, container: &LiveContainer) -> bool {
+        let cgroups = cgroups_of_process(container.conmon_pid);
+        !self.podman.is_rootless() || cgroups.is_none_or(|cgroups| is_of_user_manager(&cgroups))
     }
 
     /// The unit whose main process is the one that watches over the container: stopping the unit
@@ -67,8 +86,7 @@ impl Units {
             object: "the services of systemd",
         };
         let arguments = ["show", "--type=service", "--property=Id,MainPID", "--", "*"];
-        let shown = self.systemctl.run(purpose, &arguments, b"")?;
-        let found = main_processes(&String::from_utf8_lossy(&shown));
+        let found = main_processes(&self.manager.run(purpose, &arguments)?);
         Ok(self.by_main.get_or_init(|| found))
     }
 
@@ -107,30 +125,32 @@ impl Units {
     }
 
     pub fn is_masked(&self, unit: &str) -> bool {
-        is_masked(Path::new("/"), unit)
+        is_masked(&self.masks, unit)
     }
 
     /// Keeps units from starting, also after the next boot. Done twice, it is the same.
     pub fn mask(&self, units: &[String]) -> Result<(), PodmanError> {
-        for unit in units {
-            let purpose = Purpose {
-                action: "mask",
-                object: unit,
-            };
-            let made = mask(Path::new("/"), unit);
-            made.map_err(|error| purpose.error(error))?;
-        }
-        self.reload(units)
+        self.change_masks("mask", units, mask)
     }
 
     /// Takes that back.
     pub fn unmask(&self, units: &[String]) -> Result<(), PodmanError> {
+        self.change_masks("unmask", units, unmask)
+    }
+
+    fn change_masks(
+        &self,
+        action: &'static str,
+        units: &[String],
+        change: fn(&[PathBuf], &str) -> std::io::Result<()>,
+    ) -> Result<(), PodmanError> {
         for unit in units {
             let purpose = Purpose {
-                action: "unmask",
+                action,
                 object: unit,
             };
-            unmask(Path::new("/"), unit).map_err(|error| purpose.error(error))?;
+            let changed = self.podman.in_its_name(|| change(&self.masks, unit));
+            changed.map_err(|error| purpose.error(error))?;
         }
         self.reload(units)
     }
@@ -143,11 +163,12 @@ impl Units {
         };
         match units.is_empty() {
             true => Ok(()),
-            false => self
-                .systemctl
-                .run(purpose, &["daemon-reload"], b"")
-                .map(drop),
+            false => self.manager.run(purpose, &["daemon-reload"]).map(drop),
         }
+    }
+
+    pub fn enable(&self, unit: &str) -> Result<(), PodmanError> {
+        self.must("enable", unit)
     }
 
     pub fn disable(&self, unit: &str) -> Result<(), PodmanError> {
@@ -161,13 +182,7 @@ impl Units {
             object: &object,
         };
         let arguments = [verb, "--", unit];
-        let ended = self
-            .systemctl
-            .end_within(purpose, &arguments, b"", UNIT_TIME_MAX)?;
-        match ended.status.success() {
-            true => Ok(()),
-            false => Err(failure(purpose, &ended)),
-        }
+        self.manager.run_within(purpose, &arguments, UNIT_TIME_MAX)
     }
 
     fn show(&self, unit: &str, properties: &str) -> Result<BTreeMap<String, String>, PodmanError> {
@@ -177,29 +192,27 @@ impl Units {
             object: &object,
         };
         let arguments = ["show", "--property", properties, "--", unit];
-        let shown = self.systemctl.run(purpose, &arguments, b"")?;
-        Ok(properties_of(&String::from_utf8_lossy(&shown)))
+        Ok(properties_of(&self.manager.run(purpose, &arguments)?))
     }
 }
 
 /// `systemctl mask` does not replace a file, so that a unit which lies among the administrator's own is
 /// masked in the folder that counts more than theirs.
-fn mask(root: &Path, unit: &str) -> std::io::Result<()> {
-    if is_masked(root, unit) {
+fn mask(folders: &[PathBuf], unit: &str) -> std::io::Result<()> {
+    if is_masked(folders, unit) {
         return Ok(());
     }
-    let free = |folder: &&&str| root.join(folder).join(unit).symlink_metadata().is_err();
-    let folder = MASKS.iter().find(free);
+    let free = |folder: &&PathBuf| folder.join(unit).symlink_metadata().is_err();
+    let folder = folders.iter().find(free);
     let folder = folder.ok_or_else(|| std::io::Error::other("it is there already"))?;
-    let folder = root.join(folder);
-    std::fs::create_dir_all(&folder)?;
+    std::fs::create_dir_all(folder)?;
     std::os::unix::fs::symlink("/dev/null", folder.join(unit))?;
-    std::fs::File::open(&folder)?.sync_all()
+    std::fs::File::open(folder)?.sync_all()
 }
 
-fn unmask(root: &Path, unit: &str) -> std::io::Result<()> {
-    for folder in MASKS {
-        let path = root.join(folder).join(unit);
+fn unmask(folders: &[PathBuf], unit: &str) -> std::io::Result<()> {
+    for folder in folders {
+        let path = folder.join(unit);
         if is_mask(&path) {
             std::fs::remove_file(path)?;
         }
@@ -207,18 +220,12 @@ fn unmask(root: &Path, unit: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-fn is_masked(root: &Path, unit: &str) -> bool {
-    let mut places = MASKS.iter().map(|folder| root.join(folder).join(unit));
-    places.any(|place| is_mask(&place))
+fn is_masked(folders: &[PathBuf], unit: &str) -> bool {
+    folders.iter().any(|folder| is_mask(&folder.join(unit)))
 }
 
 fn is_mask(path: &Path) -> bool {
     std::fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
-}
-
-/// sd_booted(3)
-pub(super) fn is_booted() -> bool {
-    Path::new(BOOTED).is_dir()
 }
 
 fn properties_of(shown: &str) -> BTreeMap<String, String> {
@@ -245,20 +252,35 @@ fn main_processes(shown: &str) -> HashMap<u32, String> {
 
 /// The service in whose cgroup a process is.
 fn unit_of_process(pid: u32) -> Option<String> {
-    if pid == 0 {
-        return None;
+    unit_of_cgroup(&cgroups_of_process(pid)?)
+}
+
+fn cgroups_of_process(pid: u32) -> Option<String> {
+    match pid {
+        0 => None,
+        pid => std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok(),
     }
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    unit_of_cgroup(&cgroups)
+}
+
+/// A path of cgroups below a user's systemd, or of no service at all.
+fn is_of_user_manager(cgroups: &str) -> bool {
+    let Some(path) = cgroup_path(cgroups) else {
+        return true;
+    };
+    let mut parts = path.split('/').filter(|part| part.ends_with(".service"));
+    parts.next().is_none_or(|first| first.starts_with("user@"))
+}
+
+/// `0::/...` is cgroup v2, `N:name=systemd:/...` is v1.
+fn cgroup_path(cgroups: &str) -> Option<&str> {
+    cgroups.lines().find_map(|line| {
+        line.strip_prefix("0::")
+            .or_else(|| Some(line.split_once(":name=systemd:")?.1))
+    })
 }
 
 fn unit_of_cgroup(cgroups: &str) -> Option<String> {
-    // `0::/...` is cgroup v2, `N:name=systemd:/...` is v1.
-    let path = cgroups.lines().find_map(|line| {
-        line.strip_prefix("0::")
-            .or_else(|| Some(line.split_once(":name=systemd:")?.1))
-    })?;
-    let unit = path
+    let unit = cgroup_path(cgroups)?
         .split('/')
         .rfind(|part| part.ends_with(".service") || part.ends_with(".scope"))?;
     unit.ends_with(".service").then(|| unit.to_owned())
@@ -266,7 +288,9 @@ fn unit_of_cgroup(cgroups: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_mask, main_processes, mask, properties_of, unit_of_cgroup, unmask};
+    use super::{
+        is_mask, is_of_user_manager, main_processes, mask, properties_of, unit_of_cgroup, unmask,
+    };
 
     #[test]
     fn the_unit_of_a_process_is_the_innermost_service() {
@@ -289,21 +313,37 @@ mod tests {
     }
 
     #[test]
+    fn a_user_s_systemd_knows_nothing_of_the_system_s_units() {
+        for (cgroups, expected) in [
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/web.service\n",
+                true,
+            ),
+            ("0::/user.slice/user-1000.slice/session-3.scope\n", true),
+            ("0::/system.slice/of-user.service\n", false),
+            ("", true),
+        ] {
+            assert_eq!(is_of_user_manager(cgroups), expected, "{cgroups}");
+        }
+    }
+
+    #[test]
     fn a_unit_of_the_administrator_s_own_is_masked_and_left_as_it_is() {
         let root = tempfile::tempdir().unwrap();
         let own = root.path().join("etc/systemd/system");
         std::fs::create_dir_all(&own).unwrap();
         std::fs::write(own.join("web.service"), "x").unwrap();
-        for unit in ["web.service", "quadlet.service"] {
-            mask(root.path(), unit).unwrap();
-            mask(root.path(), unit).unwrap();
-        }
         let control = root.path().join("etc/systemd/system.control");
+        let folders = [own.clone(), control.clone()];
+        for unit in ["web.service", "quadlet.service"] {
+            mask(&folders, unit).unwrap();
+            mask(&folders, unit).unwrap();
+        }
         assert!(is_mask(&control.join("web.service")));
         assert!(is_mask(&own.join("quadlet.service")));
         assert!(!control.join("quadlet.service").exists());
-        unmask(root.path(), "web.service").unwrap();
-        unmask(root.path(), "quadlet.service").unwrap();
+        unmask(&folders, "web.service").unwrap();
+        unmask(&folders, "quadlet.service").unwrap();
         assert_eq!(std::fs::read(own.join("web.service")).unwrap(), b"x");
         assert_eq!(std::fs::read_dir(&control).unwrap().count(), 0);
         assert_eq!(std::fs::read_dir(&own).unwrap().count(), 1);

@@ -16,7 +16,6 @@ mod request;
 mod security;
 mod service;
 mod stored;
-mod systemd;
 pub mod userns;
 
 pub use asked::AskedFor;
@@ -33,7 +32,6 @@ pub use pod::pod_request;
 pub use request::{Choices, ContainerRequest, PodContext, container_request, restart_policy};
 pub use security::{Seccomp, seccomp_of};
 pub use service::{Answer, Service};
-pub use systemd::systemctl;
 
 /// A version of Podman.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

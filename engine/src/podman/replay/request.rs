@@ -182,10 +182,28 @@ pub fn container_request(wanted: &ContainerRequest<'_>) -> Object {
         body.insert("cgroup_parent".into(), json!(parent));
     }
     let pid_file = text(config, "conmonPidFile");
-    if !pid_file.is_empty() && !pid_file.contains(text(config, "id")) {
+    if !pid_file.is_empty()
+        && !pid_file.contains(text(config, "id"))
+        && let Some(pid_file) = runtime_file(pid_file, wanted.user)
+    {
         body.insert("conmon_pid_file".into(), json!(pid_file));
     }
     body
+}
+
+/// Where a file of a runtime folder is for whoever's Podman it is now. `None`: there is no such folder.
+fn runtime_file(path: &str, user: Option<(u32, u32)>) -> Option<String> {
+    let of_user = path.strip_prefix("/run/user/").and_then(|rest| {
+        let (uid, rest) = rest.split_once('/')?;
+        uid.parse::<u32>().ok().map(|_| rest)
+    });
+    match (of_user, user) {
+        (Some(rest), Some((uid, _))) => Some(format!("/run/user/{uid}/{rest}")),
+        (Some(_), None) => None,
+        // Root's own, where a user may not write.
+        (None, Some(_)) if path.starts_with("/run/") => None,
+        (None, _) => Some(path.to_owned()),
+    }
 }
 
 /// The stored restart policy ("no" when there is none) and its retries.
@@ -574,5 +592,29 @@ fn own_user(wanted: &ContainerRequest<'_>, body: &mut Object) -> Value {
         // A map that Podman chose once is in no namespace of the stored specification.
         own if own == namespace("host", "") && has_map => namespace("private", ""),
         own => own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::runtime_file;
+
+    #[test]
+    fn a_file_of_a_runtime_folder_goes_into_that_of_whoever_has_it_now() {
+        let bob = Some((1001, 1001));
+        for (path, user, expected) in [
+            (
+                "/run/user/1000/a/x.pid",
+                bob,
+                Some("/run/user/1001/a/x.pid"),
+            ),
+            ("/run/user/1000/x.pid", None, None),
+            ("/run/x.pid", None, Some("/run/x.pid")),
+            ("/run/x.pid", bob, None),
+            ("/home/u/x.pid", bob, Some("/home/u/x.pid")),
+            ("/run/user/x/x.pid", bob, None),
+        ] {
+            assert_eq!(runtime_file(path, user).as_deref(), expected, "{path}");
+        }
     }
 }

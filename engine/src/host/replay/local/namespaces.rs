@@ -194,14 +194,22 @@ impl LocalReplay {
         plan: &mut ReplayPlan,
         conflicts: &mut Vec<String>,
     ) {
-        if self.facts.user.is_none() {
-            return;
+        let is_user = self.facts.user.is_some();
+        for (name, unit) in &self.units {
+            match (unit.home.is_some(), is_user) {
+                (false, true) => conflicts.push(format!(
+                    "unit {name} is one of the system, which runs root's Podman: leave it out, and \
+                     write one for the user"
+                )),
+                (true, false) => conflicts.push(format!(
+                    "unit {name} is one of a user, and this is root's Podman: leave it out, and write \
+                     one for the system"
+                )),
+                _ => {}
+            }
         }
-        for name in self.units.keys() {
-            conflicts.push(format!(
-                "unit {name} is one of the system, which runs root's Podman: leave it out, and write \
-                 one for the user"
-            ));
+        if !is_user {
+            return;
         }
         // Who cannot be looked up has no linger that could be asked about.
         let Ok(Some(account)) = self.podman.passing_user() else {
@@ -209,7 +217,9 @@ impl LocalReplay {
         };
         let ran = |status: &str| matches!(status, "running" | "paused" | "stopping");
         let mut containers = self.definitions.containers.values();
-        let starts = request.starts && containers.any(|one| ran(&one.status));
+        let mut units = self.units.values();
+        let any = containers.any(|one| ran(&one.status)) || units.any(|one| one.active == "active");
+        let starts = request.starts && any;
         if !starts || !account.needs_linger() {
             return;
         }

@@ -1,0 +1,92 @@
+//! The systemd that has the units of a Podman: the host's own, or that of a user.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::podman::command::{Ended, Podman, PodmanError, Purpose, failure};
+
+/// Exists where systemd is the init (sd_booted(3)).
+const BOOTED: &str = "/run/systemd/system";
+/// Below a user's runtime folder, where the user's systemd runs.
+const OF_USER: &str = "systemd/private";
+
+/// One systemd, asked by way of systemctl.
+#[derive(Clone, Debug)]
+pub(super) struct Manager {
+    pub systemctl: Podman,
+    /// What chooses it.
+    pub scope: &'static str,
+}
+
+impl Manager {
+    /// The one whose units run containers of this podman. `None`: it does not run.
+    pub fn of_containers(podman: &Podman) -> Option<Self> {
+        if !is_booted() {
+            return None;
+        }
+        let scope = match podman.is_rootless() {
+            false => "--system",
+            true => {
+                let runtime = PathBuf::from(podman.variable("XDG_RUNTIME_DIR")?);
+                runtime.join(OF_USER).exists().then_some("--user")?
+            }
+        };
+        Some(Self {
+            systemctl: podman.relative("systemctl")?,
+            scope,
+        })
+    }
+
+    /// The one whose timers outlive whoever runs podkeep: root's run what they run as the user that
+    /// root works for.
+    pub fn of_timers(podman: &Podman) -> Option<Self> {
+        if !is_booted() {
+            return None;
+        }
+        let is_own = podman.is_rootless() && podman.user().is_none();
+        Some(Self {
+            systemctl: podman.beside("systemctl")?,
+            scope: if is_own { "--user" } else { "--system" },
+        })
+    }
+
+    /// A call that must succeed; returns what it printed.
+    pub fn run(&self, purpose: Purpose<'_>, arguments: &[&str]) -> Result<String, PodmanError> {
+        let ended = self.systemctl.end(purpose, &self.words(arguments), b"")?;
+        let ended = succeeded(purpose, ended)?;
+        Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
+    }
+
+    /// The same, for one that may take longer and prints nothing.
+    pub fn run_within(
+        &self,
+        purpose: Purpose<'_>,
+        arguments: &[&str],
+        time: Duration,
+    ) -> Result<(), PodmanError> {
+        let words = self.words(arguments);
+        let ended = self.systemctl.end_within(purpose, &words, b"", time)?;
+        succeeded(purpose, ended).map(drop)
+    }
+
+    fn words<'a>(&self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let mut words = vec![self.scope];
+        words.extend_from_slice(arguments);
+        words
+    }
+}
+
+/// systemctl says first what is wrong, and then where more is to be read.
+fn succeeded(purpose: Purpose<'_>, mut ended: Ended) -> Result<Ended, PodmanError> {
+    if ended.status.success() {
+        return Ok(ended);
+    }
+    let first = ended.stderr.lines().find(|line| !line.trim().is_empty());
+    ended.stderr = first.unwrap_or("it failed without a word").to_owned();
+    Err(failure(purpose, &ended))
+}
+
+/// sd_booted(3)
+pub(super) fn is_booted() -> bool {
+    Path::new(BOOTED).is_dir()
+}
