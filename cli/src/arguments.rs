@@ -67,7 +67,7 @@ pub struct Global {
     )]
     pub repo: Option<OsString>,
 
-    /// Whose Podman: `local` is the caller's own, `local:USER` the rootless one of USER, for root, `ssh://[LOGIN@]HOST[:PORT][,user=USER]` one on another machine [default: local]
+    /// Whose Podman: `local` is the caller's own, `local:USER` the rootless one of USER, for root, `ssh://[LOGIN@]HOST[:PORT][,sudo][,user=USER]` one on another machine [default: local]
     #[arg(long, global = true, value_name = "HOST")]
     pub host: Option<OsString>,
 

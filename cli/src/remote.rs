@@ -16,7 +16,7 @@ const STATIC_NAME: &str = "podkeep-static";
 
 /// Starts podkeep's agent on another host, for a repository.
 pub fn connect(global: &Global, address: &Address) -> Result<Asking, Failure> {
-    start(global, address, None)
+    start(global, address, None, false)
 }
 
 /// The same, for the Podman there.
@@ -25,10 +25,15 @@ pub fn connect_to_podman(global: &Global, host: &Afar) -> Result<Asking, Failure
         Some(user) => format!("local:{user}"),
         None => "local".to_owned(),
     };
-    start(global, &host.address, Some(whose))
+    start(global, &host.address, Some(whose), host.sudo)
 }
 
-fn start(global: &Global, address: &Address, host: Option<String>) -> Result<Asking, Failure> {
+fn start(
+    global: &Global,
+    address: &Address,
+    host: Option<String>,
+    sudo: bool,
+) -> Result<Asking, Failure> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let remote_path = global.remote_path.clone();
     let program = match (&remote_path, variable("PODKEEP_AGENT")) {
@@ -52,6 +57,7 @@ fn start(global: &Global, address: &Address, host: Option<String>) -> Result<Ask
         remote_path,
         program,
         host,
+        sudo,
         limit,
         times: Times::default(),
     };

@@ -11,7 +11,7 @@ use crate::arguments::{Command, Global};
 use crate::failure::Failure;
 
 const HINT: &str = "local is your own Podman, local:USER the rootless one of USER, \
-                    ssh://[LOGIN@]HOST[:PORT][,user=USER] one on another machine";
+                    ssh://[LOGIN@]HOST[:PORT][,sudo][,user=USER] one on another machine";
 
 #[derive(Clone)]
 pub enum Whose {

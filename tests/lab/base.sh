@@ -14,7 +14,7 @@ COMMON_PACKAGES=(podman crun criu netavark aardvark-dns slirp4netns uidmap fuse-
 # What a base is made of: the suite to take packages from, then the packages.
 base_recipe() {
     case $1 in
-        trixie) echo "$1" "${COMMON_PACKAGES[@]}" libcriu2 passt docker-registry ;;
+        trixie) echo "$1" "${COMMON_PACKAGES[@]}" libcriu2 passt docker-registry sudo ;;
         sid) echo "$1" "${COMMON_PACKAGES[@]}" libcriu2 passt ;;
         # crun 1.8.1 cannot set RLIMIT_MEMLOCK on cgroup2 without CAP_SYS_RESOURCE: runc runs there.
         bookworm) echo "$1" "${COMMON_PACKAGES[@]}" runc ;;

@@ -229,6 +229,63 @@ fn a_service_moves_from_a_host_behind_ssh() {
     assert!(works(&a) && !works(&b));
 }
 
+/// Where root has no login, an administrator's becomes root: for root's Podman, and for a user's.
+#[test]
+fn a_login_becomes_root_by_sudo() {
+    let (a, b) = near_and_far(Suite::Trixie, Suite::Trixie);
+    b.script(SERVICE);
+    let before = content(&b);
+    let of_users = |script: &str| {
+        let words = include_str!("../lab/users.sh");
+        b.script(&format!("{words}\n{script}"))
+    };
+    of_users(
+        "users; mkdir -m 700 /home/bob/.ssh; mv /root/.ssh/authorized_keys /home/bob/.ssh/; chown -R bob: /home/bob/.ssh",
+    );
+    let sudo = "ssh://bob@10.99.0.2,sudo";
+    let refused = format!("says 13 'sudoers' podkeep backup --host {sudo} --all");
+    run(&a, &refused);
+    of_users("echo 'bob ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/bob");
+    run(
+        &a,
+        &format!("podkeep backup --host {sudo} --all > /dev/null"),
+    );
+    b.script("podman rm -f -t 0 web > /dev/null; podman volume rm data > /dev/null");
+    run(
+        &a,
+        &format!("podkeep restore latest --host {sudo} --all --start > /dev/null"),
+    );
+    let after = content(&b);
+    assert!(after == before, "{after} {before}");
+    // What root puts there is root's, and the program lies in bob's own folder.
+    of_users(
+        "[ \"$(find /var/lib/podkeep ! -user root)\" = '' ]; [ \"$(find /home/bob/.local/state/podkeep ! -user bob)\" = '' ]
+         ls /home/bob/.local/state/podkeep/agent-*",
+    );
+    // Another user's, by way of root.
+    of_users(
+        "session eve; podman save localhost/lab:1 | as eve podman load -q > /dev/null
+         as eve podman volume create of-eve > /dev/null",
+    );
+    let listed = run(
+        &a,
+        &format!(
+            "podkeep backup --host {sudo},user=eve --all; podkeep ls latest@eve@$(ssh bob@10.99.0.2 hostname)"
+        ),
+    );
+    assert!(listed.contains("of-eve"), "{listed}");
+    // And moved from there to here.
+    run(
+        &a,
+        &format!(
+            "podkeep migrate container:web --from {sudo} --to local > /dev/null
+             podkeep migrate container:web --from {sudo} --to local --finish > /dev/null"
+        ),
+    );
+    assert_eq!(a.script("podman ps --format '{{.Names}}'"), "web");
+    assert_eq!(b.script("podman ps -q"), "");
+}
+
 /// Reached by their own login, without anything of root's, and by root's login: bob's Podman, who does not linger.
 #[test]
 fn a_user_without_linger_is_reached_by_ssh() {

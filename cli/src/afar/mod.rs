@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 
-const HINT: &str = "it is ssh://[LOGIN@]HOST[:PORT][,user=USER]";
+const HINT: &str = "it is ssh://[LOGIN@]HOST[:PORT][,sudo][,user=USER]";
 /// Of one thing that is told, once its pieces are together.
 const TOLD_BYTES_MAX: usize = 4 << 20;
 /// Of the last answer.
@@ -34,8 +34,10 @@ const PATHS_MAX: usize = 200;
 pub struct Afar {
     /// Its path means nothing.
     pub address: Address,
-    /// Whose Podman; `None`: the login's.
+    /// Whose Podman; `None`: the login's, or root's.
     pub user: Option<String>,
+    /// The login becomes root there.
+    pub sudo: bool,
 }
 
 impl Afar {
@@ -45,25 +47,32 @@ impl Afar {
             Failure::usage(message, HINT)
         };
         let bytes = text.as_bytes();
-        const USER: &[u8] = b",user=";
-        let at = bytes.windows(USER.len()).position(|w| w == USER);
-        let (place, user) = match at {
-            None => (bytes, None),
-            Some(at) => {
-                let user = std::str::from_utf8(&bytes[at + USER.len()..]).ok();
-                let user = user.filter(|user| !user.is_empty() && !user.contains('/'));
-                let user = user.ok_or_else(|| wrong("the user has no name that a user has"))?;
-                (&bytes[..at], Some(user.to_owned()))
+        let mut parts = bytes.split(|byte| *byte == b',');
+        let place = parts.next().unwrap_or_default();
+        let (mut user, mut sudo) = (None, false);
+        for part in parts {
+            match (part, part.strip_prefix(b"user=")) {
+                (b"sudo", _) => sudo = true,
+                (_, Some(name)) => {
+                    let name = std::str::from_utf8(name).ok();
+                    let name = name.filter(|name| !name.is_empty() && !name.contains('/'));
+                    let name = name.ok_or_else(|| wrong("the user has no name that a user has"))?;
+                    user = Some(name.to_owned());
+                }
+                _ => return Err(wrong("only sudo and a user stand behind a comma")),
             }
-        };
+        }
         // It has no path: what lies there is podkeep's business.
         const PATH: &[u8] = b"/podkeep";
         let bare = !place["ssh://".len().min(place.len())..].contains(&b'/');
         let whole = [place, if bare { PATH } else { &PATH[1..] }].concat();
         let address = Address::parse(OsStr::from_bytes(&whole)).map_err(wrong)?;
         match address.path == PATH {
-            true if address.host.contains(',') => Err(wrong("only a user stands behind a comma")),
-            true => Ok(Self { address, user }),
+            true => Ok(Self {
+                address,
+                user,
+                sudo,
+            }),
             false => Err(wrong("it names a path")),
         }
     }
@@ -259,6 +268,10 @@ mod tests {
         let parse = |text: &str| Afar::parse(OsStr::new(text));
         let whole = parse("ssh://root@web1:2222,user=alice").unwrap();
         assert_eq!(whole.shown(), "root@web1:2222, user alice");
+        assert!(!whole.sudo);
+        let whole = parse("ssh://admin@web1,sudo,user=alice").unwrap();
+        assert_eq!(whole.shown(), "admin@web1, user alice");
+        assert!(whole.sudo && parse("ssh://web1,sudo").unwrap().user.is_none());
         assert_eq!(parse("ssh://web1").unwrap().shown(), "web1");
         assert_eq!(parse("ssh://web1/").unwrap(), parse("ssh://web1").unwrap());
         assert_eq!(parse("ssh://[::1]:22").unwrap().shown(), "[::1]:22");
@@ -269,6 +282,7 @@ mod tests {
             "ssh://web1,user=a/b",
             "ssh://web1:x",
             "ssh://web1,login=a",
+            "ssh://web1,",
         ] {
             assert!(parse(odd).is_err(), "{odd}");
         }

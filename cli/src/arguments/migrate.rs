@@ -18,11 +18,11 @@ pub struct Migrate {
     #[arg(long)]
     pub all: bool,
 
-    /// Whose Podman it is moved from: local, local:USER or ssh://[LOGIN@]HOST[:PORT][,user=USER] [default: local]
+    /// Whose Podman it is moved from: local, local:USER or ssh://[LOGIN@]HOST[:PORT][,sudo][,user=USER] [default: local]
     #[arg(long, value_name = "HOST")]
     pub from: Option<OsString>,
 
-    /// Whose Podman it is moved to: local, local:USER or ssh://[LOGIN@]HOST[:PORT][,user=USER]
+    /// Whose Podman it is moved to: local, local:USER or ssh://[LOGIN@]HOST[:PORT][,sudo][,user=USER]
     #[arg(long, value_name = "HOST")]
     pub to: OsString,
 

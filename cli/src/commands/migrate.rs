@@ -32,7 +32,8 @@ use crate::selectors;
 use crate::units;
 use crate::whose::Whose;
 
-const TO_HINT: &str = "--to takes local, local:USER or ssh://[LOGIN@]HOST[:PORT][,user=USER]";
+const TO_HINT: &str =
+    "--to takes local, local:USER or ssh://[LOGIN@]HOST[:PORT][,sudo][,user=USER]";
 
 pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> {
     let selection = selectors::parse_selection(&arguments.selectors, arguments.all)?;

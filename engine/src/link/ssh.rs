@@ -52,6 +52,8 @@ pub struct SshOptions {
     pub program: Option<Program>,
     /// Whose Podman the far side is to work on (`local:USER`), if it is to work on any.
     pub host: Option<String>,
+    /// The login becomes root there, by `sudo -n`.
+    pub sudo: bool,
     pub limit: Option<Arc<RateLimit>>,
     pub times: Times,
 }
@@ -72,15 +74,15 @@ pub fn connect(address: &Address, options: &SshOptions) -> Result<Asking, LinkEr
     match (&options.remote_path, &options.program) {
         (Some(path), _) => {
             let word = quote(path).map_err(|cause| ssh.error(cause, String::new()))?;
-            ssh.begin(&format!("{word} agent{rest}"))
+            ssh.begin_agent(&format!("{word} agent{rest}"))
                 .map_err(|failed| ssh.explain(failed, path))
         }
         (None, Some(program)) => {
             let command = format!("{}{rest}", upload::command(program));
-            match ssh.begin(&command) {
+            match ssh.begin_agent(&command) {
                 Err(failed) if failed.no_program => {
                     upload::upload(&ssh, program)?;
-                    ssh.begin(&command)
+                    ssh.begin_agent(&command)
                         .map_err(|failed| match failed.no_program {
                             true => ssh.error(failed.error.cause, upload::RESTRICTED),
                             false => failed.error,
@@ -90,7 +92,7 @@ pub fn connect(address: &Address, options: &SshOptions) -> Result<Asking, LinkEr
             }
         }
         (None, None) => ssh
-            .begin(&format!("podkeep agent{rest}"))
+            .begin_agent(&format!("podkeep agent{rest}"))
             .map_err(|failed| ssh.explain(failed, "podkeep")),
     }
 }
@@ -109,6 +111,21 @@ impl Ssh<'_> {
             cause: cause.into(),
             hint: hint.into(),
         }
+    }
+
+    /// Starts the agent, as root where the login is to become root.
+    fn begin_agent(&self, command: &str) -> Result<Asking, NotBegun> {
+        if !self.options.sudo {
+            return self.begin(command);
+        }
+        self.begin(&by_sudo(command)).map_err(|mut failed| {
+            // It ends with a code of those that mean that there is no program.
+            if failed.error.cause.contains("sudo: ") {
+                failed.no_program = false;
+                failed.error.hint = NO_SUDO.into();
+            }
+            failed
+        })
     }
 
     fn begin(&self, command: &str) -> Result<Asking, NotBegun> {
@@ -258,6 +275,18 @@ impl Ssh<'_> {
         };
         self.error(format!("{}; {}", found.cause, error.cause), found.hint)
     }
+}
+
+/// What makes `sudo -n` work.
+const NO_SUDO: &str = "sudo must ask for no password there (NOPASSWD in sudoers(5)), and for no terminal; or \
+                       log in as root";
+
+/// The command as root. sudo itself says of a program that is not there nothing that tells it from other
+/// failures, so that the shell looks first: 127 is its own word for that.
+fn by_sudo(command: &str) -> String {
+    format!(
+        "sh -c 'command -v \"$1\" > /dev/null || exit 127; exec sudo -n -- \"$@\"' podkeep {command}"
+    )
 }
 
 /// The exit code that means ssh itself, not the far command (ssh(1), EXIT STATUS).
