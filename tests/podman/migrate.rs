@@ -427,6 +427,81 @@ fn a_container_of_a_unit_moves_with_its_unit() {
     assert!(runs(&b) && !runs(&a));
 }
 
+/// A pod that `podman kube play` makes of a file, by a unit.
+const KUBE: &str = r#"
+mkdir -p /etc/containers/systemd; cd /etc/containers/systemd
+cat > shop.yaml <<'END'
+apiVersion: v1
+kind: Pod
+metadata: {name: shop}
+spec:
+  containers:
+  - name: web
+    image: localhost/lab:1
+    command: ["/bin/sh", "-c", "trap : TERM; echo from >> /d/log; sleep infinity & wait; true # worker-of-the-test"]
+    volumeMounts: [{name: data, mountPath: /d}]
+  - name: side
+    image: localhost/lab:1
+    command: ["/bin/sh", "-c", "trap : TERM; sleep infinity & wait; true"]
+  volumes:
+  - {name: data, persistentVolumeClaim: {claimName: data}}
+END
+printf '[Kube]\nYaml=shop.yaml\n[Install]\nWantedBy=multi-user.target\n' > shop.kube
+systemctl daemon-reload; systemctl start shop
+"#;
+
+/// What its unit makes anew is not stopped for a backup, which it would not come back from, and moves with
+/// the unit and its file.
+#[test]
+fn a_pod_of_a_kube_unit_is_paused_for_a_backup_and_moves_with_its_unit() {
+    let (a, b) = bare_pair(
+        (Suite::Trixie, Driver::Overlay),
+        (Suite::Sid, Driver::Btrfs),
+    );
+    a.script(KUBE);
+    let names = "podman ps --format '{{.Names}}' | grep -v -e -service -e -infra | sort";
+    let started = "podman inspect -f '{{.Id}} {{.State.StartedAt}}' shop-web shop-side";
+    let before = a.script(started);
+    let said = a.script(
+        "export PODKEEP_REPO=/srv/repository PODKEEP_PASSWORD=x; podkeep init > /dev/null
+         podkeep backup volume:data --consistency stop 2>&1",
+    );
+    assert!(
+        said.contains("container shop-web: it is paused, not stopped"),
+        "{said}"
+    );
+    assert_eq!(
+        a.script(&format!("systemctl is-active shop; {started}")),
+        format!("active\n{before}")
+    );
+
+    let (code, lines) = migrate_items(&a, "pod:shop", "");
+    assert_eq!(code, 0, "{lines:?}");
+    let state = "systemctl is-enabled shop || true; systemctl is-active shop || true";
+    assert_eq!(a.script(state), "masked\ninactive");
+    assert_eq!(a.script("podman ps -q"), "");
+    assert_eq!(
+        b.script(&format!("systemctl is-active shop; {names}")),
+        "active\nshop-side\nshop-web"
+    );
+    assert_eq!(b.script("podman exec shop-web cat /d/log"), "from\nfrom");
+
+    let (code, lines) = migrate_items(&a, "pod:shop", "--rollback");
+    assert_eq!(code, 0, "{lines:?}");
+    assert_eq!(
+        a.script(&format!("systemctl is-active shop; {names}")),
+        "active\nshop-side\nshop-web"
+    );
+    assert_eq!(
+        a.script("podman exec shop-web cat /d/log"),
+        "from\nfrom\nfrom"
+    );
+    assert_eq!(
+        b.script("podman ps -aq; podman volume ls -q; find /etc/containers/systemd -type f"),
+        ""
+    );
+}
+
 /// A unit of the administrator's own, as `podman generate systemd --new` writes them, cannot be masked
 /// where it lies.
 #[test]

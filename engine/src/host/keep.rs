@@ -136,8 +136,8 @@ impl Keep for LocalHost {
         };
         let mut found = Vec::new();
         for container in live_containers(podman, containers)? {
-            if let Some(unit) = units.owner(&container)? {
-                found.push((container.name, unit));
+            if let Some(owner) = units.owner(&container)? {
+                found.push((container.name, owner.unit));
             }
         }
         Ok(found)

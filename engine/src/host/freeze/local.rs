@@ -146,7 +146,7 @@ pub(in crate::host) fn stop_for_writing(
         }
         let owner = units.as_ref().map(|units| units.owner(&container));
         let how = match owner.transpose()?.flatten() {
-            Some(unit) => How::StopUnit(unit),
+            Some(owner) => How::StopUnit(owner.unit),
             None if container.auto_remove || container.is_of_a_unit() => {
                 return Err(HostError::Refused {
                     object: format!("container {}", container.name),
@@ -259,10 +259,13 @@ fn how(
             // It would go with its writable layer, and so do the containers of generated units.
             // Neither may one be stopped whose unit cannot be told: it would start it again.
             let asked = units.is_some_and(|units| units.can_ask_about(container));
-            let vanishes = container.auto_remove || (!asked && container.is_of_a_unit());
-            Ok(match owner.flatten() {
+            let owner = owner.flatten();
+            let vanishes = container.auto_remove
+                || (!asked && container.is_of_a_unit())
+                || owner.as_ref().is_some_and(|owner| owner.makes_anew);
+            Ok(match owner {
                 // Whoever must have it stopped knows that its unit makes another one.
-                Some(unit) if must || !vanishes => How::StopUnit(unit),
+                Some(owner) if must || !vanishes => How::StopUnit(owner.unit),
                 None if !vanishes => How::Stop,
                 _ => {
                     findings.push(Finding {

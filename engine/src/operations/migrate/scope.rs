@@ -88,7 +88,7 @@ pub(super) fn scope(
     for container in containers() {
         let name = &container.name;
         if let Some(service) = &container.unit
-            && !units(inventory, &items).any(|unit| unit.service == *service && can_move(unit))
+            && !units(inventory, &items).any(|unit| unit.service == *service)
         {
             conflicts.push(format!(
                 "container {name} is run by the unit {service}, which is not moved: move its \
@@ -139,11 +139,6 @@ fn is_named(item: &Item, name: &str) -> bool {
 fn units<'a>(inventory: &'a Inventory, items: &'a [Item]) -> impl Iterator<Item = &'a UnitFacts> {
     let units = inventory.units.iter();
     units.filter(|unit| items.contains(&unit.item()))
-}
-
-/// Containers of a pod that `podman kube play` made are stopped one by one, which their unit does not bear.
-fn can_move(unit: &UnitFacts) -> bool {
-    !unit.name.ends_with(".kube")
 }
 
 /// Not those that make volumes, networks and images, once.
@@ -317,7 +312,5 @@ mod tests {
             (all.by_unit, all.running),
             (vec!["proxy".into()], vec!["proxy".to_owned()])
         );
-        inventory.units[2].name = "proxy.kube".into();
-        assert!(taken(&inventory).is_err(), "a pod of kube play");
     }
 }

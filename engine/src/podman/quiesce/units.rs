@@ -22,6 +22,14 @@ const USER_MASKS: [&str; 2] = ["systemd/user", "systemd/user.control"];
 /// Units that go down with another one, as systemd names the relation on its side.
 const DEPENDENTS: [&str; 3] = ["RequiredBy", "BoundBy", "ConsistsOf"];
 
+/// A unit that runs a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub unit: String,
+    /// The container goes when the unit stops, and another one comes when it starts.
+    pub makes_anew: bool,
+}
+
 /// The units of the systemd that runs containers of a podman: the host's own, or the user's. Which unit
 /// has which main process is asked once.
 #[derive(Clone, Debug)]
@@ -59,9 +67,10 @@ impl Units {
         !self.podman.is_rootless() || cgroups.is_none_or(|cgroups| is_of_user_manager(&cgroups))
     }
 
-    /// The unit whose main process is the one that watches over the container: stopping the unit
-    /// stops the container, and starting it starts it.
-    pub fn owner(&self, container: &LiveContainer) -> Result<Option<String>, PodmanError> {
+    /// The unit that stops and starts the container with itself: its main process is the one that
+    /// watches over the container; or over the one that stands for all of a pod which `podman kube play`
+    /// makes anew with each start.
+    pub fn owner(&self, container: &LiveContainer) -> Result<Option<Owner>, PodmanError> {
         let pid = container.conmon_pid;
         if pid == 0 {
             return Ok(None);
@@ -70,11 +79,18 @@ impl Units {
         else {
             // A unit that starts a container which is there follows it by a PID file: Podman puts what
             // watches over the container into a scope.
-            return Ok(self.by_main()?.get(&pid).cloned());
+            let unit = self.by_main()?.get(&pid).cloned();
+            return Ok(unit.map(|unit| Owner {
+                unit,
+                makes_anew: false,
+            }));
         };
         let shown = self.show(&unit, "MainPID")?;
         let main = shown.get("MainPID").and_then(|pid| pid.parse::<u32>().ok());
-        Ok((main == Some(pid)).then_some(unit))
+        let is_main = main == Some(pid);
+        let is_made = container.labels.get(UNIT_LABEL) == Some(&unit);
+        let makes_anew = !is_main && is_made && main.is_some_and(watches_over_a_container);
+        Ok((is_main || makes_anew).then_some(Owner { unit, makes_anew }))
     }
 
     fn by_main(&self) -> Result<&HashMap<u32, String>, PodmanError> {
@@ -253,6 +269,11 @@ fn main_processes(shown: &str) -> HashMap<u32, String> {
 /// The service in whose cgroup a process is.
 fn unit_of_process(pid: u32) -> Option<String> {
     unit_of_cgroup(&cgroups_of_process(pid)?)
+}
+
+fn watches_over_a_container(pid: u32) -> bool {
+    let name = std::fs::read(format!("/proc/{pid}/comm"));
+    pid != 0 && name.is_ok_and(|name| name == b"conmon\n")
 }
 
 fn cgroups_of_process(pid: u32) -> Option<String> {
