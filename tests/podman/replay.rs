@@ -276,6 +276,34 @@ fn c_12_a_container_and_its_unit_bring_each_other() {
     }
 }
 
+/// What docs/guides/drivers.md says: the same host with another driver, networks and units as they lie.
+#[test]
+fn a_host_changes_its_storage_driver() {
+    let lab = lab(Suite::Trixie);
+    lab.ok(r#"
+        printf tok | podman secret create t1 - >/dev/null; podman network create --subnet 10.76.1.0/24 n1 >/dev/null
+        podman run -d --name web --network n1:ip=10.76.1.7 --secret t1 -v data:/d -p 18098:80 localhost/lab:1 /bin/sleep infinity >/dev/null
+        podman exec web sh -c 'echo kept > /d/file; chown 33:44 /d/file; echo own > /etc/own'
+        podman create --name rests localhost/lab:1 >/dev/null
+        podman run -d --pod new:shop --name in-pod localhost/lab:1 /bin/sleep infinity >/dev/null
+        mkdir -p /etc/containers/systemd
+        printf '[Container]\nContainerName=made\nImage=localhost/lab:1\nExec=/bin/sleep infinity\nVolume=more:/d\n' > /etc/containers/systemd/made.container
+        systemctl daemon-reload; systemctl start made; podman exec made sh -c 'echo more > /d/file'"#);
+    let facts = r#"podman ps -a --format '{{.Names}} {{.State}}' | grep -v infra | sort; podman images --format '{{.ID}} {{.Digest}}' localhost/lab
+        podman exec web sh -c 'stat -c %u:%g /d/file; cat /d/file /etc/own /run/secrets/t1'
+        podman exec made cat /d/file; podman network inspect n1 | jq -c '.[0] | [.subnets, .id]'; podman port web
+        podman inspect -f '{{(index .NetworkSettings.Networks "n1").IPAddress}}' web"#;
+    let before = lab.ok(facts);
+    lab.ok(r#"
+        podkeep backup --all --consistency stop > /dev/null
+        systemctl stop made; podman pod stop -a > /dev/null; podman stop -t 0 -a > /dev/null; podman unmount -a > /dev/null
+        mv /var/lib/containers/storage /var/lib/containers/storage.before
+        sed -i 's/^driver = .*/driver = "vfs"/' /etc/containers/storage.conf
+        podkeep restore latest --all --start --merge
+        [ "$(podman info --format '{{.Store.GraphDriverName}}')" = vfs ]"#);
+    assert_eq!(lab.ok(facts), before);
+}
+
 /// A container brings what it needs, and one that is there already stays when a suffix says so.
 #[test]
 fn c_17_one_container_with_what_it_needs_beside_the_one_that_is_there() {
