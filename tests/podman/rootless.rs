@@ -93,6 +93,20 @@ fn v_08_owners_find_their_place_under_every_map() {
         lab.ok("stat -c %u:%g $(data bob data) $(data eve data)"),
         "300998:300997\n400998:400997"
     );
+    lab.ok(&format!(
+        "podkeep restore latest@eve@{name} volume:data --as of-eve"
+    ));
+    assert_eq!(
+        lab.ok("facts root of-eve"),
+        before,
+        "from two ranges to root"
+    );
+    lab.ok("podkeep backup volume:of-eve");
+    lab.ok(&format!(
+        "podkeep restore latest@{name} volume:of-eve --host local:bob"
+    ));
+    lab.ok("session bob");
+    assert_eq!(lab.ok("facts bob of-eve"), before, "and on to one");
     let back = format!("podkeep restore latest@eve@{name} volume:data --as back --host local:u");
     lab.ok(&back);
     assert_eq!(lab.ok("facts u back"), before, "back");
