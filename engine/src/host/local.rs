@@ -628,7 +628,10 @@ impl Target for LocalHost {
             (true, _) => format!("replace the content of {shown}"),
         };
         let mut conflicts: Vec<String> = in_the_way(request, &path).into_iter().collect();
-        if let Place::Item { .. } = &request.place {
+        // What is there may be filled also where nothing can be made beside it.
+        if let Place::Item { .. } = &request.place
+            && !there
+        {
             conflicts.extend(self.closed_to_us(&path));
         }
         Ok(PlacePlan {

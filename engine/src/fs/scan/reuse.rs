@@ -50,7 +50,7 @@ impl Worker<'_> {
             Some(own) => own,
             None => {
                 directory.changed.store(true, Ordering::Relaxed);
-                let only_leads = self.shared.view.only_passes(&directory.path_of(b""));
+                let only_leads = self.shared.view.only_passes(|| directory.path_of(b""));
                 let own = self.read_directory(fd, stat, traits, only_leads)?;
                 // Attributes have no times of their own: they must not have moved meanwhile.
                 let after = Stat::of(fd).map_err(|e| Failure::Unreadable("stat", e))?;

@@ -100,12 +100,15 @@ impl View {
     }
 
     /// Whether the directory at a path is nothing but the way to what is read.
-    pub fn only_passes(&self, path: &[u8]) -> bool {
-        matches!(self, Self::Only(paths) if paths.is_on_the_way(path))
+    pub fn only_passes(&self, path: impl FnOnce() -> Vec<u8>) -> bool {
+        match self {
+            Self::Only(paths) => paths.is_on_the_way(&path()),
+            _ => false,
+        }
     }
 
     /// A directory that is only on the way has the time of whatever else happens in it: none.
-    pub fn directory_time(&self, path: &[u8], time: Time) -> Time {
+    pub fn directory_time(&self, path: impl FnOnce() -> Vec<u8>, time: Time) -> Time {
         match self.only_passes(path) {
             true => Time::default(),
             false => time,
@@ -183,8 +186,11 @@ mod tests {
             assert_eq!(view.takes(path.as_bytes()), taken, "{path}");
         }
         let time = Time { secs: 1, nanos: 0 };
-        assert_eq!(view.directory_time(b"etc", time), Time::default());
-        assert_eq!(view.directory_time(b"srv", time), time);
+        assert_eq!(
+            view.directory_time(|| b"etc".to_vec(), time),
+            Time::default()
+        );
+        assert_eq!(view.directory_time(|| b"srv".to_vec(), time), time);
         assert!(!View::Only(OnlyPaths::default()).takes(b""));
         assert!(View::Whole.takes(b"x"));
     }

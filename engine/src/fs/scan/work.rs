@@ -281,7 +281,7 @@ impl<'s> Worker<'s> {
             traits,
         });
         self.find_row(directory, traits);
-        if !shared.view.only_passes(&directory.path_of(b"")) {
+        if !shared.view.only_passes(|| directory.path_of(b"")) {
             self.note_owner(&stat, || directory.path_of(b""));
         }
         self.own_attributes(directory, &fd, &stat, traits)?;
@@ -630,7 +630,7 @@ impl<'s> Worker<'s> {
         let mut own = contents.own.take()?;
         own.mtime = shared
             .view
-            .directory_time(&directory.path_of(b""), own.mtime);
+            .directory_time(|| directory.path_of(b""), own.mtime);
         self.resolve_links(&mut contents);
         let Contents { bytes, slots, .. } = &mut contents;
         slots.sort_unstable_by(|a, b| bytes[a.name.clone()].cmp(&bytes[b.name.clone()]));

@@ -10,6 +10,9 @@ const BOOTED: &str = "/run/systemd/system";
 /// Below a user's runtime folder, where the user's systemd runs.
 const OF_USER: &str = "systemd/private";
 
+const SYSTEM: &str = "--system";
+const USER: &str = "--user";
+
 /// One systemd, asked by way of systemctl.
 #[derive(Clone, Debug)]
 pub(super) struct Manager {
@@ -25,16 +28,27 @@ impl Manager {
             return None;
         }
         let scope = match podman.is_rootless() {
-            false => "--system",
+            false => SYSTEM,
             true => {
                 let runtime = PathBuf::from(podman.variable("XDG_RUNTIME_DIR")?);
-                runtime.join(OF_USER).exists().then_some("--user")?
+                runtime.join(OF_USER).exists().then_some(USER)?
             }
         };
-        Some(Self {
+        let manager = Self {
             systemctl: podman.relative("systemctl")?,
             scope,
-        })
+        };
+        (scope == SYSTEM || manager.answers()).then_some(manager)
+    }
+
+    /// From inside a user namespace the bus knows the caller by another id than the caller says; systemd
+    /// says none since version 248.
+    fn answers(&self) -> bool {
+        let purpose = Purpose {
+            action: "ask",
+            object: "the user's systemd",
+        };
+        self.run(purpose, &["show", "--property=Version"]).is_ok()
     }
 
     /// The one whose timers outlive whoever runs podkeep: root's run what they run as the user that
@@ -46,7 +60,7 @@ impl Manager {
         let is_own = podman.is_rootless() && podman.user().is_none();
         Some(Self {
             systemctl: podman.beside("systemctl")?,
-            scope: if is_own { "--user" } else { "--system" },
+            scope: if is_own { USER } else { SYSTEM },
         })
     }
 
