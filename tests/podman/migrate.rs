@@ -464,7 +464,7 @@ fn a_pod_of_a_kube_unit_is_paused_for_a_backup_and_moves_with_its_unit() {
     let before = a.script(started);
     let said = a.script(
         "export PODKEEP_REPO=/srv/repository PODKEEP_PASSWORD=x; podkeep init > /dev/null
-         podkeep backup volume:data --consistency stop 2>&1",
+         podkeep backup --all --consistency stop 2>&1",
     );
     assert!(
         said.contains("container shop-web: it is paused, not stopped"),

@@ -77,13 +77,16 @@ impl Afar {
         }
     }
 
-    /// For messages: `web1`, `alice@web1`.
+    /// For messages, and to tell one from another: `web1`, `alice@web1`.
     pub fn shown(&self) -> String {
-        let host = self.address.host_text();
-        match &self.user {
-            Some(user) => format!("{host}, user {user}"),
-            None => host,
+        let mut shown = self.address.host_text();
+        if self.sudo {
+            shown.push_str(", sudo");
         }
+        if let Some(user) = &self.user {
+            shown.push_str(&format!(", user {user}"));
+        }
+        shown
     }
 }
 
@@ -270,7 +273,7 @@ mod tests {
         assert_eq!(whole.shown(), "root@web1:2222, user alice");
         assert!(!whole.sudo);
         let whole = parse("ssh://admin@web1,sudo,user=alice").unwrap();
-        assert_eq!(whole.shown(), "admin@web1, user alice");
+        assert_eq!(whole.shown(), "admin@web1, sudo, user alice");
         assert!(whole.sudo && parse("ssh://web1,sudo").unwrap().user.is_none());
         assert_eq!(parse("ssh://web1").unwrap().shown(), "web1");
         assert_eq!(parse("ssh://web1/").unwrap(), parse("ssh://web1").unwrap());

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use podkeep_format::item::{Item, ItemKind};
 use rustix::fs::{Mode, OFlags};
@@ -24,6 +25,8 @@ use crate::podman::{
     list_networks, list_secrets, mounted_over, read_secret, read_state, writable_layer,
 };
 
+/// Units and configuration are some files in a home.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(120);
 /// What is mounted of these is the machine's own state or another's, never data.
 const NEVER_DATA: [&str; 5] = ["/dev", "/proc", "/sys", "/run", "/var/run"];
 const NEVER_DATA_FILES: [&str; 4] = ["/", "/etc/localtime", "/etc/timezone", "/etc/machine-id"];
@@ -163,15 +166,17 @@ impl Definitions {
         let Some(places) = places else {
             return known;
         };
-        let containers: Vec<&ContainerDefinition> = known
-            .containers
-            .values()
-            .map(|(container, _)| container)
-            .collect();
-        // What a user may not look into is none of the user's.
-        let found = self
-            .podman
-            .in_its_name(|| Ok((find_units(&places), find_configs(&places, &containers))));
+        let containers = known.containers.values();
+        let containers: Vec<ContainerDefinition> =
+            containers.map(|(container, _)| container.clone()).collect();
+        let find = move || {
+            let containers: Vec<&ContainerDefinition> = containers.iter().collect();
+            (find_units(&places), find_configs(&places, &containers))
+        };
+        let found = match self.podman.user() {
+            None => Ok(find()),
+            Some(_) => in_time(self.podman.clone(), find),
+        };
         match found {
             Ok((units, configs)) => {
                 known.units = by_name(units, |unit| &unit.name);
@@ -274,6 +279,24 @@ impl Definitions {
         });
         Ok(readable)
     }
+}
+
+/// Does something in the name of the user whose podman it is: what the user may not look into is none of
+/// the user's. Nor does root wait for a file system of the user's that never answers.
+fn in_time<T: Send + 'static>(
+    podman: Podman,
+    act: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        // Nobody may wait any more.
+        let _ = done.send(podman.in_its_name(|| Ok(act())));
+    });
+    wait.recv_timeout(LOOK_TIME_MAX).unwrap_or_else(|_| {
+        let seconds = LOOK_TIME_MAX.as_secs();
+        let cause = format!("they cannot be looked for within {seconds} s");
+        Err(std::io::Error::other(cause))
+    })
 }
 
 fn by_name<T>(list: Vec<T>, name: impl Fn(&T) -> &String) -> BTreeMap<String, T> {

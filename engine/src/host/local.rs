@@ -135,10 +135,11 @@ impl LocalPodman {
             }
         }
         self.definitions.inventory(&info, &mut inventory);
-        inventory.home = match self.podman.is_rootless() {
-            true => self.podman.home(),
-            false => None,
-        };
+        if let Some((uid, _)) = self.podman.rootless_ids() {
+            let runtime = self.podman.variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+            inventory.home = self.podman.home();
+            inventory.runtime = runtime.or_else(|| Some(format!("/run/user/{uid}").into()));
+        }
         inventory.driver = Some(info.driver);
         inventory.podman_version = Some(info.version);
         Ok(inventory)

@@ -104,8 +104,9 @@ pub struct Inventory {
     pub podman_version: Option<String>,
     /// The user namespace whose ids its trees hold.
     pub owners: Arc<Owners>,
-    /// The home of the user whose Podman it is; `None`: root's.
+    /// The home and the runtime folder of the user whose Podman it is; `None`: root's.
     pub home: Option<PathBuf>,
+    pub runtime: Option<PathBuf>,
     pub volumes: Vec<VolumeFacts>,
     /// Sorted by item.
     pub images: Vec<ImageFacts>,

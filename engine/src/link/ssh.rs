@@ -120,7 +120,10 @@ impl Ssh<'_> {
         }
         self.begin(&by_sudo(command)).map_err(|mut failed| {
             // It ends with a code of those that mean that there is no program.
-            if failed.error.cause.contains("sudo: ") {
+            if SUDO_REFUSES
+                .iter()
+                .any(|said| failed.error.cause.contains(said))
+            {
                 failed.no_program = false;
                 failed.error.hint = NO_SUDO.into();
             }
@@ -281,11 +284,22 @@ impl Ssh<'_> {
 const NO_SUDO: &str = "sudo must ask for no password there (NOPASSWD in sudoers(5)), and for no terminal; or \
                        log in as root";
 
+/// What sudo says when it does not do it.
+const SUDO_REFUSES: [&str; 5] = [
+    "a password is required",
+    "must have a tty",
+    "no tty present",
+    "not in the sudoers file",
+    "is not allowed to",
+];
+
 /// The command as root. sudo itself says of a program that is not there nothing that tells it from other
-/// failures, so that the shell looks first: 127 is its own word for that.
+/// failures, so that the shell looks first: 127 is its own word for that. It looks where root's programs are,
+/// too, and names the place, which sudo may not look in.
 fn by_sudo(command: &str) -> String {
     format!(
-        "sh -c 'command -v \"$1\" > /dev/null || exit 127; exec sudo -n -- \"$@\"' podkeep {command}"
+        "sh -c 'p=$(PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; command -v \"$1\") || exit 127; shift; \
+         exec sudo -n -- \"$p\" \"$@\"' podkeep {command}"
     )
 }
 

@@ -35,6 +35,8 @@ pub struct LiveContainer {
     /// The pod's id.
     pub pod: Option<String>,
     pub is_infra: bool,
+    /// It stands for what `podman kube play` made, and does nothing else.
+    pub is_service: bool,
     /// It goes when it stops.
     pub auto_remove: bool,
     pub labels: BTreeMap<String, String>,
@@ -67,6 +69,8 @@ struct Shown {
     pod: String,
     #[serde(default)]
     is_infra: bool,
+    #[serde(default)]
+    is_service: bool,
     config: Config,
     host_config: HostConfig,
     network_settings: Option<NetworkSettings>,
@@ -128,6 +132,7 @@ impl From<Shown> for LiveContainer {
             status: shown.state.status,
             pod: Some(shown.pod).filter(|pod| !pod.is_empty()),
             is_infra: shown.is_infra,
+            is_service: shown.is_service,
             auto_remove: shown.host_config.auto_remove,
             labels: shown.config.labels.unwrap_or_default(),
             conmon_pid: shown.state.conmon_pid,

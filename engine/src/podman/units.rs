@@ -53,9 +53,13 @@ const CONFIG_FOLDERS: [&str; 4] = [
 /// The units of a host or user, sorted by name.
 pub fn find_units(places: &UnitPlaces) -> Vec<UnitDefinition> {
     let mut found: BTreeMap<String, UnitDefinition> = BTreeMap::new();
-    let leaving = (!places.is_of_user()).then_some(USERS_FOLDER);
+    // Drop-ins are looked for by the names of units.
+    let enters = |name: &Path, is_first: bool| {
+        let is_of_users = is_first && !places.is_of_user() && name == Path::new(USERS_FOLDER);
+        !is_of_users && name.extension().is_none_or(|extension| extension != "d")
+    };
     for folder in &places.quadlets {
-        for path in files_below(folder, leaving) {
+        for path in files_below(folder, enters) {
             let Some((name, kind)) = quadlet_name(&path) else {
                 continue;
             };
@@ -248,10 +252,8 @@ fn users(places: &UnitPlaces) -> Option<ConfigDefinition> {
         facts.insert("linger".into(), linger);
     }
     // What the administrator wrote for users, who cannot write it back.
-    for path in files_below(
-        &places.configuration.join("systemd").join(USERS_FOLDER),
-        None,
-    ) {
+    let of_users = places.configuration.join("systemd").join(USERS_FOLDER);
+    for path in files_below(&of_users, |_, _| true) {
         files.add(&path, "unit");
     }
     let description = "ids that users may take, users whose services run without a login, and units \
@@ -446,6 +448,9 @@ mod tests {
         put(&root, "etc/containers/auth.json", "a password");
         put(&root, "etc/containers/registries.conf.d/x.conf", "");
         put(&root, "etc/subuid", "u:100000:65536\n\n");
+        let of_users = "etc/containers/systemd/users/1000";
+        put(&root, &format!("{of_users}/web.container.d/1.conf"), "");
+        put(&root, &format!("{of_users}/web.container"), "");
         put(&root, "var/lib/systemd/linger/u", "");
         put(&root, "srv/profile.json", "{}");
         let config = serde_json::json!({
@@ -489,6 +494,11 @@ mod tests {
         assert_eq!(paths(&configs[2].files), ["/srv/profile.json"]);
         assert_eq!(configs[3].facts["subuid"], ["u:100000:65536"]);
         assert_eq!(configs[3].facts["linger"], ["u"]);
+        let kept = paths(&configs[3].files);
+        for name in ["web.container", "web.container.d/1.conf"] {
+            let path = format!("/{of_users}/{name}");
+            assert!(kept.contains(&&*path), "{kept:?}");
+        }
         for config in &configs {
             assert_eq!(
                 ConfigDefinition::decode(&config.encode()).as_ref(),

@@ -94,6 +94,12 @@ impl Worker<'_> {
         seen.unwrap_or(value)
     }
 
+    /// Whether it belongs to somebody whom the user namespace does not know, as far as that can be told.
+    pub fn is_beyond(&self, stat: &Stat) -> bool {
+        let owners = &self.shared.owners;
+        !owners.inside && matches!(owners.see(IdKind::User, stat.uid), Seen::Beyond(_))
+    }
+
     /// Says of an owner that the user namespace does not know, once for each.
     pub fn note_owner(&self, stat: &Stat, path: impl Fn() -> Vec<u8>) {
         let owners = &self.shared.owners;

@@ -99,6 +99,10 @@ impl View {
         }
     }
 
+    pub fn is_of_single_files(&self) -> bool {
+        matches!(self, Self::Only(_))
+    }
+
     /// Whether the directory at a path is nothing but the way to what is read.
     pub fn only_passes(&self, path: impl FnOnce() -> Vec<u8>) -> bool {
         match self {

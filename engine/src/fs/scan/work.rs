@@ -442,6 +442,11 @@ impl<'s> Worker<'s> {
             self.skipped(directory.path_of(name), "another file is mounted there");
             return Ok(());
         }
+        // Files that lie apart were chosen by their owner: one that is another's by now is not read.
+        if shared.view.is_of_single_files() && self.is_beyond(&stat) {
+            self.skipped(directory.path_of(name), "it is not the user's any more");
+            return Ok(());
+        }
         self.note_owner(&stat, || directory.path_of(name));
         if self.reuse(directory, name, &stat)? {
             return Ok(());

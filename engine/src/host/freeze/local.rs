@@ -141,7 +141,7 @@ pub(in crate::host) fn stop_for_writing(
     let units = Units::find(podman);
     let mut steps = Vec::new();
     for container in live_containers(podman, containers)? {
-        if !container.is_running() || container.is_infra {
+        if !container.is_running() || container.is_infra || container.is_service {
             continue;
         }
         let owner = units.as_ref().map(|units| units.owner(&container));
@@ -246,7 +246,7 @@ fn how(
     wanted: Wanted,
     findings: &mut Vec<Finding>,
 ) -> Result<How, HostError> {
-    if !container.is_running() || container.is_infra {
+    if !container.is_running() || container.is_infra || container.is_service {
         return Ok(How::Nothing);
     }
     let (Wanted::May(how) | Wanted::Must(how)) = wanted;

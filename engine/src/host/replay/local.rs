@@ -447,22 +447,33 @@ impl Replay for LocalReplay {
         if services.is_empty() {
             return Ok(findings);
         }
-        let Some(systemd) = Units::find(&self.podman) else {
-            let message =
-                "systemd does not run here: their files are there, and nothing starts them";
-            findings.push(note("units", FindingKind::Note, message));
-            return Ok(findings);
-        };
-        if let Err(error) = systemd.reload(&services) {
-            findings.push(note("units", FindingKind::Note, error.to_string()));
+        let running = Units::find(&self.podman);
+        match &running {
+            Some(systemd) => {
+                if let Err(error) = systemd.reload(&services) {
+                    findings.push(note("units", FindingKind::Note, error.to_string()));
+                }
+            }
+            None => {
+                let message =
+                    "systemd does not run here: their files are there, and nothing starts them";
+                findings.push(note("units", FindingKind::Note, message));
+            }
         }
+        let systemd = running.or_else(|| Units::of_files(&self.podman));
         let enabled = self.units.values();
         let enabled =
             enabled.filter(|one| one.kind == UnitKind::Systemd && one.enabled == "enabled");
         for unit in enabled {
-            if let Err(error) = systemd.enable(&unit.service) {
+            let enabled = match &systemd {
+                Some(systemd) => systemd
+                    .enable(&unit.service)
+                    .map_err(|error| error.to_string()),
+                None => Err("it is not enabled: its user's systemd does not run".into()),
+            };
+            if let Err(cause) = enabled {
                 let object = format!("unit:{}", unit.name);
-                findings.push(note(object, FindingKind::NotRestored, error.to_string()));
+                findings.push(note(object, FindingKind::NotRestored, cause));
             }
         }
         Ok(findings)
@@ -496,7 +507,7 @@ impl Replay for LocalReplay {
         for unit in active {
             let started = match &systemd {
                 Some(systemd) => systemd
-                    .start(&unit.service)
+                    .start_first(&unit.service)
                     .map_err(|error| error.to_string()),
                 None => Err("it is not started: systemd does not run here".into()),
             };

@@ -20,6 +20,7 @@ use crate::operations::walk::{Place, entry_at};
 use crate::operations::{
     ItemPath, OperationError, OperationResult, RestoreOptions, RestoreReport, Selector, Views,
 };
+use crate::podman::replay::below_runtime;
 use crate::podman::{
     ConfigDefinition, ContainerDefinition, ImageDefinition, KeptFile, PodDefinition,
     UnitDefinition, VolumeDefinition,
@@ -212,6 +213,7 @@ impl Definitions {
         };
         let mut homes = Homes {
             to: there.home.as_deref(),
+            runtime: there.runtime.as_deref(),
             moved: BTreeSet::new(),
         };
         let mut request = ReplayRequest {
@@ -498,6 +500,7 @@ fn describe(
 struct Homes<'a> {
     /// `None`: the target's Podman is root's.
     to: Option<&'a Path>,
+    runtime: Option<&'a Path>,
     moved: BTreeSet<String>,
 }
 
@@ -505,6 +508,9 @@ impl Homes<'_> {
     /// Where a file of a user goes whose home was `from`.
     fn place(&mut self, path: &str, from: Option<&str>) -> String {
         let below = from.and_then(|from| Path::new(path).strip_prefix(from).ok());
+        if let (Some(_), Some(below), Some(runtime)) = (from, below_runtime(path), self.runtime) {
+            return runtime.join(below).to_string_lossy().into_owned();
+        }
         let (Some(from), Some(below), Some(to)) = (from, below, self.to) else {
             return path.to_owned();
         };
@@ -523,8 +529,8 @@ impl Homes<'_> {
                 snapshots: Vec::new(),
                 paths: Vec::new(),
                 message: format!(
-                    "what lay below {from} goes below {}; a file that names {from} is not changed (%h \
-                     in a unit is whatever home there is)",
+                    "what lay below {from} goes below {}; a file or link that names {from} is not \
+                     changed (%h in a unit is whatever home there is)",
                     to.display()
                 ),
             });

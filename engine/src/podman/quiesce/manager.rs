@@ -51,6 +51,15 @@ impl Manager {
         self.run(purpose, &["show", "--property=Version"]).is_ok()
     }
 
+    /// The host's, for work on files, whether it runs or not.
+    pub fn of_files(podman: &Podman) -> Option<Self> {
+        let systemctl = podman.relative("systemctl")?;
+        (!podman.is_rootless()).then_some(Self {
+            systemctl,
+            scope: SYSTEM,
+        })
+    }
+
     /// The one whose timers outlive whoever runs podkeep: root's run what they run as the user that
     /// root works for.
     pub fn of_timers(podman: &Podman) -> Option<Self> {

@@ -12,6 +12,8 @@ use super::manager::Manager;
 
 /// A unit may take as long to stop or start as it says itself; by default 90 s.
 const UNIT_TIME_MAX: Duration = Duration::from_secs(600);
+/// One that is started for the first time may have to wait for much, and says how long.
+const FIRST_START_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// The label that Podman gives a container which a unit made.
 pub const UNIT_LABEL: &str = "PODMAN_SYSTEMD_UNIT";
 /// Where a link to /dev/null masks a unit of the system, the folder that counts less first
@@ -56,6 +58,17 @@ impl Units {
             manager,
             podman: podman.clone(),
             masks,
+            by_main: OnceLock::new(),
+        })
+    }
+
+    /// For what systemctl does with files alone, also where no systemd runs (a chroot, a rescue system).
+    /// `None`: a user's, which needs the user's systemd.
+    pub fn of_files(podman: &Podman) -> Option<Self> {
+        Some(Self {
+            manager: Manager::of_files(podman)?,
+            podman: podman.clone(),
+            masks: MASKS.map(PathBuf::from),
             by_main: OnceLock::new(),
         })
     }
@@ -140,6 +153,11 @@ impl Units {
         self.must("start", unit)
     }
 
+    /// The same for a unit that has not run here before; systemd bounds how long that takes.
+    pub fn start_first(&self, unit: &str) -> Result<(), PodmanError> {
+        self.must_within("start", unit, FIRST_START_TIME_MAX)
+    }
+
     pub fn is_masked(&self, unit: &str) -> bool {
         is_masked(&self.masks, unit)
     }
@@ -179,7 +197,9 @@ impl Units {
         };
         match units.is_empty() {
             true => Ok(()),
-            false => self.manager.run(purpose, &["daemon-reload"]).map(drop),
+            false => self
+                .manager
+                .run_within(purpose, &["daemon-reload"], UNIT_TIME_MAX),
         }
     }
 
@@ -192,13 +212,22 @@ impl Units {
     }
 
     fn must(&self, verb: &'static str, unit: &str) -> Result<(), PodmanError> {
+        self.must_within(verb, unit, UNIT_TIME_MAX)
+    }
+
+    fn must_within(
+        &self,
+        verb: &'static str,
+        unit: &str,
+        time: Duration,
+    ) -> Result<(), PodmanError> {
         let object = format!("unit {unit}");
         let purpose = Purpose {
             action: verb,
             object: &object,
         };
         let arguments = [verb, "--", unit];
-        self.manager.run_within(purpose, &arguments, UNIT_TIME_MAX)
+        self.manager.run_within(purpose, &arguments, time)
     }
 
     fn show(&self, unit: &str, properties: &str) -> Result<BTreeMap<String, String>, PodmanError> {

@@ -191,13 +191,15 @@ pub fn container_request(wanted: &ContainerRequest<'_>) -> Object {
     body
 }
 
+/// The path below a user's runtime folder, if it lies in one.
+pub fn below_runtime(path: &str) -> Option<&str> {
+    let (uid, below) = path.strip_prefix("/run/user/")?.split_once('/')?;
+    uid.parse::<u32>().ok().map(|_| below)
+}
+
 /// Where a file of a runtime folder is for whoever's Podman it is now. `None`: there is no such folder.
 fn runtime_file(path: &str, user: Option<(u32, u32)>) -> Option<String> {
-    let of_user = path.strip_prefix("/run/user/").and_then(|rest| {
-        let (uid, rest) = rest.split_once('/')?;
-        uid.parse::<u32>().ok().map(|_| rest)
-    });
-    match (of_user, user) {
+    match (below_runtime(path), user) {
         (Some(rest), Some((uid, _))) => Some(format!("/run/user/{uid}/{rest}")),
         (Some(_), None) => None,
         // Root's own, where a user may not write.

@@ -189,8 +189,9 @@ pub(super) fn files_in(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The same, of a folder and of those below it; without what is in a folder `leaving` in it.
-pub(super) fn files_below(folder: &Path, leaving: Option<&str>) -> Vec<PathBuf> {
+/// The same, of a folder and of those below it that `enters` says yes to: their name, and whether they lie
+/// in the folder itself.
+pub(super) fn files_below(folder: &Path, enters: impl Fn(&Path, bool) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![(folder.to_owned(), 0)];
     while let Some((folder, level)) = open.pop() {
@@ -202,9 +203,7 @@ pub(super) fn files_below(folder: &Path, leaving: Option<&str>) -> Vec<PathBuf> 
         for entry in entries.take(FILES_MAX).flatten() {
             let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
             let name = entry.file_name();
-            let drop_ins = Path::new(&name).extension().is_some_and(|e| e == "d");
-            let is_left = level == 0 && leaving.is_some_and(|leaving| name == leaving);
-            if is_folder && !drop_ins && !is_left {
+            if is_folder && enters(Path::new(&name), level == 0) {
                 open.push((entry.path(), level + 1));
             }
         }
