@@ -1,7 +1,9 @@
 //! Parts of a tree, and upper directories of overlay mounts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use podkeep_engine::fs::owners::{IdMap, Owners};
 use podkeep_engine::fs::scan::View;
 use podkeep_format::tree::{Node, Time, XattrValue};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, setxattr};
@@ -56,6 +58,36 @@ fn files_that_lie_apart_are_read_without_what_is_around_them() {
     assert_eq!(root(), before);
     place.write("etc/a/unit", b"another");
     assert_ne!(root(), before);
+}
+
+/// They were chosen as their user's own: one that is another's by now is told of and not read, and
+/// directories that only lead to them belong to nobody in particular.
+#[test]
+fn files_that_lie_apart_are_those_of_their_user() {
+    let place = Place::new();
+    place.dir("home/u");
+    for file in ["home/u/own", "home/u/root-s"] {
+        place.write(file, file.as_bytes());
+    }
+    let own = place.at("home/u/own");
+    rustix::fs::chown(&own, Some(rustix::fs::Uid::from_raw(1000)), None).expect("root runs it");
+    let mut spec = spec(&place.path);
+    let wanted = ["home/u/own", "home/u/root-s"];
+    spec.view = View::Only(wanted.iter().map(|path| path.as_bytes().to_vec()).collect());
+    let map = |text: &str| IdMap::parse(text).expect("a map");
+    spec.owners = Arc::new(Owners {
+        uids: map("0 1000 1\n1 100000 65536\n"),
+        gids: map("0 0 65536\n"),
+        inside: false,
+        any_host_id: true,
+    });
+    let tree = read_spec(spec);
+    let names: Vec<&[u8]> = tree.entries.keys().map(Vec::as_slice).collect();
+    assert_eq!(names, [&b""[..], b"home", b"home/u", b"home/u/own"]);
+    assert!(tree.entries.values().all(|entry| entry.uid == 0));
+    let said: Vec<&str> = tree.findings.iter().map(|f| f.message.as_str()).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("not the user's any more"), "{said:?}");
 }
 
 /// As overlayfs leaves it: whiteouts are names of one inode, directories carry notes of the mount.
