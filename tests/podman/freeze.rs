@@ -2,7 +2,7 @@
 //! they rested, and that they go on whatever becomes of podkeep.
 
 use crate::lab::{Driver, Image, Suite};
-use crate::shell::Shell;
+use crate::shell::{Shell, same_lines};
 
 /// Prefix of every script.
 const WORDS: &str = concat!(
@@ -345,11 +345,7 @@ fn containers_of_a_user_run_on_after_the_user_s_oneshot_unit() {
         for name in by-hand removed; do outlives 'as podman' $name; done",
     );
     let after = over(started);
-    let same: Vec<bool> = before
-        .lines()
-        .zip(after.lines())
-        .map(|(a, b)| a == b)
-        .collect();
+    let same = same_lines(&before, &after);
     assert_eq!(same, [true, false], "{before} {after}");
 
     // Killed with its whole unit while a container is paused: the user's systemd sets it going.

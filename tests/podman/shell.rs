@@ -8,6 +8,12 @@ use crate::lab::{Driver, Host, Outcome, Suite};
 /// bash does not end at a `! command` that fails.
 const NOT: &str = r#"not() { ! "$@"; }"#;
 
+/// Which lines of two texts are the same.
+pub fn same_lines(before: &str, after: &str) -> Vec<bool> {
+    let pairs = before.lines().zip(after.lines());
+    pairs.map(|(before, after)| before == after).collect()
+}
+
 pub struct Shell {
     pub host: Host,
     /// What the host calls itself, and so what its snapshots are known by.

@@ -2,7 +2,7 @@
 //! that there is, and the user's systemd runs them.
 
 use crate::lab::{Driver, Image, Suite};
-use crate::shell::Shell;
+use crate::shell::{Shell, same_lines};
 
 const WORDS: &str = concat!(
     include_str!("../lab/users.sh"),
@@ -218,11 +218,7 @@ fn units_of_a_user_are_stopped_and_started_for_a_backup() {
     ] {
         lab.says(&command, 0, &["container web: it is paused, not stopped"]);
         let after = lab.ok(started);
-        let same: Vec<bool> = before
-            .lines()
-            .zip(after.lines())
-            .map(|(a, b)| a == b)
-            .collect();
+        let same = same_lines(&before, &after);
         assert_eq!(same, [true, false], "{before} {after}");
         lab.ok("[ \"$(systemd u is-active web old)\" = $'active\\nactive' ]");
     }

@@ -160,22 +160,21 @@ impl Definitions {
             Err(error) => findings.push(unlisted("networks", &error.to_string())),
         }
         let places = match self.podman.is_rootless() {
-            true => UnitPlaces::of(&self.podman),
+            true => UnitPlaces::of_user(&self.podman),
             false => Some(UnitPlaces::of_system(&self.root)),
         };
         let Some(places) = places else {
             return known;
         };
-        let containers = known.containers.values();
-        let containers: Vec<ContainerDefinition> =
-            containers.map(|(container, _)| container.clone()).collect();
-        let find = move || {
-            let containers: Vec<&ContainerDefinition> = containers.iter().collect();
-            (find_units(&places), find_configs(&places, &containers))
-        };
+        let containers = known.containers.values().map(|(container, _)| container);
         let found = match self.podman.user() {
-            None => Ok(find()),
-            Some(_) => in_time(self.podman.clone(), find),
+            None => Ok(find(&places, &containers.collect::<Vec<_>>())),
+            Some(_) => {
+                let containers: Vec<ContainerDefinition> = containers.cloned().collect();
+                in_time(self.podman.clone(), move || {
+                    find(&places, &containers.iter().collect::<Vec<_>>())
+                })
+            }
         };
         match found {
             Ok((units, configs)) => {
@@ -279,6 +278,13 @@ impl Definitions {
         });
         Ok(readable)
     }
+}
+
+fn find(
+    places: &UnitPlaces,
+    containers: &[&ContainerDefinition],
+) -> (Vec<UnitDefinition>, Vec<ConfigDefinition>) {
+    (find_units(places), find_configs(places, containers))
 }
 
 /// Does something in the name of the user whose podman it is: what the user may not look into is none of

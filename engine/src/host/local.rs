@@ -135,10 +135,9 @@ impl LocalPodman {
             }
         }
         self.definitions.inventory(&info, &mut inventory);
-        if let Some((uid, _)) = self.podman.rootless_ids() {
-            let runtime = self.podman.variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+        if self.podman.is_rootless() {
             inventory.home = self.podman.home();
-            inventory.runtime = runtime.or_else(|| Some(format!("/run/user/{uid}").into()));
+            inventory.runtime = self.podman.runtime_folder();
         }
         inventory.driver = Some(info.driver);
         inventory.podman_version = Some(info.version);

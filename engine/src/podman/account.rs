@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::thread::{Gid, Uid};
 
 use super::command::{Podman, PodmanError, Purpose, run_program};
-use crate::fs::owners::{IdMap, Owners};
+use crate::fs::owners::{IdMap, OVERFLOW_ID, Owners};
 
 /// Bytes of /etc/passwd that are looked at.
 const PASSWD_BYTES_MAX: u64 = 4 << 20;
@@ -26,9 +26,8 @@ const START_TIME_MAX: Duration = Duration::from_secs(60);
 const SYSTEMD_BOOTED: &str = "/run/systemd/system";
 /// Bytes of /etc/subuid: a line for each user.
 const SUBUID_BYTES_MAX: u64 = 16 << 20;
-/// What the kernel tells of an owner whom a user namespace has no id for
-/// (/proc/sys/kernel/overflowuid).
-const OVERFLOW_UID: u32 = 65534;
+/// Where each user with a session has a folder.
+const RUNTIME_FOLDERS: &str = "/run/user";
 const LINGER_FOLDER: &str = "/var/lib/systemd/linger";
 
 /// A user of this host, as passwd(5) has it.
@@ -135,7 +134,7 @@ impl Account {
     }
 
     fn runtime(&self) -> PathBuf {
-        PathBuf::from(format!("/run/user/{}", self.uid))
+        runtime_folder(self.uid)
     }
 
     fn unit(&self) -> String {
@@ -149,7 +148,7 @@ impl Account {
 
     /// Whether what is started for the user ends when nobody needs the user's systemd any more.
     pub fn needs_linger(&self) -> bool {
-        Path::new(SYSTEMD_BOOTED).exists() && !self.lingers()
+        is_booted() && !self.lingers()
     }
 
     /// Makes it so that it does not.
@@ -162,6 +161,23 @@ impl Account {
         let arguments = ["enable-linger", self.name.as_str()];
         run_program("loginctl", purpose, &arguments, START_TIME_MAX).map(drop)
     }
+}
+
+/// Whether systemd is the init of this host.
+pub(super) fn is_booted() -> bool {
+    Path::new(SYSTEMD_BOOTED).is_dir()
+}
+
+/// The folder that a user has while there is a session.
+pub(super) fn runtime_folder(uid: u32) -> PathBuf {
+    Path::new(RUNTIME_FOLDERS).join(uid.to_string())
+}
+
+/// The path below a user's runtime folder, if it lies in one.
+pub fn below_runtime(path: &str) -> Option<&str> {
+    let below = path.strip_prefix(RUNTIME_FOLDERS)?.strip_prefix('/')?;
+    let (uid, below) = below.split_once('/')?;
+    uid.parse::<u32>().ok().map(|_| below)
 }
 
 /// `0: name first count`
@@ -248,7 +264,7 @@ impl UserSession {
             units,
             account: account.clone(),
         };
-        if !Path::new(SYSTEMD_BOOTED).exists() {
+        if !is_booted() {
             return Ok(session(Vec::new()));
         }
         let unit = account.unit();
@@ -332,6 +348,13 @@ impl Podman {
         Some(std::fs::canonicalize(&home).unwrap_or(home))
     }
 
+    /// The runtime folder of the user whose it is. `None`: it is root's.
+    pub fn runtime_folder(&self) -> Option<PathBuf> {
+        let (uid, _) = self.rootless_ids()?;
+        let named = self.variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+        Some(named.unwrap_or_else(|| runtime_folder(uid)))
+    }
+
     /// Whether a file of this owner, as this process sees it, is one of the user whose podman it is.
     pub fn owns(&self, uid: u32) -> bool {
         if let Some(account) = self.user() {
@@ -340,7 +363,7 @@ impl Podman {
         let own = rustix::process::geteuid();
         match own.is_root() {
             // In the user's namespace: whatever the kernel can name there. Root itself: everything.
-            true => !self.is_rootless() || uid != OVERFLOW_UID,
+            true => !self.is_rootless() || uid != OVERFLOW_ID,
             false => uid == own.as_raw(),
         }
     }

@@ -33,7 +33,7 @@ mod units;
 mod volume;
 mod writable;
 
-pub use account::{Account, UserSession};
+pub use account::{Account, UserSession, below_runtime};
 pub use adopt::{AdoptError, Adoption, Before, ImageRecords};
 pub use archive::{ArchiveFiles, ArchivedImage, ArchivedLayer, archived_images};
 pub use artifact::{

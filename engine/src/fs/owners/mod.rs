@@ -18,6 +18,10 @@ pub use self::writer::OwnersWriter;
 
 use self::attributes::Placed;
 
+/// What the kernel tells inside a user namespace of every id that the namespace does not know
+/// (kernel.overflowuid, kernel.overflowgid as they are everywhere). It may be the real `nobody`, too.
+pub const OVERFLOW_ID: u32 = 65_534;
+
 /// The maps of one user namespace, from where this process stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owners {

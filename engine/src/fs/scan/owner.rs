@@ -12,15 +12,12 @@ use rustix::io::Errno;
 
 use super::stat::Stat;
 use super::work::Worker;
-use crate::fs::owners::{HostUid, IdKind, Seen};
+use crate::fs::owners::{HostUid, IdKind, OVERFLOW_ID, Seen};
 use crate::monitor::FindingKind;
 
 /// Ids that are told of.
 const BEYOND_MAX: usize = 256;
 
-/// What the kernel tells inside a user namespace of every id that the namespace does not know
-/// (kernel.overflowuid, kernel.overflowgid as they are everywhere). It may be the real `nobody`, too.
-const OVERFLOW_ID: u32 = 65_534;
 /// The last id that a host can have stands for one that cannot be told.
 const UNKNOWN: HostUid = HostUid(u32::MAX - 1);
 

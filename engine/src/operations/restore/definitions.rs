@@ -20,10 +20,9 @@ use crate::operations::walk::{Place, entry_at};
 use crate::operations::{
     ItemPath, OperationError, OperationResult, RestoreOptions, RestoreReport, Selector, Views,
 };
-use crate::podman::replay::below_runtime;
 use crate::podman::{
     ConfigDefinition, ContainerDefinition, ImageDefinition, KeptFile, PodDefinition,
-    UnitDefinition, VolumeDefinition,
+    UnitDefinition, VolumeDefinition, below_runtime,
 };
 use crate::repo::StoredSnapshot;
 use crate::repo::reader::{Reader, is_fatal};

@@ -195,7 +195,10 @@ fn process(podman: &Podman, script: &Path, time: Duration) -> Result<Armed, std:
 fn text(podman: &Podman, record: &Path, script: &Path, what: &[Resumption]) -> Vec<u8> {
     let mut text = b"# Sets going again what podkeep froze, if podkeep itself did not.\n".to_vec();
     function("podman", podman, &[], &mut text);
-    if let Some(units) = Manager::of_containers(podman) {
+    let any_unit = what
+        .iter()
+        .any(|one| matches!(one, Resumption::StartUnit(_)));
+    if any_unit && let Some(units) = Manager::of_containers(podman) {
         function("systemctl", &units.systemctl, &[units.scope], &mut text);
     }
     text.extend_from_slice(

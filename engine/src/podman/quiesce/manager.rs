@@ -1,12 +1,11 @@
 //! The systemd that has the units of a Podman: the host's own, or that of a user.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::podman::account::is_booted;
 use crate::podman::command::{Ended, Podman, PodmanError, Purpose, failure};
 
-/// Exists where systemd is the init (sd_booted(3)).
-const BOOTED: &str = "/run/systemd/system";
 /// Below a user's runtime folder, where the user's systemd runs.
 const OF_USER: &str = "systemd/private";
 
@@ -107,9 +106,4 @@ fn succeeded(purpose: Purpose<'_>, mut ended: Ended) -> Result<Ended, PodmanErro
     let first = ended.stderr.lines().find(|line| !line.trim().is_empty());
     ended.stderr = first.unwrap_or("it failed without a word").to_owned();
     Err(failure(purpose, &ended))
-}
-
-/// sd_booted(3)
-pub(super) fn is_booted() -> bool {
-    Path::new(BOOTED).is_dir()
 }

@@ -29,9 +29,7 @@ pub use mounts::volumes_from_of;
 pub use network::has_random_port;
 pub use obstacles::{HostFacts, Obstacle, Wanted, missing_options, obstacles, same_network};
 pub use pod::pod_request;
-pub use request::{
-    Choices, ContainerRequest, PodContext, below_runtime, container_request, restart_policy,
-};
+pub use request::{Choices, ContainerRequest, PodContext, container_request, restart_policy};
 pub use security::{Seccomp, seccomp_of};
 pub use service::{Answer, Service};
 

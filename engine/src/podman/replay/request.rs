@@ -19,6 +19,7 @@ use super::pod::infra_name;
 use super::stored::{Object, below, flag, is_nothing, map, number, objects, text, texts};
 use super::userns::ANNOTATION as USERNS_ANNOTATION;
 use super::{Version, mounts, network, security, userns};
+use crate::podman::account::{below_runtime, runtime_folder};
 
 /// A container that is to be made, and what is otherwise where it is made.
 pub struct ContainerRequest<'a> {
@@ -191,16 +192,15 @@ pub fn container_request(wanted: &ContainerRequest<'_>) -> Object {
     body
 }
 
-/// The path below a user's runtime folder, if it lies in one.
-pub fn below_runtime(path: &str) -> Option<&str> {
-    let (uid, below) = path.strip_prefix("/run/user/")?.split_once('/')?;
-    uid.parse::<u32>().ok().map(|_| below)
-}
-
 /// Where a file of a runtime folder is for whoever's Podman it is now. `None`: there is no such folder.
 fn runtime_file(path: &str, user: Option<(u32, u32)>) -> Option<String> {
     match (below_runtime(path), user) {
-        (Some(rest), Some((uid, _))) => Some(format!("/run/user/{uid}/{rest}")),
+        (Some(rest), Some((uid, _))) => Some(
+            runtime_folder(uid)
+                .join(rest)
+                .to_string_lossy()
+                .into_owned(),
+        ),
         (Some(_), None) => None,
         // Root's own, where a user may not write.
         (None, Some(_)) if path.starts_with("/run/") => None,

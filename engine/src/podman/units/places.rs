@@ -41,7 +41,7 @@ pub struct UnitPlaces {
 #[derive(Clone, Debug)]
 struct UserPlaces {
     podman: Podman,
-    home: PathBuf,
+    home: String,
     config: PathBuf,
 }
 
@@ -61,19 +61,16 @@ impl UnitPlaces {
         }
     }
 
-    /// Those of this podman, on this host. `None`: it is a user's who has no home.
-    pub fn of(podman: &Podman) -> Option<Self> {
-        let root = Path::new("/");
-        if !podman.is_rootless() {
-            return Some(Self::of_system(root));
-        }
+    /// Those of the user whose podman it is, on this host. `None`: who has no home, or one whose name is
+    /// not UTF-8.
+    pub fn of_user(podman: &Podman) -> Option<Self> {
         let config = podman.config_folder()?;
-        let home = podman.home()?;
+        let home = podman.home()?.into_os_string().into_string().ok()?;
         let runtime = podman.variable("XDG_RUNTIME_DIR").map(PathBuf::from);
         let folders = [runtime.as_deref(), Some(&config)];
         let quadlets = folders.into_iter().flatten();
         Some(Self {
-            root: root.to_owned(),
+            root: "/".into(),
             quadlets: quadlets
                 .map(|folder| folder.join("containers/systemd"))
                 .collect(),
@@ -90,8 +87,7 @@ impl UnitPlaces {
 
     /// As a definition has it.
     pub(super) fn home(&self) -> Option<String> {
-        let user = self.user.as_ref()?;
-        Some(user.home.to_str()?.to_owned())
+        Some(self.user.as_ref()?.home.clone())
     }
 
     pub(super) fn is_of_user(&self) -> bool {
@@ -117,15 +113,15 @@ impl UnitPlaces {
     /// configuration (systemd.unit(5), "Specifiers"). Others stay.
     pub(super) fn expand(&self, text: &str) -> String {
         let (home, config) = match &self.user {
-            None => (Path::new("/root"), Path::new("/etc")),
-            Some(user) => (user.home.as_path(), user.config.as_path()),
+            None => ("/root", Path::new("/etc")),
+            Some(user) => (user.home.as_str(), user.config.as_path()),
         };
         let mut expanded = String::with_capacity(text.len());
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('%') {
             expanded.push_str(before);
             let (value, len) = match after.chars().next() {
-                Some('h') => (home.to_string_lossy(), 1),
+                Some('h') => (home.into(), 1),
                 Some('E') => (config.to_string_lossy(), 1),
                 Some('%') => ("%".into(), 1),
                 _ => ("%".into(), 0),
