@@ -39,6 +39,17 @@ run_id() {
 host_dir() { printf '%s/hosts/%s' "$RUN" "$1"; }
 host_cgroup() { printf '%s/podkeep-lab-%s/%s' "$CGROUPS" "$(run_id)" "$1"; }
 
+# The folders of this run in each hierarchy of version 1, with the name under which a host mounts it and the
+# options that takes: FOLDER NAME OPTIONS. At the top: the cgroup of whoever calls goes with that.
+run_cgroups_v1() {
+    local controllers name
+    while IFS=: read -r _ controllers _; do
+        name=${controllers#name=}
+        [ -z "$name" ] || [ ! -d "/sys/fs/cgroup/$name" ] || echo "/sys/fs/cgroup/$name/podkeep-lab-$(run_id)" \
+            "$name" "$([ "$name" = "$controllers" ] || echo none,)$controllers"
+    done < /proc/self/cgroup
+}
+
 # Prints the pid in a file of "PID START_TIME" while that process lives; the start time tells a pid
 # that the kernel gave out again.
 living() {

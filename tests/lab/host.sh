@@ -9,6 +9,7 @@
 #   settings     SUITE DRIVER MODE BASE
 #   owner        pid and start time of the process that the host belongs to, if it has one
 #   share        a link to the folder that the host sees as /share, if it has one
+#   cgroups-v1   in mode v1: the host's cgroups in the hierarchies of version 1
 #   pid          the host's first process and its start time; absent when it is down
 
 lab_up() {
@@ -24,7 +25,7 @@ lab_up() {
         settle_down "$name" || die "host $name has not left the machine yet"
     else
         [[ $driver =~ ^(overlay|vfs|btrfs|xfs)$ ]] || die "no driver '$driver'"
-        [[ $mode =~ ^(systemd|bare)$ ]] || die "no mode '$mode'"
+        [[ $mode =~ ^(systemd|bare|v1)$ ]] || die "no mode '$mode'"
         base=$(build_base "$suite")
         # What a run that was killed left under this name.
         lab_down "$name"
@@ -77,9 +78,10 @@ boot() {
     local name=$1 suite=$2 driver=$3 mode=$4 base=$5 h cgroup unshare_pid pid=''
     h=$(host_dir "$name"); cgroup=$(host_cgroup "$name")
     mkdir -p "$cgroup"
+    if [ "$mode" = v1 ]; then make_cgroups_v1 "$name" "$h"; fi
     # The cgroup first, then a cgroup namespace rooted there. It lies below a folder of its own so
     # that no controller which something else enables at the root reaches the host.
-    ( echo $BASHPID > "$cgroup/cgroup.procs"
+    ( join_cgroups "$h" "$cgroup"
       exec setsid unshare --mount --pid --uts --ipc --net --cgroup --fork \
           bash "$LAB/init.sh" "$name" "$h" "$base" "$mode" "$driver" ) </dev/null >"$h/console.log" 2>&1 &
     unshare_pid=$!
@@ -99,6 +101,30 @@ boot() {
         || die "host $name booted but could not be set up"
 }
 
+# A host of mode v1 has a cgroup in each hierarchy of version 1, too: h/cgroups-v1 names them, and what a
+# host mounts them as.
+make_cgroups_v1() {
+    local name=$1 h=$2 folder controller options
+    [ -d /sys/fs/cgroup/freezer ] || die "this machine has no cgroups of version 1: no mode v1"
+    run_cgroups_v1 | while read -r folder controller options; do
+        mkdir -p "$folder/$name"
+        if [ "$controller" = cpuset ]; then
+            for level in "$folder" "$folder/$name"; do
+                for file in cpuset.cpus cpuset.mems; do cat "$level/../$file" > "$level/$file"; done
+            done
+        fi
+        echo "$folder/$name $controller $options"
+    done > "$h/cgroups-v1"
+}
+
+# Puts this process into the cgroups of a host.
+join_cgroups() {
+    local h=$1 scope=$2 folder
+    echo $BASHPID > "$scope/cgroup.procs"
+    [ -s "$h/cgroups-v1" ] || return 0
+    while read -r folder _; do echo $BASHPID > "$folder/cgroup.procs"; done < "$h/cgroups-v1"
+}
+
 lab_exec() {
     local user=root name pid scope mode
     if [ "${1:-}" = --user ]; then user=${2:-}; shift 2; fi
@@ -112,9 +138,10 @@ lab_exec() {
     if [ "$mode" = systemd ]; then scope+=/lab-exec.scope; mkdir -p "$scope"; fi
     # The caller's environment stays outside: a host answers the same whoever asks.
     local env=(PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TERM=dumb)
+    [ "$mode" != v1 ] || env+=(PODMAN_IGNORE_CGROUPSV1_WARNING=1)
     local enter=(nsenter -t "$pid" -m -u -i -n -p -C --)
     (
-        echo $BASHPID > "$scope/cgroup.procs"
+        join_cgroups "$(host_dir "$name")" "$scope"
         if [ "$user" = root ]; then
             exec "${enter[@]}" env -i -C /root "${env[@]}" HOME=/root USER=root "$@"
         fi
@@ -198,6 +225,15 @@ settle_down() {
         emptied() { find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null; [ ! -d "$cgroup" ]; }
         await 30 "the processes of host $1 to die" emptied || return 1
     fi
+    if [ -s "$h/cgroups-v1" ]; then
+        emptied_v1() {
+            local folder
+            while read -r folder _; do
+                [ ! -d "$folder" ] || find "$folder" -depth -type d -exec rmdir {} + 2>/dev/null || return 1
+            done < "$h/cgroups-v1"
+        }
+        await 30 "the version 1 cgroups of host $1 to be empty" emptied_v1 || return 1
+    fi
     if [ -e "$h/data/storage.img" ]; then
         freed() { [ -z "$(losetup -j "$h/data/storage.img")" ]; }
         await 30 "the disk of host $1 to be released" freed || return 1
@@ -242,7 +278,12 @@ lab_down_all() {
 # Removes the run's folder and cgroup, unless there is still a host.
 remove_empty_run() {
     if [ -d "$RUN/hosts" ] && ! rmdir "$RUN/hosts" 2>/dev/null; then return; fi
-    [ ! -s "$RUN/id" ] || rmdir "$CGROUPS/podkeep-lab-$(cat "$RUN/id")" 2>/dev/null || true
+    if [ -s "$RUN/id" ]; then
+        rmdir "$CGROUPS/podkeep-lab-$(cat "$RUN/id")" 2>/dev/null || true
+        run_cgroups_v1 | while read -r folder _; do
+            [ ! -d "$folder" ] || rmdir "$folder" 2>/dev/null || true
+        done
+    fi
     rm -rf --one-file-system "$RUN"
 }
 

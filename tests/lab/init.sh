@@ -25,7 +25,15 @@ fi
 # A fresh proc: the machine's may be masked in places, and rootless Podman refuses such a one.
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
-mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+if [ "$mode" = v1 ]; then
+    mount -t tmpfs -o mode=755 cgroup "$root/sys/fs/cgroup"
+    while read -r _ controller options; do
+        mkdir "$root/sys/fs/cgroup/$controller"
+        mount -t cgroup -o "$options" cgroup "$root/sys/fs/cgroup/$controller"
+    done < "$h/cgroups-v1"
+else
+    mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+fi
 
 mount -t tmpfs -o mode=755,nosuid dev "$root/dev"
 while read -r node major minor; do

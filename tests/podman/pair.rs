@@ -7,7 +7,11 @@ const WORKER: &str = "pgrep -f '^/bin/sh -c .*worker-of-the-test'";
 
 /// Root of the first, which has podkeep, reaches root of either; the second has Podman alone.
 pub fn pair(near: (Suite, Driver), far: (Suite, Driver)) -> (Host, Host) {
-    let (a, b) = (Host::up(near.0, near.1), Host::up(far.0, far.1));
+    acquainted(Host::up(near.0, near.1), Host::up(far.0, far.1))
+}
+
+/// Makes a pair of two hosts.
+pub fn acquainted(a: Host, b: Host) -> (Host, Host) {
     let key = a.script(
         "mkdir -m 700 -p /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
          cat /root/.ssh/id_ed25519.pub",

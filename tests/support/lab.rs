@@ -118,19 +118,24 @@ pub struct Host {
 impl Host {
     /// Makes a host with an empty Podman and boots it.
     pub fn up(suite: Suite, driver: Driver) -> Host {
-        Host::make(suite, driver, None)
+        Host::make(suite, driver, "systemd", None)
+    }
+
+    /// One whose processes CRIU can checkpoint, without systemd.
+    pub fn up_for_checkpoints(driver: Driver) -> Host {
+        Host::make(Suite::Sid, driver, "v1", None)
     }
 
     /// The same; the host sees `folder` of this machine as `/share`.
     pub fn up_sharing(suite: Suite, driver: Driver, folder: &Path) -> Host {
-        Host::make(suite, driver, Some(folder))
+        Host::make(suite, driver, "systemd", Some(folder))
     }
 
-    fn make(suite: Suite, driver: Driver, share: Option<&Path>) -> Host {
+    fn make(suite: Suite, driver: Driver, mode: &str, share: Option<&Path>) -> Host {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("t{}-{number}", std::process::id());
-        let mut up = lab(["up", &name, &suite.to_string(), &driver.to_string()]);
+        let mut up = lab(["up", &name, &suite.to_string(), &driver.to_string(), mode]);
         up.env("PODKEEP_LAB_OWNER", std::process::id().to_string());
         if let Some(folder) = share {
             up.env("PODKEEP_LAB_SHARE", folder);
