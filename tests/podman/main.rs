@@ -8,6 +8,7 @@ mod afar;
 mod artifacts;
 mod care;
 mod changed;
+mod checkpoints;
 mod cuts;
 mod definitions;
 mod export;

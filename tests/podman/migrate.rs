@@ -38,7 +38,7 @@ pub fn migrate(host: &Host, flags: &str) -> (i32, Vec<serde_json::Value>) {
 }
 
 /// Of other items.
-fn migrate_items(host: &Host, items: &str, flags: &str) -> (i32, Vec<serde_json::Value>) {
+pub fn migrate_items(host: &Host, items: &str, flags: &str) -> (i32, Vec<serde_json::Value>) {
     let command = MOVE.replacen("container:web", items, 1);
     run(host, &format!("{command} {flags}"))
 }

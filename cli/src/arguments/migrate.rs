@@ -77,6 +77,11 @@ pub struct Migrate {
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = freeze_duration)]
     pub max_freeze: Duration,
 
+    /// Processes go on at the target with what they have in memory, instead of being stopped and started
+    /// there (CRIU; root's Podman and the same storage driver on both sides)
+    #[arg(long, conflicts_with_all = ["via", "remap_subnet", "drop_static", "rollback", "finish"])]
+    pub checkpoint: bool,
+
     /// Only look for what is in the way: no content is sent
     #[arg(long, conflicts_with_all = ["rollback", "finish"])]
     pub dry_run: bool,

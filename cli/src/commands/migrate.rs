@@ -99,6 +99,7 @@ pub fn run(context: &Context<'_>, arguments: &Migrate) -> Result<Done, Failure> 
             squash: arguments.squash_unmapped,
         },
         max_freeze: arguments.max_freeze,
+        checkpoint: arguments.checkpoint,
         dry_run: arguments.dry_run,
         zone_minutes: super::backup::zone_minutes(),
         wait: arguments.patience.wait,

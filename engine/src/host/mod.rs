@@ -7,6 +7,7 @@
 pub mod archive;
 mod artifact;
 mod care;
+mod checkpoint;
 mod definitions;
 mod facts;
 mod freeze;
@@ -31,6 +32,7 @@ use podkeep_format::item::{Item, ItemKind};
 pub use podkeep_format::recipe::KnownLayer;
 use serde::{Deserialize, Serialize};
 
+pub use self::checkpoint::{Checkpoints, ColdStart, Ground, Standing};
 pub use self::facts::{
     ConfigFacts, ContainerFacts, NetworkFacts, PodFacts, SecretFacts, UnitFacts,
 };

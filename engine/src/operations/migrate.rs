@@ -12,6 +12,7 @@
 //! only after the target has withdrawn: so two never run (`decisions/0020-migrate.md`).
 
 mod back;
+mod carry;
 mod far;
 mod gap;
 mod orders;
@@ -36,6 +37,7 @@ pub use self::orders::{Fit, Need, Order, Outcome, Passed, Proven, Reached};
 pub use self::session::Session;
 pub use self::state::Phase;
 
+use self::carry::Carried;
 use self::orders::Answer;
 use self::predict::{PASS_SHORT, PASSES_MAX, Pace, SHRINKS, measure};
 use self::scope::{Scope, scope};
@@ -44,7 +46,7 @@ use self::state::{Folder, Near};
 use super::{OperationError, OperationResult, Selection};
 use crate::fs::scan::Measured;
 use crate::host::orders::Obey;
-use crate::host::{About, HostError, Keep, Source, Target};
+use crate::host::{About, Checkpoints, HostError, Keep, Source, Target};
 use crate::monitor::{Monitor, Progress};
 use crate::repo::Repository;
 use crate::store::ObjectStore;
@@ -60,6 +62,8 @@ pub struct MigrateOptions {
     pub fit: Fit,
     /// The source goes on if it was at rest for so long and the target could not take over.
     pub max_freeze: Duration,
+    /// Processes go on at the target with what they have in memory.
+    pub checkpoint: bool,
     pub dry_run: bool,
     pub zone_minutes: i16,
     pub wait: Duration,
@@ -69,9 +73,9 @@ pub struct MigrateOptions {
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A host that a migration starts from or ends on: it may go back.
-pub trait SideHost: Source + Target + Keep {}
+pub trait SideHost: Source + Target + Keep + Checkpoints {}
 
-impl<H: Source + Target + Keep> SideHost for H {}
+impl<H: Source + Target + Keep + Checkpoints> SideHost for H {}
 
 /// The two sides, and what lies between them.
 pub struct Sides<'a> {
@@ -472,7 +476,12 @@ impl Migration<'_> {
             watch: self.watch,
             known: Arc::default(),
         };
-        let measured = self.check(&passes, &scope)?;
+        let carried = match self.options.checkpoint {
+            true => Carried::look(sides.source, &scope, &self.folder)?,
+            false => Carried::default(),
+        };
+        let mut measured = self.check(&passes, &scope, &carried)?;
+        measured.bytes_restless += carried.bytes_moved();
         if self.options.dry_run {
             self.report.freeze_seconds = match scope.running.is_empty() {
                 true => 0.0,
@@ -485,6 +494,10 @@ impl Migration<'_> {
                 conflicts: std::mem::take(&mut self.report.conflicts),
             });
         }
+        self.near.checkpoints = match self.options.checkpoint {
+            true => scope.running.clone(),
+            false => Vec::new(),
+        };
         let mut number = 0;
         let mut pace = Pace::default();
         let mut before = self.pass(&passes, &mut number, &scope.items, None)?;
@@ -511,14 +524,15 @@ impl Migration<'_> {
             let pass = self.pass(&passes, &mut number, &volumes, Some(false))?;
             pace.pass(pass.bytes_read, pass.seconds);
         }
-        let (predicted, bytes) = match changes {
-            true => {
-                let measured = measure(sides.source, &volumes)?;
-                (pace.predict(&measured), measured.bytes_restless)
-            }
-            // All of it was read by the first one.
-            false => (Pace::default().predict(&Measured::default()), 0),
-        };
+        let mut restless = Measured::default();
+        // Else all of it was read by the first one.
+        if changes {
+            restless = measure(sides.source, &volumes)?;
+        } else {
+            pace = Pace::default();
+        }
+        restless.bytes_restless += carried.bytes_moved();
+        let (predicted, bytes) = (pace.predict(&restless), restless.bytes_restless);
         self.watch.step(Step::Predicted {
             seconds: predicted,
             bytes,
@@ -548,7 +562,12 @@ impl Migration<'_> {
 
     /// Looks for what is in the way before anything is sent but definitions. Returns what the volumes
     /// amount to.
-    fn check(&mut self, passes: &Passes<'_>, scope: &Scope) -> OperationResult<Measured> {
+    fn check(
+        &mut self,
+        passes: &Passes<'_>,
+        scope: &Scope,
+        carried: &Carried,
+    ) -> OperationResult<Measured> {
         let definitions = of_kinds(
             scope,
             &[
@@ -564,15 +583,21 @@ impl Migration<'_> {
         let images = passes.inventory.images.iter();
         let images = images.filter(|image| scope.items.contains(&image.item()));
         let bytes = measured.bytes + images.clone().map(|image| image.bytes).sum::<u64>();
+        let bytes = bytes + carried.bytes;
         let checked = self.order(&Order::Check {
             run,
             images: images.map(|image| image.id.clone()).collect(),
             volumes: scope.names(ItemKind::Volume),
             bytes,
             fit: self.near.fit,
+            ground: match self.options.checkpoint {
+                true => Some(self.sides.source.ground()?),
+                false => None,
+            },
         })?;
         self.report.actions = checked.actions;
         self.report.conflicts = checked.conflicts;
+        self.report.conflicts.extend(carried.conflicts.clone());
         self.report.needs = checked.needs;
         self.report.bytes_logical = bytes;
         Ok(measured)

@@ -541,7 +541,11 @@ fn quote(stderr: &str) -> String {
         .map(str::trim)
         .rfind(|line| !line.is_empty())
         .unwrap_or_default();
-    let line = line.strip_prefix("Error: ").unwrap_or(line);
+    shortened(line.strip_prefix("Error: ").unwrap_or(line))
+}
+
+/// As much of a line as is told to people.
+pub(super) fn shortened(line: &str) -> String {
     let mut end = line.len().min(QUOTED_BYTES_MAX);
     while !line.is_char_boundary(end) {
         end -= 1;

@@ -4,6 +4,7 @@ mod account;
 mod adopt;
 mod archive;
 mod artifact;
+pub mod checkpoint;
 mod command;
 mod definition;
 mod doctor;

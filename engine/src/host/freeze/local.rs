@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use podkeep_format::snapshot::Consistency;
 
 use super::hooks::Wishes;
 use super::record::{Frozen, Record, Resume, folder};
+use super::thaw::{about_host, set_going};
 use super::{Freeze, FreezeRequest, Freezing, Thawed, served};
 use crate::fs::{FsError, FsErrorKind};
 use crate::host::HostError;
@@ -19,17 +20,14 @@ use crate::host::lock::make_private;
 use crate::host::reading::sync_for_copies;
 use crate::monitor::{Finding, FindingKind};
 use crate::podman::{
-    Deadline, LiveContainer, Podman, PodmanError, Units, exec, live_containers, pause, start, stop,
-    unpause,
+    Deadline, LiveContainer, Podman, PodmanError, Units, checkpoint, exec, live_containers, pause,
+    stop,
 };
 
 /// The thaw that is armed comes so much later than the one that this process does itself.
 const DEADLINE_AFTER: Duration = Duration::from_secs(2);
 /// How long to wait for others that freeze.
 const TURN_MAX: Duration = Duration::from_secs(60);
-/// Tries to set things going, and how long between them: Podman's database may be locked.
-const THAW_TRIES: u32 = 5;
-const THAW_PAUSE: Duration = Duration::from_millis(300);
 
 /// What is done to one container.
 struct Step {
@@ -50,6 +48,8 @@ enum How {
     Nothing,
     Pause,
     Stop,
+    /// Stopped with its processes on disk, in this file.
+    Checkpoint(PathBuf),
     StopUnit(String),
 }
 
@@ -78,15 +78,20 @@ pub(in crate::host) fn freeze(
             object: format!("container {}", container.name),
             cause,
         })?;
-        let how = how(
-            units.as_ref(),
-            &container,
-            match request.must {
-                true => Wanted::Must(request.how),
-                false => Wanted::May(wishes.consistency.unwrap_or(request.how)),
-            },
-            &mut findings,
-        )?;
+        let how = match &request.checkpoints {
+            Some(folder) if container.is_running() => {
+                How::Checkpoint(folder.join(format!("{}.tar", container.name)))
+            }
+            _ => how(
+                units.as_ref(),
+                &container,
+                match request.must {
+                    true => Wanted::Must(request.how),
+                    false => Wanted::May(wishes.consistency.unwrap_or(request.how)),
+                },
+                &mut findings,
+            )?,
+        };
         steps.push(Step {
             container,
             wishes,
@@ -121,7 +126,10 @@ pub(in crate::host) fn freeze(
                 kind: FindingKind::Consistency,
                 snapshots: Vec::new(),
                 paths: Vec::new(),
-                message: format!("{error}; what uses the same volumes is read live"),
+                message: match request.must {
+                    true => error.to_string(),
+                    false => format!("{error}; what uses the same volumes is read live"),
+                },
             });
             Ok(Freezing {
                 guard: None,
@@ -208,7 +216,9 @@ pub(in crate::host) fn thaw_leftovers(podman: &Podman, state: &Path) -> Vec<Find
     for record in Record::left(state) {
         let objects: Vec<&str> = record.frozen.iter().map(|f| f.object.as_str()).collect();
         let objects = objects.join(", ");
-        let failures = set_going(podman, units.as_ref(), &record.frozen);
+        let mut going = set_going(podman, units.as_ref(), &record.frozen);
+        findings.extend(going.warnings());
+        let failures = going.failures;
         let (kind, message) = match failures.is_empty() {
             true => (
                 FindingKind::Note,
@@ -360,7 +370,7 @@ fn at_rest(
 fn recorded(steps: &[Step]) -> Consistency {
     let done = steps.iter().filter_map(|step| match step.how {
         How::Pause => Some(Consistency::Pause),
-        How::Stop | How::StopUnit(_) => Some(Consistency::Stop),
+        How::Stop | How::Checkpoint(_) | How::StopUnit(_) => Some(Consistency::Stop),
         How::Nothing if step.container.status == "paused" => Some(Consistency::Pause),
         // Not running, or its label says that it does not matter.
         How::Nothing => None,
@@ -408,6 +418,7 @@ fn frozen(steps: &[Step], dependents: Vec<String>) -> Vec<Frozen> {
             How::Nothing => continue,
             How::Pause => Resume::Unpause(id),
             How::Stop => Resume::Start(id),
+            How::Checkpoint(_) => Resume::Restore(id),
             How::StopUnit(unit) => Resume::StartUnit(unit.clone()),
         };
         let one = Frozen { object, resume };
@@ -435,6 +446,11 @@ fn put_to_rest(podman: &Podman, units: Option<&Units>, steps: &[Step]) -> Result
             outcome = units.stop(unit);
         }
     }
+    for step in steps {
+        if let (How::Checkpoint(archive), Ok(())) = (&step.how, &outcome) {
+            outcome = checkpoint::dump(podman, &step.container.id, archive);
+        }
+    }
     // Last: they wait for those that stop.
     let paused = ids(|how| matches!(how, How::Pause));
     let outcome = outcome.and_then(|()| pause(podman, &paused));
@@ -445,71 +461,6 @@ fn put_to_rest(podman: &Podman, units: Option<&Units>, steps: &[Step]) -> Result
     let now = live_containers(podman, &frozen)?;
     match now.iter().any(LiveContainer::is_running) {
         true => Err(error.into()),
-        false => Ok(()),
-    }
-}
-
-/// Sets things going again, several times if need be; what is not going then, and why.
-fn set_going(podman: &Podman, units: Option<&Units>, frozen: &[Frozen]) -> Vec<String> {
-    let mut left: Vec<&Frozen> = frozen.iter().collect();
-    let mut failures = Vec::new();
-    for attempt in 0..THAW_TRIES {
-        if attempt > 0 {
-            std::thread::sleep(THAW_PAUSE);
-        }
-        failures.clear();
-        // All at once: each call costs a tenth of a second, during which they rest.
-        let paused: Vec<String> = left.iter().filter_map(|one| paused_id(one)).collect();
-        let all_at_once = paused.is_empty() || unpause(podman, &paused).is_ok();
-        left.retain(|one| {
-            if all_at_once && paused_id(one).is_some() {
-                return false;
-            }
-            match set_one_going(podman, units, one) {
-                Ok(()) => false,
-                Err(error) => {
-                    failures.push(format!("{}: {error}", one.object));
-                    true
-                }
-            }
-        });
-        if left.is_empty() {
-            break;
-        }
-    }
-    failures
-}
-
-fn paused_id(one: &Frozen) -> Option<String> {
-    match &one.resume {
-        Resume::Unpause(id) => Some(id.clone()),
-        _ => None,
-    }
-}
-
-/// What is gone, or goes already, is as it should be.
-fn set_one_going(podman: &Podman, units: Option<&Units>, one: &Frozen) -> Result<(), PodmanError> {
-    let (id, outcome) = match &one.resume {
-        Resume::StartUnit(unit) => {
-            let started = units.map(|units| match units.is_active(unit) {
-                Ok(true) => Ok(()),
-                _ => units.start(unit),
-            });
-            return started.unwrap_or(Ok(()));
-        }
-        Resume::Unpause(id) => (id, unpause(podman, std::slice::from_ref(id))),
-        Resume::Start(id) => (id, start(podman, std::slice::from_ref(id))),
-    };
-    let Err(error) = outcome else {
-        return Ok(());
-    };
-    let now = live_containers(podman, std::slice::from_ref(id))?;
-    let rests = |container: &LiveContainer| match &one.resume {
-        Resume::Unpause(_) => container.status == "paused",
-        _ => !container.is_running(),
-    };
-    match now.iter().any(rests) {
-        true => Err(error),
         false => Ok(()),
     }
 }
@@ -602,7 +553,9 @@ impl Held {
         let mut seconds = 0.0;
         if let Some(record) = self.record.take() {
             let going = &self.going;
-            let failures = set_going(&going.podman, going.units.as_ref(), &record.frozen);
+            let mut gone = set_going(&going.podman, going.units.as_ref(), &record.frozen);
+            findings.extend(gone.warnings());
+            let failures = gone.failures;
             seconds = self.since.elapsed().as_secs_f64();
             if failures.is_empty() {
                 record.remove();
@@ -612,13 +565,9 @@ impl Held {
             }
             // What is left is tried again by what is armed, and by the next run.
             for failure in failures {
-                findings.push(Finding {
-                    object: "this host".into(),
-                    kind: FindingKind::Consistency,
-                    snapshots: Vec::new(),
-                    paths: Vec::new(),
-                    message: format!("it cannot be set going again: {failure}"),
-                });
+                findings.push(about_host(format!(
+                    "it cannot be set going again: {failure}"
+                )));
             }
         }
         self.going.run_post_hooks(&mut findings);

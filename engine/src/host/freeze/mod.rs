@@ -10,6 +10,7 @@ mod hooks;
 mod local;
 mod record;
 mod served;
+mod thaw;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +33,9 @@ pub struct FreezeRequest {
     pub must: bool,
     /// They are set going again when they were at rest for so long, whatever else happens.
     pub max: Duration,
+    /// They are checkpointed instead of stopped, each into the file NAME.tar of this folder; set going
+    /// again, they go on with what they had in memory.
+    pub checkpoints: Option<PathBuf>,
     /// Places that the run itself reads and writes: a container that serves one of them is never
     /// frozen.
     pub needs: Vec<PathBuf>,

@@ -32,6 +32,8 @@ pub(super) struct Frozen {
 pub(super) enum Resume {
     Unpause(String),
     Start(String),
+    /// From its checkpoint.
+    Restore(String),
     StartUnit(String),
 }
 
@@ -40,6 +42,7 @@ impl Frozen {
         match &self.resume {
             Resume::Unpause(id) => Resumption::Unpause(id.clone()),
             Resume::Start(id) => Resumption::Start(id.clone()),
+            Resume::Restore(id) => Resumption::Restore(id.clone()),
             Resume::StartUnit(unit) => Resumption::StartUnit(unit.clone()),
         }
     }

@@ -178,6 +178,7 @@ impl<'a> Run<'a> {
                 how: group.how,
                 must: false,
                 max,
+                checkpoints: None,
                 needs: self.options.needs.clone(),
             }),
             false => Ok(Freezing {

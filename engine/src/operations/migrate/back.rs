@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use podkeep_format::id::TreeId;
 use podkeep_format::item::{Item, ItemKind};
 
+use super::carry::told;
 use super::far::{options as fitted, roots, snapshots};
 use super::orders::{Fit, Order, Outcome, Reached};
 use super::predict::{PASS_SHORT, PASSES_MAX, SHRINKS};
@@ -293,6 +294,12 @@ pub(super) fn come_back(
     }
     sides.source.let_go_units(&near.units)?;
     sides.source.start(&near.infra)?;
+    // What was in memory belongs to what the volumes held then.
+    if near.returned.is_empty() {
+        for cold in sides.source.resume(&near.checkpoints)? {
+            monitor.finding(told(cold));
+        }
+    }
     sides.source.start(&near.ran)?;
     Ok(sides.source.start_units(&near.units)?)
 }

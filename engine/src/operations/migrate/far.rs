@@ -6,6 +6,7 @@
 
 mod back;
 mod check;
+mod resumed;
 mod staged;
 
 use std::path::PathBuf;
@@ -239,15 +240,17 @@ impl Work<'_> {
                 volumes,
                 bytes,
                 fit,
+                ground,
             } => {
                 let coming = Coming {
                     images: images.clone(),
                     volumes: volumes.clone(),
                 };
-                self.check(run, &coming, *bytes, *fit)
+                self.check(run, &coming, *bytes, *fit, ground.as_ref())
             }
             Order::Activate { .. } if self.far.reached == Reached::Active => {
                 let starts = self.far.starts.clone();
+                self.resume()?;
                 self.side.host.start(&starts)?;
                 self.side.host.start_units(&self.far.units)?;
                 Ok(Outcome {
@@ -348,6 +351,7 @@ impl Work<'_> {
             });
         }
         self.remove_units()?;
+        self.remove_archives();
         let made: Vec<Item> = self
             .far
             .made
@@ -398,6 +402,7 @@ impl Work<'_> {
             .map(|item| String::from_utf8_lossy(&item.name).into_owned())
             .collect();
         self.remove_units()?;
+        self.remove_archives();
         let host = &*self.side.host;
         host.stop(&names)?;
         let (volumes, others): (Vec<&Item>, Vec<&Item>) =

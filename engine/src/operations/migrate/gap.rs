@@ -6,6 +6,7 @@ use std::time::Instant;
 use podkeep_format::item::ItemKind;
 use podkeep_format::snapshot::Consistency;
 
+use super::carry::Archives;
 use super::orders::{Order, Outcome, Reached};
 use super::scope::Scope;
 use super::source::{self, Passes};
@@ -50,6 +51,10 @@ impl Migration<'_> {
             .map(|service| sides.source.would_hold_back_unit(service))
             .collect::<Result<_, _>>()?;
         self.save()?;
+        let archives = match self.near.checkpoints.is_empty() {
+            true => None,
+            false => Some(Archives::make(&self.folder)?),
+        };
         let since = Instant::now();
         let guard = match scope.running.is_empty() {
             true => None,
@@ -59,6 +64,7 @@ impl Migration<'_> {
                     how: Consistency::Stop,
                     must: true,
                     max: self.options.max_freeze,
+                    checkpoints: archives.as_ref().map(|archives| archives.path.clone()),
                     needs: Vec::new(),
                 })?;
                 let why = freezing
@@ -86,6 +92,7 @@ impl Migration<'_> {
             let by_unit = &scope.by_unit;
             item.kind != ItemKind::Container || !by_unit.iter().any(|n| n.as_bytes() == item.name)
         });
+        items.extend(archives.as_ref().map(Archives::item));
         let last = match items.is_empty() {
             // Nothing of it changes.
             true => self.near.whole.clone(),
@@ -96,6 +103,7 @@ impl Migration<'_> {
                 pass.run
             }
         };
+        drop(archives);
         let passed = Instant::now();
         let late = || OperationError::Refused {
             message: "the target was not ready within --max-freeze; the source goes on, and what \
@@ -177,7 +185,12 @@ impl Migration<'_> {
     /// Returns for how many seconds the last container ran when that was told.
     fn activate(&mut self) -> OperationResult<f64> {
         let starts = self.near.ran.clone();
-        let outcome = self.order(&Order::Activate { starts }).map_err(released)?;
+        let checkpoints = self.near.checkpoints.clone();
+        let activate = Order::Activate {
+            starts,
+            checkpoints,
+        };
+        let outcome = self.order(&activate).map_err(released)?;
         self.near.phase = Phase::Active;
         self.save()?;
         self.watch.step(Step::Started {

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::About;
 use crate::host::replay::UsernsMap;
+use crate::host::{About, Ground};
 use crate::monitor::{Finding, FindingKind, plain};
 
 /// Findings of one answer; further ones are counted.
@@ -35,16 +35,23 @@ pub enum Order {
         /// Bytes that come along, as far as that is known.
         bytes: u64,
         fit: Fit,
+        /// What the processes run on that are to go on here.
+        #[serde(default)]
+        ground: Option<Ground>,
     },
     /// Makes everything of a run but what could start: images, networks, secrets, volumes with their
     /// content, and containers where they can be kept from starting.
     Prepare { run: String, fit: Fit },
-    /// Brings the volumes to what a later run holds of them; `last`: the containers' own files, too.
+    /// Brings the volumes to what a later run holds of them; `last`: the containers' own files, too, and
+    /// the archives of those that come with their processes.
     Change { run: String, last: bool },
     /// From now on this side is the one that runs: starts what ran.
     Activate {
         /// Containers that ran, in their order.
         starts: Vec<String>,
+        /// Those of them that go on from their archives.
+        #[serde(default)]
+        checkpoints: Vec<String>,
     },
     /// Says what was written so far for the order that is being carried out. Answered at once.
     Progress,

@@ -62,6 +62,8 @@ pub struct Near {
     pub returned: String,
     /// The source's volumes are not what they were when it was stopped: the target's were brought there.
     pub brought: bool,
+    /// Those of `ran` that were stopped by a checkpoint.
+    pub checkpoints: Vec<String>,
     /// The id, in hex, of the repository that passes go through instead of the staging one.
     pub through: Option<String>,
 }
@@ -77,6 +79,10 @@ pub struct Far {
     pub volumes: Vec<(String, Option<String>)>,
     /// What is started, in its order.
     pub starts: Vec<String>,
+    /// Those of them that go on from their archives, and of which it is not known that they do.
+    pub checkpoints: Vec<String>,
+    /// The first of these is being set going: it may have run.
+    pub resuming: bool,
     /// Units that were made, and all of their files.
     pub units: Vec<HeldUnit>,
     pub unit_files: Vec<String>,

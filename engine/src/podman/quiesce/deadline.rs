@@ -36,6 +36,8 @@ pub enum Resumption {
     Unpause(String),
     /// The container's id.
     Start(String),
+    /// The container's id: from its checkpoint, or else anew.
+    Restore(String),
     StartUnit(String),
 }
 
@@ -214,6 +216,10 @@ started() {
     podman start "$1" && return
     gone "$1"
 }
+restored() {
+    case $(status "$1") in running | paused) return ;; esac
+    podman container restore --tcp-established --file-locks "$1" || started "$1"
+}
 unit() { systemctl is-active --quiet "$1" || systemctl start "$1"; }
 "#,
     );
@@ -229,6 +235,7 @@ unit() { systemctl is-active --quiet "$1" || systemctl start "$1"; }
         let (verb, object) = match one {
             Resumption::Unpause(id) => ("unpaused", id),
             Resumption::Start(id) => ("started", id),
+            Resumption::Restore(id) => ("restored", id),
             Resumption::StartUnit(unit) => ("unit", unit),
         };
         text.extend_from_slice(format!("    {verb} ").as_bytes());

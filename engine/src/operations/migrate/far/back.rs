@@ -62,6 +62,7 @@ impl Work<'_> {
                     how: Consistency::Stop,
                     must: true,
                     max: Duration::from_millis(max),
+                    checkpoints: None,
                     needs: Vec::new(),
                 })?;
                 for finding in freezing.findings {

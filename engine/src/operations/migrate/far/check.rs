@@ -4,7 +4,7 @@ use podkeep_format::item::{Item, ItemKind};
 
 use super::{Work, as_target, not_open, options, volume};
 use crate::fs::write::free_below;
-use crate::host::Target;
+use crate::host::{Ground, Target};
 use crate::operations::migrate::orders::{Fit, Need, Outcome};
 use crate::operations::restore::{Coming, Restoring};
 use crate::operations::{OperationResult, RestoreReport};
@@ -16,6 +16,7 @@ impl Work<'_> {
         coming: &Coming,
         bytes: u64,
         fit: Fit,
+        ground: Option<&Ground>,
     ) -> OperationResult<Outcome> {
         let repo = self.staging.clone().ok_or_else(not_open)?;
         self.clear()?;
@@ -35,6 +36,14 @@ impl Work<'_> {
                 &wanted,
             )?
             .into_report();
+        }
+        if let Some(ground) = ground {
+            let mut why = host.obstacles()?;
+            why.extend(host.ground()?.lacks(ground));
+            let conflicts = why.into_iter().map(|why| {
+                format!("processes cannot go on at the target: {why}: leave out --checkpoint")
+            });
+            report.conflicts.extend(conflicts);
         }
         let there = Target::inventory(host)?;
         for name in &coming.volumes {

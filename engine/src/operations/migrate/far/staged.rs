@@ -84,9 +84,13 @@ impl Work<'_> {
                     let layers = last.then_some(&mut layers);
                     self.change(repo, &run, &restoring.views(), layers)
                 }
-                Ok(Order::Activate { starts }) if self.far.reached == Reached::Staged => {
+                Ok(Order::Activate {
+                    starts,
+                    checkpoints,
+                }) if self.far.reached == Reached::Staged => {
+                    (self.far.starts, self.far.checkpoints) = (starts, checkpoints);
                     let layers = std::mem::take(&mut layers);
-                    self.activate(repo, &mut restoring, early, starts, layers)
+                    self.activate(repo, &mut restoring, early, layers)
                 }
                 Ok(Order::Prove) if self.far.reached == Reached::Active => prove(&mut restoring),
                 _ => {
@@ -165,6 +169,9 @@ impl Work<'_> {
             };
             match item.kind {
                 ItemKind::Container => own_files.push(snapshot),
+                ItemKind::Path if layers.is_some() => {
+                    self.take_archives(repo, &reader, snapshot)?
+                }
                 ItemKind::Volume => {
                     let name = String::from_utf8_lossy(&item.name).into_owned();
                     let known = self.far.volumes.iter().find(|(known, _)| *known == name);
@@ -208,7 +215,6 @@ impl Work<'_> {
         repo: &Repository,
         restoring: &mut Restoring<'_>,
         early: bool,
-        starts: Vec<String>,
         layers: Vec<StoredSnapshot>,
     ) -> OperationResult<Outcome> {
         if !early {
@@ -242,11 +248,11 @@ impl Work<'_> {
         }
         restoring.settle()?;
         self.far.reached = Reached::Active;
-        self.far.starts = starts.clone();
         self.save()?;
+        self.resume()?;
         let since = restoring.start()?;
         Ok(Outcome {
-            started: self.side.host.at_work(&starts)?,
+            started: self.side.host.at_work(&self.far.starts)?,
             seconds: since.map_or(0.0, |since| since.elapsed().as_secs_f64()),
             ..Outcome::default()
         })
