@@ -140,6 +140,23 @@ fn v_07_ids_without_a_place_stop_a_restore_before_it_writes() {
         ],
     );
     lab.ok("session bob; ! as bob podman volume exists wide");
+    // A migration looks before it sends anything.
+    lab.says(
+        "podkeep migrate volume:wide --to local:bob --dry-run",
+        1,
+        &[
+            "user 70000 has no place",
+            "group 4294967294 has no place",
+            "volume:wide:/a/b/far",
+            "--squash-unmapped",
+        ],
+    );
+    lab.says(
+        "podkeep migrate volume:wide --to local:bob --dry-run --squash-unmapped=7:8",
+        0,
+        &[],
+    );
+    lab.ok("session bob; ! as bob podman volume exists wide");
     lab.says(
         "podkeep restore latest volume:wide --host local:bob --squash-unmapped=70000",
         2,

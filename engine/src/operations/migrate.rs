@@ -16,6 +16,7 @@ mod carry;
 mod far;
 mod gap;
 mod orders;
+mod owners;
 mod predict;
 mod scope;
 mod session;
@@ -579,7 +580,13 @@ impl Migration<'_> {
             ],
         );
         let run = passes.definitions(&definitions)?;
-        let measured = measure(passes.source, &of_kinds(scope, &[ItemKind::Volume]))?;
+        let mut measured = Measured::default();
+        let mut met = owners::Meeting::new(&passes.inventory.owners);
+        for volume in of_kinds(scope, &[ItemKind::Volume]) {
+            let one = passes.source.measure(&volume)?;
+            met.add(&volume, &one);
+            measured.add(&one);
+        }
         let images = passes.inventory.images.iter();
         let images = images.filter(|image| scope.items.contains(&image.item()));
         let bytes = measured.bytes + images.clone().map(|image| image.bytes).sum::<u64>();
@@ -594,6 +601,7 @@ impl Migration<'_> {
                 true => Some(self.sides.source.ground()?),
                 false => None,
             },
+            owners: met.met,
         })?;
         self.report.actions = checked.actions;
         self.report.conflicts = checked.conflicts;

@@ -30,6 +30,7 @@ pub use self::repair::repair_layers;
 use self::applier::Applier;
 use self::definitions::Definitions;
 use self::owners::Unplaced;
+pub(super) use self::owners::unplaced_line;
 use self::room::{Needs, bytes_below};
 use self::walk::Walk;
 use super::counting::Counting;

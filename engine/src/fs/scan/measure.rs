@@ -1,7 +1,7 @@
 //! What a tree amounts to, and how much of it may change when those who write into it are stopped: from
 //! what the kernel tells of its inodes, without reading a file.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -11,9 +11,13 @@ use super::directory::open_directory;
 use super::list::Listing;
 use super::stat::Stat;
 use crate::fs::in_use::open_for_writing;
+use crate::fs::owners::IdKind;
 use crate::fs::states::is_settled;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Ids that are kept of one tree.
+const IDS_MAX: usize = 1000;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
     /// Entries that are no directories.
     pub files: u64,
@@ -22,10 +26,22 @@ pub struct Measured {
     /// Sizes of those that somebody has open for writing, or that changed within the last minute: what
     /// is read again once nobody writes.
     pub bytes_restless: u64,
+    /// Owners and groups, as the kernel tells them, each with the first path that has it. Not those in ACLs
+    /// and capabilities.
+    pub ids: BTreeMap<(IdKind, u32), Vec<u8>>,
 }
 
 impl Measured {
-    pub fn add(&mut self, other: Self) {
+    fn meet(&mut self, stat: &Stat, directory: &[u8], name: &[u8]) {
+        for id in [(IdKind::User, stat.uid), (IdKind::Group, stat.gid)] {
+            if self.ids.len() < IDS_MAX && !self.ids.contains_key(&id) {
+                self.ids.insert(id, below(directory, name));
+            }
+        }
+    }
+
+    /// Of another tree; its ids are left out.
+    pub fn add(&mut self, other: &Self) {
         self.files += other.files;
         self.bytes += other.bytes;
         self.bytes_restless += other.bytes_restless;
@@ -35,15 +51,17 @@ impl Measured {
 /// Measures a directory's tree, mounts below it left out. What cannot be looked at does not count.
 pub fn measure(root: OwnedFd) -> Measured {
     let mut measured = Measured::default();
-    let Ok(device) = Stat::of(&root).map(|stat| stat.dev) else {
+    let Ok(stat) = Stat::of(&root) else {
         return measured;
     };
+    let device = stat.dev;
+    measured.meet(&stat, b"", b"");
     let open = open_for_writing();
     let now = crate::clock::now().secs;
     let mut linked = HashSet::new();
     // Opened late: only the way down is open at a time.
-    let mut directories = vec![(Arc::new(root), b".".to_vec())];
-    while let Some((parent, name)) = directories.pop() {
+    let mut directories = vec![(Arc::new(root), b".".to_vec(), Vec::new())];
+    while let Some((parent, name, path)) = directories.pop() {
         let Ok(directory) = open_directory(&parent, &name).map(Arc::new) else {
             continue;
         };
@@ -55,9 +73,13 @@ pub fn measure(root: OwnedFd) -> Measured {
             let Ok(stat) = Stat::at(&*directory, name) else {
                 continue;
             };
+            if stat.dev == device {
+                measured.meet(&stat, &path, name);
+            }
             match stat.kind {
                 FileType::Directory if stat.dev == device => {
-                    directories.push((Arc::clone(&directory), name.to_vec()));
+                    let path = below(&path, name);
+                    directories.push((Arc::clone(&directory), name.to_vec(), path));
                     continue;
                 }
                 FileType::Directory => continue,
@@ -75,6 +97,13 @@ pub fn measure(root: OwnedFd) -> Measured {
         }
     }
     measured
+}
+
+fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    match directory.is_empty() {
+        true => name.to_vec(),
+        false => [directory, b"/", name].concat(),
+    }
 }
 
 #[cfg(test)]

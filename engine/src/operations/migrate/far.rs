@@ -18,6 +18,7 @@ use podkeep_format::id::HostId;
 use podkeep_format::item::{Item, ItemKind};
 use zeroize::Zeroizing;
 
+use self::check::Arriving;
 pub(super) use self::staged::{roots, snapshots};
 use super::SideHost;
 use super::orders::{Answer, Fit, Order, Outcome, Reached, Told};
@@ -241,12 +242,18 @@ impl Work<'_> {
                 bytes,
                 fit,
                 ground,
+                owners,
             } => {
                 let coming = Coming {
                     images: images.clone(),
                     volumes: volumes.clone(),
                 };
-                self.check(run, &coming, *bytes, *fit, ground.as_ref())
+                let there = Arriving {
+                    bytes: *bytes,
+                    ground: ground.as_ref(),
+                    owners,
+                };
+                self.check(run, &coming, *fit, &there)
             }
             Order::Activate { .. } if self.far.reached == Reached::Active => {
                 let starts = self.far.starts.clone();

@@ -38,6 +38,9 @@ pub enum Order {
         /// What the processes run on that are to go on here.
         #[serde(default)]
         ground: Option<Ground>,
+        /// Who owns files of the volumes.
+        #[serde(default)]
+        owners: Met,
     },
     /// Makes everything of a run but what could start: images, networks, secrets, volumes with their
     /// content, and containers where they can be kept from starting.
@@ -66,6 +69,25 @@ pub enum Order {
     Withdraw { discard: bool },
     /// Forgets the migration.
     Finish,
+}
+
+/// Owners that were met in volumes, as trees hold them, under these maps (inside, outside, length).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Met {
+    pub uid_map: Vec<(u32, u32, u32)>,
+    pub gid_map: Vec<(u32, u32, u32)>,
+    pub ids: Vec<MetId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetId {
+    pub group: bool,
+    pub id: u32,
+    pub volume: String,
+    /// The first path that has it, below the volume's root.
+    pub path: Vec<u8>,
 }
 
 /// What the end in between lets a source say that is not its own: it may be of a host that was broken

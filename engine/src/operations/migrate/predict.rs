@@ -57,7 +57,7 @@ impl Pace {
 pub(super) fn measure(source: &dyn SideHost, volumes: &[Item]) -> OperationResult<Measured> {
     let mut sum = Measured::default();
     for volume in volumes {
-        sum.add(source.measure(volume)?);
+        sum.add(&source.measure(volume)?);
     }
     Ok(sum)
 }

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use podkeep_format::id::ChunkKind;
-use podkeep_format::item::ItemKind;
+use podkeep_format::item::{Item, ItemKind};
 use podkeep_format::snapshot::SnapshotBody;
 use podkeep_format::tree::XattrValue;
 
@@ -112,6 +112,25 @@ pub(super) fn unplaced(
     Ok(found)
 }
 
+const FLAG: &str = "--squash-unmapped=UID[:GID]";
+
+fn line(name: &str, item: &Item, path: &[u8]) -> String {
+    format!(
+        "{name} has no place on this host (of {}): {FLAG}",
+        item.at(path)
+    )
+}
+
+/// Says that an id of a tree has no place; ends with the flag that resolves it.
+pub(in crate::operations) fn unplaced_line(
+    id: (IdKind, NsUid),
+    source: &Owners,
+    item: &Item,
+    path: &[u8],
+) -> String {
+    line(&name(id, source), item, path)
+}
+
 /// Of an id that the snapshot's own namespace did not know: what it is on that host.
 fn name((kind, id): (IdKind, NsUid), source: &Owners) -> String {
     match source.map(kind).beyond(id) {
@@ -132,15 +151,13 @@ impl Unplaced {
 
     /// Why the item cannot be restored as it is; each line ends with the flag that resolves it.
     pub fn conflicts(&self, item: &PlannedItem) -> Vec<String> {
-        let flag = "--squash-unmapped=UID[:GID]";
-        let lines = self.named().map(|Met { name, path }| {
-            let at = item.item.at(path);
-            format!("{name} has no place on this host (of {at}): {flag}")
-        });
+        let lines = self
+            .named()
+            .map(|Met { name, path }| line(name, &item.item, path));
         let mut lines: Vec<String> = lines.collect();
         if let Some(more) = self.more() {
             lines.push(format!(
-                "{more} more ids of {} have none: {flag}",
+                "{more} more ids of {} have none: {FLAG}",
                 item.item
             ));
         }

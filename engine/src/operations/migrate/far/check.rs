@@ -5,39 +5,50 @@ use podkeep_format::item::{Item, ItemKind};
 use super::{Work, as_target, not_open, options, volume};
 use crate::fs::write::free_below;
 use crate::host::{Ground, Target};
-use crate::operations::migrate::orders::{Fit, Need, Outcome};
+use crate::operations::migrate::orders::{Fit, Met, Need, Outcome};
+use crate::operations::migrate::owners::homeless;
 use crate::operations::restore::{Coming, Restoring};
-use crate::operations::{OperationResult, RestoreReport};
+use crate::operations::{OperationResult, RestoreReport, Views};
+
+/// What comes besides definitions, as far as the source tells.
+pub(super) struct Arriving<'a> {
+    pub bytes: u64,
+    /// Of processes that are to go on here.
+    pub ground: Option<&'a Ground>,
+    /// Of files.
+    pub owners: &'a Met,
+}
 
 impl Work<'_> {
     pub(super) fn check(
         &mut self,
         run: &str,
         coming: &Coming,
-        bytes: u64,
         fit: Fit,
-        ground: Option<&Ground>,
+        arriving: &Arriving<'_>,
     ) -> OperationResult<Outcome> {
         let repo = self.staging.clone().ok_or_else(not_open)?;
         self.clear()?;
         let host = &*self.side.host;
         let mut report = RestoreReport::default();
+        let mut views = Views::new();
         // Volumes and images alone have no definitions to look at.
         if !run.is_empty() {
             let options = options(run, fit);
             // Those of units.
             let wanted = |item: &Item| item.kind == ItemKind::Path;
-            report = Restoring::plan(
+            let restoring = Restoring::plan(
                 &repo,
                 as_target(host),
                 &options,
                 self.heard,
                 coming,
                 &wanted,
-            )?
-            .into_report();
+            )?;
+            views = restoring.views();
+            report = restoring.into_report();
         }
-        if let Some(ground) = ground {
+        if let Some(ground) = arriving.ground {
             let mut why = host.obstacles()?;
             why.extend(host.ground()?.lacks(ground));
             let conflicts = why.into_iter().map(|why| {
@@ -46,6 +57,8 @@ impl Work<'_> {
             report.conflicts.extend(conflicts);
         }
         let there = Target::inventory(host)?;
+        let homeless = homeless(arriving.owners, &there.owners, &views, fit.squash)?;
+        report.conflicts.extend(homeless);
         for name in &coming.volumes {
             let is_there = there.volumes.iter().any(|volume| volume.name == *name);
             if is_there && !self.is_ours(&volume(name)) {
@@ -57,7 +70,7 @@ impl Work<'_> {
         Ok(Outcome {
             actions: report.actions,
             conflicts: report.conflicts,
-            needs: self.needs(bytes)?,
+            needs: self.needs(arriving.bytes)?,
             ..Outcome::default()
         })
     }
