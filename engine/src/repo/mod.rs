@@ -6,6 +6,7 @@
 
 pub mod blocks;
 mod catalog;
+mod effort;
 mod error;
 pub mod index;
 mod keys;

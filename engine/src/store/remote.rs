@@ -268,6 +268,10 @@ impl ObjectStore for RemoteStore {
         }
     }
 
+    fn is_afar(&self) -> bool {
+        true
+    }
+
     fn medium(&self) -> Medium {
         self.medium
     }
