@@ -211,12 +211,73 @@ fn a_running_service_moves_and_comes_back() {
         "{again} bytes the second time, {sent} the first"
     );
     assert_eq!(content(&b), before);
+    // As a finish leaves it that was cut off: the target has forgotten, and there is no way back.
+    b.script("rm -r /var/lib/podkeep/migrations/*");
+    let (code, lines) = migrate(&a, "--rollback --discard-target-writes");
+    let why = message(&lines);
+    assert!(code == 1 && why.contains("has forgotten"), "{lines:?}");
+    assert!(!runs(&a) && runs(&b));
     let (code, lines) = migrate(&a, "--finish");
     assert_eq!(code, 0, "{lines:?}");
     for host in [&a, &b] {
         assert_eq!(host.script("ls /var/lib/podkeep/migrations"), "");
     }
     assert!(!runs(&a) && runs(&b));
+}
+
+/// A range of ids that Podman chose, which at the target somebody has, and a mount with a map of its own:
+/// what the containers see stays, and they can write it.
+#[test]
+fn v_10_containers_with_ids_of_their_own_move_between_roots() {
+    let (a, b) = bare_pair(
+        (Suite::Trixie, Driver::Overlay),
+        (Suite::Sid, Driver::Overlay),
+    );
+    b.image(crate::lab::Image::Busybox);
+    for host in [&a, &b] {
+        // Podman 5.8 asks for the ranges of a user that there is.
+        host.script(
+            "useradd -r containers; sed -i /^containers:/d /etc/subuid /etc/subgid
+             echo containers:2147483647:2147483648 | tee -a /etc/subuid >> /etc/subgid",
+        );
+    }
+    b.script(
+        "podman tag localhost/lab:1 localhost/other:1; podman rmi localhost/lab:1 > /dev/null
+         podman run -d --name other --userns=auto:size=5000 localhost/other:1 sleep infinity > /dev/null",
+    );
+    a.script(
+        "run() {
+             podman volume create $1 > /dev/null
+             podman run -d --name $1 --network none --userns=auto:size=2000 -v $1:/d$2 localhost/lab:1 sh -c 'trap \"exit 0\" TERM; sleep infinity & wait' > /dev/null
+             podman exec $1 sh -c 'echo a > /d/file; chown 33:44 /d/file; chmod 640 /d/file; echo > /own; chown 7:8 /own'
+         }
+         run ranged ''; run mapped :idmap",
+    );
+    let view = |host: &Host, container: &str| {
+        host.script(&format!(
+            "podman exec {container} sh -c 'echo x >> /d/file; stat -c \"%u:%g %a\" /d /d/file /own'"
+        ))
+    };
+    for container in ["ranged", "mapped"] {
+        let before = view(&a, container);
+        assert!(
+            before.contains("33:44 640") && before.contains("7:8"),
+            "{before}"
+        );
+        let (code, lines) = migrate_items(&a, &format!("container:{container}"), "");
+        assert_eq!(code, 0, "{lines:?}");
+        assert_eq!(view(&b, container), before, "{container}");
+    }
+    // With a map of its own the mount has on disk what the container sees.
+    let on_disk = |host: &Host, volume: &str| {
+        host.script(&format!(
+            "stat -c %u:%g $(podman volume inspect -f '{{{{.Mountpoint}}}}' {volume})/file"
+        ))
+    };
+    for host in [&a, &b] {
+        assert_eq!(on_disk(host, "mapped"), "33:44");
+    }
+    assert_ne!(on_disk(&a, "ranged"), on_disk(&b, "ranged"));
 }
 
 /// Through a repository on a third address that both sides reach: what is stored there is not sent, the

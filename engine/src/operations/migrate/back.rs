@@ -47,6 +47,14 @@ pub fn rollback(
     require_same_way(sides, &near)?;
     // While nobody can say that the target rests, the source does not come back.
     let met = meet(sides, watch)?;
+    // A finish that was cut off ended it there, and what was moved runs on.
+    if near.phase == Phase::Active && !near.returning && met.reached == Reached::Nothing {
+        return Err(OperationError::Refused {
+            message: "the target has forgotten this migration, and may run what was moved".into(),
+            hint: "--finish forgets it here, too; what is stopped here can be started by hand"
+                .into(),
+        });
+    }
     for finding in sides.source.thaw_leftovers() {
         watch.finding(finding);
     }

@@ -373,8 +373,11 @@ fn reason(
         return (!asked).then_some(Reason::HostDefault);
     }
     if field == "spec.linux.resources.devices" {
-        // The Podman of a user has no rules at all.
-        let none = |rules: Option<&str>| rules.is_none() && both.between_user_and_root;
+        // The Podman of a user has no rules at all, and before 5.8 that of root had none for a container
+        // with a user namespace, which can make no devices.
+        let has_none =
+            both.between_user_and_root || [stored, both.made].into_iter().all(has_user_namespace);
+        let none = |rules: Option<&str>| rules.is_none() && has_none;
         let usual = |rules: &Option<&str>| only_deny_all(*rules) || none(*rules);
         if [before, after].iter().all(usual) {
             return Some(Reason::HostDefault);
@@ -390,6 +393,18 @@ fn reason(
     }
     let of_host = |host: &&str| is_below(field, host) || field.starts_with(host);
     (!is_named && HOST.iter().any(of_host)).then_some(Reason::HostDefault)
+}
+
+fn has_user_namespace(config: &Object) -> bool {
+    // Of one that Podman chooses the specification says nothing.
+    let chosen = config.get("idMappingsOptions");
+    if chosen.is_some_and(|chosen| chosen["AutoUserNs"] == true) {
+        return true;
+    }
+    let linux = config.get("spec").and_then(|spec| spec.get("linux"));
+    let namespaces = linux.and_then(|linux| linux.get("namespaces"));
+    let namespaces = namespaces.and_then(Value::as_array);
+    namespaces.is_some_and(|all| all.iter().any(|one| one["type"] == "user"))
 }
 
 /// Whether rules for devices are the one that every container begins with, however often: Podman 5.8
@@ -663,6 +678,12 @@ mod tests {
             let found = differences(rules(stored), rules(made));
             assert_eq!(found, [(field.to_owned(), None)]);
         }
+        // In a user namespace it may be missing.
+        let within = |rules: Value| json!({"spec": {"linux": {"resources": {"devices": rules}, "namespaces": [{"type": "user"}]}}});
+        let found = differences(within(json!(null)), within(json!([deny])));
+        assert_eq!(found, [(field.to_owned(), Some(Reason::HostDefault))]);
+        let found = differences(within(json!(null)), within(json!([deny, allow])));
+        assert_eq!(found, [(field.to_owned(), None)]);
     }
 
     #[test]
