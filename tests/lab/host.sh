@@ -120,9 +120,9 @@ make_cgroups_v1() {
 # Puts this process into the cgroups of a host.
 join_cgroups() {
     local h=$1 scope=$2 folder
-    echo $BASHPID > "$scope/cgroup.procs"
+    echo $BASHPID > "$scope/cgroup.procs" || exit 1
     [ -s "$h/cgroups-v1" ] || return 0
-    while read -r folder _; do echo $BASHPID > "$folder/cgroup.procs"; done < "$h/cgroups-v1"
+    while read -r folder _; do echo $BASHPID > "$folder/cgroup.procs" || exit 1; done < "$h/cgroups-v1"
 }
 
 lab_exec() {
@@ -222,7 +222,16 @@ settle_down() {
         # Also the processes that were put into the cgroup but not into the host's pid namespace, and
         # those of a boot that was cut off.
         echo 1 > "$cgroup/cgroup.kill"
-        emptied() { find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null; [ ! -d "$cgroup" ]; }
+        # What a freezer of version 1 holds does not die.
+        thaw_v1() {
+            [ -s "$h/cgroups-v1" ] || return 0
+            awk '$2 == "freezer" {print $1}' "$h/cgroups-v1" | while read -r folder; do
+                [ ! -d "$folder" ] || find "$folder" -name freezer.state \
+                    -exec sh -c 'echo THAWED > "$1"' thaw {} \; 2>/dev/null || true
+            done
+        }
+        thaw_v1
+        emptied() { thaw_v1; find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null; [ ! -d "$cgroup" ]; }
         await 30 "the processes of host $1 to die" emptied || return 1
     fi
     if [ -s "$h/cgroups-v1" ]; then

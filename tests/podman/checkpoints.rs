@@ -73,12 +73,14 @@ fn goes_on(host: &Host) {
     panic!("it does not count any more");
 }
 
-/// Memory of processes lies nowhere any more, but with the container that was stopped.
+/// Memory of processes lies nowhere any more, but beside the container that was stopped.
 fn nothing_lies_around(host: &Host) {
-    assert_eq!(
-        host.script("find /var/lib/podkeep /root /tmp /var/tmp -name '*.tar' -o -name checkpoints"),
-        ""
-    );
+    let mut places = "/var/lib/podkeep /root /tmp /var/tmp".to_owned();
+    if runs(host) {
+        places.push_str(" /var/lib/containers/storage/overlay-containers");
+    }
+    let find = format!("find {places} -name '*.tar' -o -name checkpoint -o -name checkpoints");
+    assert_eq!(host.script(&find), "");
 }
 
 #[test]
@@ -131,6 +133,20 @@ fn processes_go_on_at_the_target_and_back_at_the_source() {
     goes_on(&a);
     assert_eq!(b.ok(&["podman", "ps", "-aq"]), "");
 
+    // Whoever runs it by hand at the source meanwhile makes what was in memory then worthless.
+    assert_eq!(carry(&a, "container:web").0, 0);
+    a.script("podman start web > /dev/null; sleep 2; podman stop -t 1 web > /dev/null");
+    let by_hand = log_lines(&a);
+    let (code, lines) = migrate(&a, "--rollback --discard-target-writes");
+    let told = format!("{lines:?}");
+    assert!(
+        code == 3 && told.contains("started anew") && told.contains("it ran since"),
+        "{told}"
+    );
+    assert!(log_lines(&a).starts_with(&by_hand), "lines were lost");
+    nothing_lies_around(&a);
+    a.script("podman stop -t 1 web > /dev/null; rm /var/lib/containers/storage/volumes/data/_data/log; podman start web > /dev/null");
+
     // What was in memory then does not belong to what was written since: it begins anew.
     assert_eq!(carry(&a, "container:web").0, 0);
     goes_on(&b);
@@ -154,7 +170,15 @@ fn without(verb: &str) -> String {
 #[test]
 fn processes_that_cannot_go_on_at_the_target_go_on_at_the_source() {
     let (a, b) = counting();
-    // What cannot be checkpointed runs on.
+    // What cannot be checkpointed runs on, also what another one needs.
+    a.script("podman run -d --name needs --requires web -v data:/d localhost/lab:1 sleep 1000 > /dev/null");
+    let (code, lines) = migrate_items(&a, "container:needs", "--checkpoint");
+    let told = format!("{lines:?}");
+    assert!(
+        code == 1 && told.contains("needs needs container web"),
+        "{told}"
+    );
+    a.script("podman rm -f -t 0 needs > /dev/null");
     let whole_again = "mv /usr/bin/crun-whole /usr/bin/crun";
     a.script(&without("checkpoint"));
     let (code, lines) = carry(&a, "container:web");
@@ -202,21 +226,29 @@ fn processes_that_cannot_go_on_at_the_target_go_on_at_the_source() {
 #[test]
 fn a_checkpoint_whose_podkeep_is_killed_goes_on_by_itself() {
     let (a, b) = counting();
-    b.script("podman ps > /dev/null");
     a.script(
         "cat > /root/kill.sh <<'END'
          until pgrep -f 'podman container checkpoint' > /dev/null; do sleep 0.02; done
          while pgrep -f '^/bin/sh -c .*worker-of-the-test' > /dev/null; do sleep 0.02; done
          pkill -9 -x podkeep
-END
-         setsid bash /root/kill.sh > /dev/null 2>&1 &",
+END",
     );
-    let outcome = a.run(&[
-        "sh",
-        "-c",
-        &format!("{} --checkpoint --max-freeze 5s", super::migrate::MOVE),
-    ]);
-    assert_eq!(outcome.code, 137, "{outcome:?}");
+    let command = format!(
+        "bash /root/kill.sh > /dev/null 2>&1 & {} --checkpoint --max-freeze 15s; code=$?
+         kill $!; exit $code",
+        super::migrate::MOVE
+    );
+    let mut tries = 0..5;
+    let killed = tries.any(|_| {
+        let outcome = a.run(&["bash", "-c", &command]);
+        // As `carry` says.
+        assert!(
+            outcome.code == 137 || outcome.text().contains("Timeout reached"),
+            "{outcome:?}"
+        );
+        outcome.code == 137
+    });
+    assert!(killed, "the processes never hold still");
     assert!(!runs(&a));
     a.script("for try in $(seq 300); do pgrep -f '^/bin/sh -c .*worker-of-the-test' > /dev/null && exit; sleep 0.1; done; exit 1");
     goes_on(&a);

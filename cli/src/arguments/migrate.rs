@@ -79,7 +79,7 @@ pub struct Migrate {
 
     /// Processes go on at the target with what they have in memory, instead of being stopped and started
     /// there (CRIU; root's Podman and the same storage driver on both sides)
-    #[arg(long, conflicts_with_all = ["via", "remap_subnet", "drop_static", "rollback", "finish"])]
+    #[arg(long, conflicts_with_all = ["via", "split", "remap_subnet", "drop_static", "rollback", "finish"])]
     pub checkpoint: bool,
 
     /// Only look for what is in the way: no content is sent

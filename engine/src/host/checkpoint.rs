@@ -15,8 +15,14 @@ use crate::podman::{Podman, checkpoint, live_containers};
 pub struct Ground {
     /// Of containers/storage: the root directory of a container has other permissions with each.
     pub driver: String,
-    /// What the processor can do, in the kernel's words ("avx2"); sorted.
+    /// What the processor can do that programs make use of, in the kernel's words ("avx2"); sorted.
     pub features: Vec<String>,
+    /// Of CRIU, in its parts: what one writes an older one may not read.
+    pub criu: Vec<u32>,
+    /// The OCI runtime, which keeps a part of the processes' state.
+    pub runtime: String,
+    /// Cgroups of version 2, and nothing else.
+    pub unified: bool,
 }
 
 /// A container that was started without what it had in memory, and why.
@@ -43,6 +49,9 @@ pub trait Checkpoints: Send + Sync {
     /// those that cannot go on are started.
     fn resume(&self, containers: &[String]) -> Result<Vec<ColdStart>, HostError>;
 
+    /// Removes what checkpoints left beside containers (names) that do not go on from them.
+    fn forget(&self, containers: &[String]) -> Result<(), HostError>;
+
     /// Sets a container (name) that never ran here going with the processes of an archive. `Err`: it does not
     /// run.
     fn resume_from(&self, container: &str, archive: &Path) -> Result<(), HostError>;
@@ -59,6 +68,23 @@ impl Ground {
                 "containers lie on {} at the source, here on {}: a process would find another root directory",
                 other.driver, self.driver
             ));
+        }
+        if self.criu < other.criu {
+            let version = |parts: &[u32]| {
+                let parts: Vec<String> = parts.iter().map(u32::to_string).collect();
+                parts.join(".")
+            };
+            let (old, new) = (version(&self.criu), version(&other.criu));
+            found.push(format!("CRIU is {old} here, and {new} at the source"));
+        }
+        if self.runtime != other.runtime {
+            found.push(format!(
+                "the OCI runtime is {} here, and {} at the source",
+                self.runtime, other.runtime
+            ));
+        }
+        if self.unified != other.unified {
+            found.push("the versions of cgroups are not the same".into());
         }
         let lost: Vec<&str> = (other.features.iter())
             .filter(|feature| !self.features.contains(feature))
@@ -88,6 +114,9 @@ impl Checkpoints for LocalHost {
         Ok(Ground {
             driver: self.store_info()?.driver.clone(),
             features: checkpoint::processor_features(),
+            criu: checkpoint::criu_version(self.of_checkpoints()?),
+            runtime: self.of_checkpoints()?.default_runtime()?,
+            unified: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         })
     }
 
@@ -111,8 +140,9 @@ impl Checkpoints for LocalHost {
             let Some(rests) = live.iter().find(|one| !one.is_running()) else {
                 continue;
             };
-            if let Err(error) = checkpoint::resume(podman, &rests.id) {
+            if let Err(error) = checkpoint::resume_or_not(podman, &rests.id)? {
                 self.start(std::slice::from_ref(name))?;
+                self.forget(std::slice::from_ref(name))?;
                 cold.push(ColdStart {
                     container: name.clone(),
                     cause: error.cause,
@@ -120,6 +150,10 @@ impl Checkpoints for LocalHost {
             }
         }
         Ok(cold)
+    }
+
+    fn forget(&self, containers: &[String]) -> Result<(), HostError> {
+        Ok(checkpoint::forget(self.of_checkpoints()?, containers)?)
     }
 
     fn resume_from(&self, container: &str, archive: &Path) -> Result<(), HostError> {
@@ -144,6 +178,9 @@ mod tests {
         let ground = |driver: &str, features: &[&str]| Ground {
             driver: driver.into(),
             features: features.iter().map(|one| (*one).to_owned()).collect(),
+            criu: vec![4, 2],
+            runtime: "crun".into(),
+            unified: true,
         };
         let here = ground("overlay", &["avx2", "fpu", "sse2"]);
         assert_eq!(
@@ -154,5 +191,19 @@ mod tests {
         assert_eq!(told.len(), 2);
         assert!(told[0].contains("btrfs"), "{told:?}");
         assert!(told[1].contains("amx and 1 more"), "{told:?}");
+        let newer = Ground {
+            criu: vec![4, 10],
+            runtime: "runc".into(),
+            unified: false,
+            ..here.clone()
+        };
+        let told = here.lacks(&newer);
+        assert_eq!(told.len(), 3);
+        assert!(told[0].contains("4.2 here, and 4.10"), "{told:?}");
+        let older = Ground {
+            criu: vec![3, 17, 1],
+            ..here.clone()
+        };
+        assert_eq!(here.lacks(&older), Vec::<String>::new());
     }
 }

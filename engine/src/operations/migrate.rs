@@ -38,7 +38,7 @@ pub use self::orders::{Fit, Need, Order, Outcome, Passed, Proven, Reached};
 pub use self::session::Session;
 pub use self::state::Phase;
 
-use self::carry::Carried;
+use self::carry::{Archives, Carried};
 use self::orders::Answer;
 use self::predict::{PASS_SHORT, PASSES_MAX, Pace, SHRINKS, measure};
 use self::scope::{Scope, scope};
@@ -257,6 +257,7 @@ pub fn migrate(
     let started = Instant::now();
     let folder = Folder::lock(sides.state, &sides.name, options.wait)?;
     let near: Near = folder.read()?;
+    Archives::clear(&folder)?;
     require_same_way(sides, &near)?;
     if near.returning {
         return Err(OperationError::Refused {
@@ -478,10 +479,11 @@ impl Migration<'_> {
             known: Arc::default(),
         };
         let carried = match self.options.checkpoint {
-            true => Carried::look(sides.source, &scope, &self.folder)?,
+            true => Carried::look(sides.source, &inventory, &scope, &self.folder)?,
             false => Carried::default(),
         };
-        let mut measured = self.check(&passes, &scope, &carried)?;
+        let tells_owners = !(met.about.rootful && inventory.owners.is_identity());
+        let mut measured = self.check(&passes, &scope, &carried, tells_owners)?;
         measured.bytes_restless += carried.bytes_moved();
         if self.options.dry_run {
             self.report.freeze_seconds = match scope.running.is_empty() {
@@ -495,10 +497,7 @@ impl Migration<'_> {
                 conflicts: std::mem::take(&mut self.report.conflicts),
             });
         }
-        self.near.checkpoints = match self.options.checkpoint {
-            true => scope.running.clone(),
-            false => Vec::new(),
-        };
+        self.near.checkpoints.clear();
         let mut number = 0;
         let mut pace = Pace::default();
         let mut before = self.pass(&passes, &mut number, &scope.items, None)?;
@@ -530,7 +529,7 @@ impl Migration<'_> {
         if changes {
             restless = measure(sides.source, &volumes)?;
         } else {
-            pace = Pace::default();
+            pace.rests();
         }
         restless.bytes_restless += carried.bytes_moved();
         let (predicted, bytes) = (pace.predict(&restless), restless.bytes_restless);
@@ -568,6 +567,7 @@ impl Migration<'_> {
         passes: &Passes<'_>,
         scope: &Scope,
         carried: &Carried,
+        tells_owners: bool,
     ) -> OperationResult<Measured> {
         let definitions = of_kinds(
             scope,
@@ -584,13 +584,17 @@ impl Migration<'_> {
         let mut met = owners::Meeting::new(&passes.inventory.owners);
         for volume in of_kinds(scope, &[ItemKind::Volume]) {
             let one = passes.source.measure(&volume)?;
-            met.add(&volume, &one);
+            // Where every id has a place nothing is to be told.
+            if tells_owners {
+                met.add(&volume, &one);
+            }
             measured.add(&one);
         }
         let images = passes.inventory.images.iter();
         let images = images.filter(|image| scope.items.contains(&image.item()));
         let bytes = measured.bytes + images.clone().map(|image| image.bytes).sum::<u64>();
-        let bytes = bytes + carried.bytes;
+        // In the staging repository, as an archive, and beside its container.
+        let bytes = bytes + 2 * carried.bytes;
         let checked = self.order(&Order::Check {
             run,
             images: images.map(|image| image.id.clone()).collect(),
@@ -598,7 +602,7 @@ impl Migration<'_> {
             bytes,
             fit: self.near.fit,
             ground: match self.options.checkpoint {
-                true => Some(self.sides.source.ground()?),
+                true => Some(Box::new(self.sides.source.ground()?)),
                 false => None,
             },
             owners: met.met,
@@ -606,6 +610,21 @@ impl Migration<'_> {
         self.report.actions = checked.actions;
         self.report.conflicts = checked.conflicts;
         self.report.conflicts.extend(carried.conflicts.clone());
+        if self.options.checkpoint {
+            // Else nothing is stopped yet when there is no room.
+            let short = checked
+                .needs
+                .iter()
+                .filter(|need| need.bytes > need.bytes_free);
+            let short = short.map(|need| {
+                format!(
+                    "processes cannot go on at the target: it may take {} bytes at {}, where {} are free: \
+                     leave out --checkpoint",
+                    need.bytes, need.place, need.bytes_free
+                )
+            });
+            self.report.conflicts.extend(short);
+        }
         self.report.needs = checked.needs;
         self.report.bytes_logical = bytes;
         Ok(measured)

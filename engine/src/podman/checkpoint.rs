@@ -21,19 +21,67 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::command::{Ended, Podman, PodmanError, Purpose, failure, parse};
-use super::quiesce::{UNIT_LABEL, live_containers};
+use super::quiesce::UNIT_LABEL;
 use super::tar::{TarKind, TarParser, TarPart};
 
-/// Until a container's memory is written, or read.
-const TIME_MAX: Duration = Duration::from_secs(600);
+/// Until a container's memory is written, or read. What is given up on goes on below Podman all the same, and
+/// stops or starts a container later: so this is longer than anybody lets a container rest.
+const TIME_MAX: Duration = Duration::from_secs(3600);
 /// Bytes of a log of CRIU that are looked through, from its end.
 const LOG_BYTES_MAX: usize = 64 << 10;
 const PART_BYTES: usize = 256 << 10;
+const RESUME_TRIES: u32 = 3;
+const RESUME_PAUSE: Duration = Duration::from_millis(300);
 const KEPT_STATE: [&str; 2] = ["--tcp-established", "--file-locks"];
 /// What CRIU logs on each call without CAP_SYS_RESOURCE, and goes on.
 const HARMLESS: &str = "Can't setup RLIMIT_NOFILE for self";
 
-/// What the processor of this machine can do, in the kernel's words; sorted.
+/// How names of x86 features begin that programs choose their code by. The kernel lists others, too, which
+/// tell of itself.
+const USED: [&str; 40] = [
+    "3dnow",
+    "abm",
+    "adx",
+    "aes",
+    "amx",
+    "avx",
+    "bmi",
+    "cldemote",
+    "clflush",
+    "clwb",
+    "clzero",
+    "cmov",
+    "cx",
+    "erms",
+    "f16c",
+    "fma",
+    "fsrm",
+    "fxsr",
+    "gfni",
+    "hle",
+    "lahf",
+    "lzcnt",
+    "mmx",
+    "movbe",
+    "movdir",
+    "ospke",
+    "pclmul",
+    "pku",
+    "pni",
+    "popcnt",
+    "prefetchw",
+    "rdpid",
+    "rdrand",
+    "rdseed",
+    "rtm",
+    "sha_ni",
+    "sse",
+    "ssse",
+    "vaes",
+    "xsave",
+];
+
+/// What the processor of this machine can do that programs make use of, in the kernel's words; sorted.
 pub fn processor_features() -> Vec<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     features_of(&text)
@@ -42,13 +90,33 @@ pub fn processor_features() -> Vec<String> {
 fn features_of(cpuinfo: &str) -> Vec<String> {
     let line = cpuinfo.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        matches!(name.trim(), "flags" | "Features").then_some(value)
+        matches!(name.trim(), "flags" | "Features").then(|| (name.trim() == "flags", value))
     });
-    let words = line.unwrap_or_default().split_whitespace();
+    let (is_x86, words) = line.unwrap_or_default();
+    let used = |word: &&str| !is_x86 || USED.iter().any(|used| word.starts_with(used));
+    let words = words.split_whitespace().filter(used);
     let mut features: Vec<String> = words.map(str::to_owned).collect();
     features.sort();
     features.dedup();
     features
+}
+
+/// CRIU's version, as its parts; nothing, where it does not tell.
+pub fn criu_version(podman: &Podman) -> Vec<u32> {
+    let purpose = Purpose {
+        action: "ask",
+        object: "CRIU",
+    };
+    let criu = podman.beside("criu");
+    let told = criu.and_then(|criu| criu.run(purpose, &["--version"], b"").ok());
+    version_in(&String::from_utf8_lossy(&told.unwrap_or_default()))
+}
+
+/// "Version: 4.2.1"
+fn version_in(told: &str) -> Vec<u32> {
+    let line = told.lines().find_map(|line| line.strip_prefix("Version:"));
+    let parts = line.unwrap_or_default().trim().split('.');
+    parts.map_while(|part| part.parse().ok()).collect()
 }
 
 /// Why no container can be checkpointed or restored here, in words.
@@ -86,8 +154,8 @@ pub fn obstacles(podman: &Podman) -> Result<Vec<String>, PodmanError> {
 struct Shown {
     name: String,
     state: State,
-    #[serde(default, rename = "OCIConfigPath")]
-    oci_config_path: PathBuf,
+    #[serde(default)]
+    static_dir: PathBuf,
     #[serde(default)]
     pod: String,
     config: Config,
@@ -120,10 +188,6 @@ struct HostConfig {
     #[serde(default)]
     userns_mode: String,
     #[serde(default)]
-    network_mode: String,
-    #[serde(default)]
-    ipc_mode: String,
-    #[serde(default)]
     pid_mode: String,
 }
 
@@ -140,6 +204,15 @@ fn inspect(podman: &Podman, names: &[String]) -> Result<Vec<Shown>, PodmanError>
     parse(purpose, &podman.run(purpose, &arguments, b"")?)
 }
 
+/// `None`: it is not there.
+fn inspect_one(podman: &Podman, name: &str) -> Result<Option<Shown>, PodmanError> {
+    match inspect(podman, &[name.to_owned()]) {
+        Ok(shown) => Ok(shown.into_iter().next()),
+        Err(error) if error.not_found => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Which of these containers cannot be checkpointed, and why; each in words.
 pub fn unfit(podman: &Podman, names: &[String]) -> Result<Vec<String>, PodmanError> {
     let shown = inspect(podman, names)?.into_iter();
@@ -149,11 +222,15 @@ pub fn unfit(podman: &Podman, names: &[String]) -> Result<Vec<String>, PodmanErr
 }
 
 impl Shown {
+    /// Where Podman keeps what the OCI runtime needs of it.
+    fn bundle(&self) -> Option<PathBuf> {
+        self.static_dir
+            .is_absolute()
+            .then(|| self.static_dir.clone())
+    }
+
     fn unfit(&self) -> Option<&'static str> {
         let host = &self.host_config;
-        let shares = [&host.network_mode, &host.ipc_mode, &host.pid_mode]
-            .iter()
-            .any(|mode| mode.starts_with("container:"));
         let labels = self.config.labels.as_ref();
         if self.state.status != "running" {
             Some("is not running")
@@ -163,8 +240,8 @@ impl Shown {
             Some("is run by a unit of systemd, which would not know it")
         } else if host.auto_remove {
             Some("is removed when it stops (--rm)")
-        } else if shares {
-            Some("shares namespaces with another one")
+        } else if host.pid_mode == "host" {
+            Some("has the process IDs of its host, which others have at the target")
         } else if !host.userns_mode.is_empty() && host.userns_mode != "host" {
             Some("has a user namespace of its own")
         } else {
@@ -183,9 +260,20 @@ pub fn memory(podman: &Podman, names: &[String]) -> Result<u64, PodmanError> {
     let names = processes.filter_map(|entry| entry.file_name().into_string().ok());
     let pids = names.filter(|name| name.bytes().all(|b| b.is_ascii_digit()));
     let within = pids.filter(|pid| namespace_of(pid).is_some_and(|own| namespaces.contains(&own)));
-    let status =
-        within.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
-    Ok(status.map(|status| resident(&status)).sum())
+    Ok(within.map(|pid| held_by(&pid)).sum())
+}
+
+/// Bytes of memory that a process holds, its share of what several do; those that are swapped out, too.
+fn held_by(pid: &str) -> u64 {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+    match read("smaps_rollup") {
+        Ok(text) => sum_of(&text, &["Pss_Anon", "Pss_Shmem", "SwapPss"]),
+        // It ended, or the kernel is older than 5.6.
+        Err(_) => {
+            let text = read("status").unwrap_or_default();
+            sum_of(&text, &["RssAnon", "RssShmem", "VmSwap"])
+        }
+    }
 }
 
 /// The inode of a process's PID namespace.
@@ -194,22 +282,19 @@ fn namespace_of(pid: &str) -> Option<u64> {
     Some(std::fs::metadata(link).ok()?.ino())
 }
 
-/// Bytes that a process's status says of it.
-fn resident(status: &str) -> u64 {
-    let lines = status.lines().filter_map(|line| {
+/// Of lines such as "RssAnon:   512 kB".
+fn sum_of(text: &str, names: &[&str]) -> u64 {
+    let lines = text.lines().filter_map(|line| {
         let (name, value) = line.split_once(':')?;
-        let kib = value
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse::<u64>()
-            .ok()?;
-        matches!(name, "RssAnon" | "RssShmem").then_some(kib << 10)
+        let kib = value.trim().strip_suffix("kB")?.trim();
+        let kib = kib.parse::<u64>().ok()?;
+        names.contains(&name).then_some(kib << 10)
     });
     lines.sum()
 }
 
-/// Stops a container by ID and writes it to `archive`, which is not there. If that fails, it runs on.
+/// Stops a container by ID and writes its processes to `archive`, which is not there. If that fails, it mostly
+/// runs on; where it does not, its processes lie beside it.
 pub fn dump(podman: &Podman, id: &str, archive: &Path) -> Result<(), PodmanError> {
     let object = format!("container {id}");
     let purpose = Purpose {
@@ -235,16 +320,68 @@ pub fn dump(podman: &Podman, id: &str, archive: &Path) -> Result<(), PodmanError
     }
 }
 
-/// Sets a container going again where it was checkpointed. If that fails, it does not run.
+/// Sets a container going where it was checkpointed, unless it ran since. If that fails, it does not run, as
+/// far as [`standing`] tells.
 pub fn resume(podman: &Podman, id: &str) -> Result<(), PodmanError> {
+    let object = format!("container {id} from its checkpoint");
+    let purpose = Purpose {
+        action: "restore",
+        object: &object,
+    };
+    let format = "{{.State.StartedAt.Unix}} {{.State.RestoredAt.Unix}} {{.StaticDir}}";
+    let told = podman.run(
+        purpose,
+        &["container", "inspect", "--format", format, id],
+        b"",
+    )?;
+    let told = String::from_utf8_lossy(&told);
+    let mut words = told.trim().splitn(3, ' ');
+    let mut second = || words.next().and_then(|word| word.parse::<i64>().ok());
+    let ran = second().max(second());
+    let bundle = Path::new(words.next().unwrap_or_default());
+    let taken = std::fs::metadata(bundle.join(PROCESSES).join(INVENTORY)).ok();
+    match taken {
+        None => return Err(purpose.error("it has none")),
+        Some(taken) if ran.is_some_and(|ran| ran > taken.mtime()) => {
+            return Err(purpose.error("it ran since that was taken, and may have written"));
+        }
+        Some(_) => {}
+    }
     let mut arguments = vec!["container", "restore"];
     arguments.extend(KEPT_STATE);
     arguments.push(id);
-    restore(podman, id, &arguments)
+    restore(podman, purpose, id, &arguments)
+}
+
+/// The same several times if need be: Podman's database may be locked. `Ok(Err)`: it does not run.
+pub fn resume_or_not(podman: &Podman, id: &str) -> Result<Result<(), PodmanError>, PodmanError> {
+    let mut tries = 0;
+    loop {
+        let resumed = resume(podman, id);
+        tries += 1;
+        if resumed.is_ok() || standing(podman, id)? == Standing::Runs {
+            return Ok(Ok(()));
+        }
+        if tries == RESUME_TRIES {
+            return Ok(resumed);
+        }
+        std::thread::sleep(RESUME_PAUSE);
+    }
+}
+
+/// Removes the processes that lie beside containers: they are of no use where they do not go on, and hold what
+/// was in memory.
+pub fn forget(podman: &Podman, names: &[String]) -> Result<(), PodmanError> {
+    for name in names {
+        if let Some(bundle) = inspect_one(podman, name)?.and_then(|one| one.bundle()) {
+            remove_kept(&bundle);
+        }
+    }
+    Ok(())
 }
 
 /// Sets a container that was made and never ran going with the processes of an archive. If that fails, it
-/// does not run.
+/// does not run, as far as [`standing`] tells.
 pub fn resume_from(podman: &Podman, name: &str, archive: &Path) -> Result<(), PodmanError> {
     let object = format!("container {name}");
     let purpose = Purpose {
@@ -253,21 +390,24 @@ pub fn resume_from(podman: &Podman, name: &str, archive: &Path) -> Result<(), Po
     };
     podman.run(purpose, &["init", name], b"")?;
     podman.run(purpose, &["container", "cleanup", name], b"")?;
-    let shown = inspect(podman, &[name.to_owned()])?.into_iter().next();
-    let config = shown.map(|one| one.oci_config_path).unwrap_or_default();
-    let bundle = match config.parent() {
-        Some(bundle) if bundle.is_absolute() => bundle,
-        _ => return Err(purpose.error("Podman does not tell where its config.json is")),
-    };
-    unpack(archive, bundle).map_err(|cause| purpose.error(cause))?;
+    let bundle = inspect_one(podman, name)?.and_then(|one| one.bundle());
+    let bundle = bundle
+        .ok_or_else(|| purpose.error("Podman does not tell where it keeps what belongs to it"))?;
+    unpack(archive, Some(&bundle)).map_err(|cause| purpose.error(cause))?;
     let restored = resume(podman, name);
-    if restored.is_err() {
-        // They are of no use to a container that never had them, and hold what was in memory.
-        remove_kept(bundle);
+    if restored.is_err() && standing(podman, name)? == Standing::Rests {
+        remove_kept(&bundle);
     }
     restored
 }
 
+/// Whether an archive is whole and has processes; the cause is in words.
+pub fn verify(archive: &Path) -> Result<(), String> {
+    unpack(archive, None)
+}
+
+/// What CRIU begins to read with.
+const INVENTORY: &str = "inventory.img";
 /// What Podman keeps beside a container of its processes, and how it names that in an archive.
 const PROCESSES: &str = "checkpoint";
 /// What it was given by its networks, so that it is given the same again, and what lies in /dev/shm.
@@ -288,16 +428,20 @@ fn place_of(member: &[u8]) -> Option<PathBuf> {
     }
 }
 
-/// Errors are in words.
-fn unpack(archive: &Path, bundle: &Path) -> Result<(), String> {
+/// Below the bundle; without one, what is in the archive is only looked at. Errors are in words.
+fn unpack(archive: &Path, bundle: Option<&Path>) -> Result<(), String> {
     let about = |path: &Path| {
         let path = path.display().to_string();
         move |error: std::io::Error| format!("{path}: {error}")
     };
-    remove_kept(bundle);
-    let processes = bundle.join(PROCESSES);
-    let made = std::fs::DirBuilder::new().mode(0o700).create(&processes);
-    made.map_err(about(&processes))?;
+    if let Some(bundle) = bundle {
+        remove_kept(bundle);
+        let processes = bundle.join(PROCESSES);
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&processes);
+        made.map_err(about(&processes))?;
+    }
+    let inventory = Path::new(PROCESSES).join(INVENTORY);
+    let mut has_inventory = false;
     let mut tar = File::open(archive).map_err(about(archive))?;
     let mut parser = TarParser::new();
     let mut open: Option<(PathBuf, File)> = None;
@@ -311,7 +455,12 @@ fn unpack(archive: &Path, bundle: &Path) -> Result<(), String> {
             match part {
                 TarPart::Entry(entry) => {
                     open = None;
-                    if let (TarKind::File, Some(place)) = (&entry.kind, place_of(&entry.name)) {
+                    let place = match entry.kind {
+                        TarKind::File => place_of(&entry.name),
+                        _ => None,
+                    };
+                    has_inventory |= place.as_ref() == Some(&inventory);
+                    if let (Some(bundle), Some(place)) = (bundle, place) {
                         let path = bundle.join(place);
                         let mut options = File::options();
                         options.write(true).create_new(true).mode(0o600);
@@ -329,7 +478,11 @@ fn unpack(archive: &Path, bundle: &Path) -> Result<(), String> {
             Ok(())
         })?;
     }
-    parser.finish()
+    parser.finish()?;
+    match has_inventory {
+        true => Ok(()),
+        false => Err(format!("{}: it holds no processes", archive.display())),
+    }
 }
 
 fn remove_kept(bundle: &Path) {
@@ -353,14 +506,10 @@ pub enum Standing {
 }
 
 pub fn standing(podman: &Podman, name: &str) -> Result<Standing, PodmanError> {
-    if live_containers(podman, &[name.to_owned()])?.is_empty() {
-        return Ok(Standing::Gone);
-    }
-    let shown = inspect(podman, &[name.to_owned()])?.into_iter().next();
-    Ok(match shown.map(|one| one.state) {
+    Ok(match inspect_one(podman, name)?.map(|one| one.state) {
         None => Standing::Gone,
-        Some(state) if state.restored && !state.runs() => Standing::Ran,
         Some(state) if state.runs() => Standing::Runs,
+        Some(state) if state.restored => Standing::Ran,
         Some(_) => Standing::Rests,
     })
 }
@@ -371,12 +520,12 @@ impl State {
     }
 }
 
-fn restore(podman: &Podman, container: &str, arguments: &[&str]) -> Result<(), PodmanError> {
-    let object = format!("container {container} from its checkpoint");
-    let purpose = Purpose {
-        action: "restore",
-        object: &object,
-    };
+fn restore(
+    podman: &Podman,
+    purpose: Purpose<'_>,
+    container: &str,
+    arguments: &[&str],
+) -> Result<(), PodmanError> {
     let ended = podman.end_within(purpose, arguments, b"", TIME_MAX)?;
     if ended.status.success() {
         return Ok(());
@@ -439,16 +588,25 @@ mod tests {
     }
 
     #[test]
+    fn a_version_is_read() {
+        assert_eq!(version_in("Version: 4.2.1\nGitID: v4\n"), [4, 2, 1]);
+        assert!(version_in("Version: 4.2") < version_in("Version: 4.10"));
+        assert_eq!(version_in(""), Vec::<u32>::new());
+    }
+
+    #[test]
     fn what_a_processor_can_do_is_read() {
         let features =
-            features_of("processor\t: 0\nflags\t\t: sse2 avx2 fpu\n\nflags\t\t: other\n");
-        assert_eq!(features, ["avx2", "fpu", "sse2"]);
+            features_of("processor\t: 0\nflags\t\t: sse2 avx2 fpu user_shstk\n\nflags\t\t: avx\n");
+        assert_eq!(features, ["avx2", "sse2"]);
+        assert_eq!(features_of("Features\t: fp sve\n"), ["fp", "sve"]);
     }
 
     #[test]
     fn memory_that_no_file_has_is_counted() {
         let status = "Name:\tdb\nVmRSS:\t  900 kB\nRssAnon:\t     512 kB\nRssFile:\t 300 kB\nRssShmem:\t      88 kB\n";
-        assert_eq!(resident(status), 600 << 10);
+        assert_eq!(sum_of(status, &["RssAnon", "RssShmem"]), 600 << 10);
+        assert!(held_by("self") > 0);
     }
 
     #[test]
@@ -478,7 +636,7 @@ mod tests {
             }
         };
         for path in [
-            "checkpoint/pages-1.img",
+            "checkpoint/inventory.img",
             "network.status",
             "config.json",
             "spec.dump",
@@ -495,7 +653,7 @@ mod tests {
         let bytes = tar.finish().unwrap();
         let archive = around.path().join("archive");
         std::fs::write(&archive, &bytes).unwrap();
-        unpack(&archive, &bundle).unwrap();
+        unpack(&archive, Some(&bundle)).unwrap();
         let names = |folder: &Path| {
             let entries = std::fs::read_dir(folder).unwrap();
             let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -507,7 +665,7 @@ mod tests {
             names(&bundle),
             ["checkpoint", "config.json", "network.status"]
         );
-        assert_eq!(names(&bundle.join("checkpoint")), ["pages-1.img"]);
+        assert_eq!(names(&bundle.join("checkpoint")), ["inventory.img"]);
         assert_eq!(names(around.path()), ["archive", "bundle"]);
         assert_eq!(std::fs::read(bundle.join("config.json")).unwrap(), b"ours");
         assert_eq!(
@@ -517,10 +675,26 @@ mod tests {
 
         // Cut off, it is told; again, it starts from nothing.
         std::fs::write(&archive, &bytes[..514]).unwrap();
-        assert!(unpack(&archive, &bundle).is_err());
+        assert!(unpack(&archive, Some(&bundle)).is_err());
+        assert!(verify(&archive).is_err());
         std::fs::write(&archive, &bytes).unwrap();
-        unpack(&archive, &bundle).unwrap();
+        unpack(&archive, Some(&bundle)).unwrap();
+        assert_eq!(verify(&archive), Ok(()));
         remove_kept(&bundle);
         assert_eq!(names(&bundle), ["config.json"]);
+        // Whole, and without processes.
+        let mut empty = TarWriter::new(Vec::new());
+        let member = NewMember {
+            path: b"artifacts/",
+            what: TarType::Directory,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            records: &[],
+        };
+        empty.member(&member).unwrap();
+        std::fs::write(&archive, empty.finish().unwrap()).unwrap();
+        assert!(verify(&archive).unwrap_err().contains("no processes"));
     }
 }

@@ -317,6 +317,14 @@ fn at_rest(
     steps: &[Step],
     dependents: Vec<String>,
 ) -> Result<Guard, (HostError, Vec<Finding>)> {
+    // What an earlier checkpoint left is not what they go on from.
+    let carried = steps
+        .iter()
+        .filter(|step| matches!(step.how, How::Checkpoint(_)));
+    let carried: Vec<String> = carried.map(|step| step.container.id.clone()).collect();
+    if let Err(error) = checkpoint::forget(&going.podman, &carried) {
+        return Err((error.into(), Vec::new()));
+    }
     let frozen = frozen(steps, dependents);
     let name = match name() {
         Ok(name) => name,
@@ -448,7 +456,8 @@ fn put_to_rest(podman: &Podman, units: Option<&Units>, steps: &[Step]) -> Result
     }
     for step in steps {
         if let (How::Checkpoint(archive), Ok(())) = (&step.how, &outcome) {
-            outcome = checkpoint::dump(podman, &step.container.id, archive);
+            // Whether it runs on or not: without an archive it cannot go on anywhere else.
+            checkpoint::dump(podman, &step.container.id, archive)?;
         }
     }
     // Last: they wait for those that stop.

@@ -98,14 +98,16 @@ fn set_one_going(
             if live.iter().any(LiveContainer::is_running) {
                 return Ok(());
             }
-            let resumed = checkpoint::resume(podman, id);
-            if let Err(error) = &resumed {
-                told.push(format!("{} starts anew: {error}", one.object));
+            let resumed = checkpoint::resume_or_not(podman, id)?;
+            let Err(error) = resumed else {
+                return Ok(());
+            };
+            let started = start(podman, std::slice::from_ref(id));
+            if started.is_ok() {
+                told.push(format!("{} started anew: {error}", one.object));
+                checkpoint::forget(podman, std::slice::from_ref(id))?;
             }
-            (
-                id,
-                resumed.or_else(|_| start(podman, std::slice::from_ref(id))),
-            )
+            (id, started)
         }
         Resume::Unpause(id) => (id, unpause(podman, std::slice::from_ref(id))),
         Resume::Start(id) => (id, start(podman, std::slice::from_ref(id))),

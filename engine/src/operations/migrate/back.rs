@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use podkeep_format::id::TreeId;
 use podkeep_format::item::{Item, ItemKind};
 
-use super::carry::told;
+use super::carry::{Archives, told};
 use super::far::{options as fitted, roots, snapshots};
 use super::orders::{Fit, Order, Outcome, Reached};
 use super::predict::{PASS_SHORT, PASSES_MAX, SHRINKS};
@@ -44,16 +44,13 @@ pub fn rollback(
     if near == Near::default() {
         return Err(unknown());
     }
+    Archives::clear(&folder)?;
     require_same_way(sides, &near)?;
     // While nobody can say that the target rests, the source does not come back.
     let met = meet(sides, watch)?;
     // A finish that was cut off ended it there, and what was moved runs on.
     if near.phase == Phase::Active && !near.returning && met.reached == Reached::Nothing {
-        return Err(OperationError::Refused {
-            message: "the target has forgotten this migration, and may run what was moved".into(),
-            hint: "--finish forgets it here, too; what is stopped here can be started by hand"
-                .into(),
-        });
+        return Err(forgotten(&near));
     }
     for finding in sides.source.thaw_leftovers() {
         watch.finding(finding);
@@ -123,6 +120,42 @@ pub fn rollback(
         seconds: started.elapsed().as_secs_f64(),
         ..MigrateReport::default()
     })
+}
+
+/// Nobody but a person can tell whether the target runs it, and what holds it back here is taken back by hand.
+fn forgotten(near: &Near) -> OperationError {
+    let mut by_hand: Vec<String> = Vec::new();
+    for unit in near.units.iter().filter(|unit| !unit.masked) {
+        by_hand.push(format!("systemctl unmask {}", unit.service));
+    }
+    for fence in near.fences.iter().filter(|fence| !fence.removed) {
+        if let Some(policy) = &fence.policy {
+            by_hand.push(format!(
+                "podman update --restart={policy} {}",
+                fence.container
+            ));
+        }
+    }
+    let gone = |name: &&String| {
+        let mut removed = near.fences.iter().filter(|fence| fence.removed);
+        removed.any(|fence| fence.container == **name)
+    };
+    let (removed, there): (Vec<&String>, Vec<&String>) = near.ran.iter().partition(gone);
+    by_hand.extend(there.iter().map(|name| format!("podman start {name}")));
+    by_hand.extend(
+        removed
+            .iter()
+            .map(|name| format!("restore container {name} from a backup")),
+    );
+    OperationError::Refused {
+        message: "the target has forgotten this migration (--finish was cut off, or its state is lost), and may \
+                  run what was moved"
+            .into(),
+        hint: format!(
+            "--finish ends it here, too; if nothing of it runs there, by hand: {}",
+            by_hand.join("; ")
+        ),
+    }
 }
 
 /// What was moved and is not at the source any more. People run jobs that prune what is stopped, and what
@@ -307,6 +340,8 @@ pub(super) fn come_back(
         for cold in sides.source.resume(&near.checkpoints)? {
             monitor.finding(told(cold));
         }
+    } else {
+        sides.source.forget(&near.checkpoints)?;
     }
     sides.source.start(&near.ran)?;
     Ok(sides.source.start_units(&near.units)?)

@@ -10,7 +10,7 @@ use super::SideHost;
 use super::scope::Scope;
 use super::state::{Folder, local};
 use crate::fs::write::free_below;
-use crate::host::ColdStart;
+use crate::host::{ColdStart, Inventory, Room};
 use crate::monitor::{Finding, FindingKind};
 use crate::operations::OperationResult;
 
@@ -29,10 +29,21 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    pub fn look(source: &dyn SideHost, scope: &Scope, folder: &Folder) -> OperationResult<Self> {
+    pub fn look(
+        source: &dyn SideHost,
+        inventory: &Inventory,
+        scope: &Scope,
+        folder: &Folder,
+    ) -> OperationResult<Self> {
         let mut conflicts = source.obstacles()?;
         let containers = &scope.running;
         conflicts.extend(source.unfit(containers)?);
+        for one in &inventory.containers {
+            // Podman writes no archive of one, and notices that when it is stopped.
+            if let ([need, ..], true) = (&one.needs[..], containers.contains(&one.name)) {
+                conflicts.push(format!("container {} needs container {need}", one.name));
+            }
+        }
         for name in containers {
             let held = source.would_hold_back(name)?;
             if held.removed && !held.vanishes {
@@ -43,14 +54,21 @@ impl Carried {
             }
         }
         let bytes = source.memory(containers)?;
-        if let Some(room) = free_below(&folder.path)
-            && room.bytes_free < bytes
-        {
-            conflicts.push(format!(
-                "they hold {bytes} bytes of memory, and {} has room for {}",
-                folder.path.display(),
-                room.bytes_free
-            ));
+        // Beside the containers, and as archives: on one disk, as a rule.
+        let mut rooms: Vec<Room> = Vec::new();
+        for place in source.places()?.iter().take(1).chain([&folder.path]) {
+            let Some(room) = free_below(place) else {
+                continue;
+            };
+            let before = rooms.iter().filter(|one| one.device == room.device);
+            if room.bytes_free < bytes * (1 + before.count() as u64) {
+                conflicts.push(format!(
+                    "they hold {bytes} bytes of memory, which do not fit into {}, where {} are free",
+                    place.display(),
+                    room.bytes_free
+                ));
+            }
+            rooms.push(room);
         }
         let conflicts = conflicts.into_iter();
         Ok(Self {
@@ -82,6 +100,17 @@ impl Archives {
         let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|error| local("make", &path, error))?;
         Ok(Self { path })
+    }
+
+    /// Those of these containers that have one.
+    pub fn of(&self, containers: &[String]) -> Vec<String> {
+        let has = |name: &&String| self.path.join(format!("{name}.tar")).exists();
+        containers.iter().filter(has).cloned().collect()
+    }
+
+    /// Removes what a run left that was cut off.
+    pub fn clear(folder: &Folder) -> OperationResult<()> {
+        remove(&folder.path.join(ARCHIVES))
     }
 
     pub fn item(&self) -> Item {

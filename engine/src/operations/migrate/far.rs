@@ -250,7 +250,7 @@ impl Work<'_> {
                 };
                 let there = Arriving {
                     bytes: *bytes,
-                    ground: ground.as_ref(),
+                    ground: ground.as_deref(),
                     owners,
                 };
                 self.check(run, &coming, *fit, &there)

@@ -51,9 +51,9 @@ impl Migration<'_> {
             .map(|service| sides.source.would_hold_back_unit(service))
             .collect::<Result<_, _>>()?;
         self.save()?;
-        let archives = match self.near.checkpoints.is_empty() {
-            true => None,
-            false => Some(Archives::make(&self.folder)?),
+        let archives = match self.options.checkpoint && !scope.running.is_empty() {
+            true => Some(Archives::make(&self.folder)?),
+            false => None,
         };
         let since = Instant::now();
         let guard = match scope.running.is_empty() {
@@ -82,6 +82,10 @@ impl Migration<'_> {
                 })?)
             }
         };
+        if let Some(archives) = &archives {
+            // One that ended by itself meanwhile has none.
+            self.near.checkpoints = archives.of(&scope.running);
+        }
         self.watch.step(Step::Stopped {
             containers: scope.running.clone(),
         });
@@ -216,6 +220,11 @@ impl Migration<'_> {
     /// The source was released by a run that was cut off.
     pub(super) fn take_over_again(&mut self, met: &Outcome) -> OperationResult<()> {
         self.report.items = self.near.items.len() as u64;
+        if self.options.checkpoint && self.near.checkpoints.is_empty() {
+            let message = "the source was stopped without it, and its containers start anew";
+            self.watch
+                .finding(source::warning("--checkpoint", message.into()));
+        }
         self.sides.source.hold_back_units(&self.near.units)?;
         self.sides.source.stop(&self.near.infra)?;
         for fence in &self.near.fences {

@@ -37,7 +37,7 @@ pub enum Order {
         fit: Fit,
         /// What the processes run on that are to go on here.
         #[serde(default)]
-        ground: Option<Ground>,
+        ground: Option<Box<Ground>>,
         /// Who owns files of the volumes.
         #[serde(default)]
         owners: Met,
@@ -86,8 +86,8 @@ pub struct MetId {
     pub group: bool,
     pub id: u32,
     pub volume: String,
-    /// The first path that has it, below the volume's root.
-    pub path: Vec<u8>,
+    /// The beginning of the first path that has it, below the volume's root, escaped.
+    pub path: String,
 }
 
 /// What the end in between lets a source say that is not its own: it may be of a host that was broken

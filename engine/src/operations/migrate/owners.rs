@@ -1,10 +1,10 @@
 //! Owners of files that have no place at the target, before anything is sent.
 //!
-//! Those in ACLs and capabilities are found when the first pass is there, before anything is made of it.
+//! Those in ACLs and capabilities, and what is beyond an order's size, are found when the first pass is there, before anything is made of it.
 
 use std::sync::Arc;
 
-use podkeep_format::item::{Item, ItemKind};
+use podkeep_format::item::{Escaped, Item, ItemKind, unescape};
 use podkeep_format::snapshot::IdRange;
 
 use super::orders::{Met, MetId};
@@ -13,15 +13,19 @@ use crate::fs::scan::Measured;
 use crate::operations::restore::unplaced_line;
 use crate::operations::{OperationError, OperationResult, Views};
 
-/// Ids of all volumes that are told: an order is small.
-const IDS_MAX: usize = 300;
+/// Bytes of an order that ids may take: it is small, and names images and volumes, too.
+const BYTES_MAX: usize = 12 << 10;
+/// What one takes besides its volume's name and its path.
+const ID_BYTES: usize = 64;
 /// Bytes of a path that are told.
-const PATH_BYTES_MAX: usize = 100;
+const PATH_BYTES_MAX: usize = 60;
 
 /// At the source.
 pub(super) struct Meeting<'a> {
     owners: &'a Owners,
     pub met: Met,
+    /// What the ids take, roughly.
+    bytes: usize,
 }
 
 impl<'a> Meeting<'a> {
@@ -39,19 +43,23 @@ impl<'a> Meeting<'a> {
                 ids: Vec::new(),
             },
             owners,
+            bytes: 0,
         }
     }
 
     pub fn add(&mut self, volume: &Item, measured: &Measured) {
         for ((kind, told), path) in &measured.ids {
-            if self.met.ids.len() >= IDS_MAX {
+            let path = Escaped(&path[..path.len().min(PATH_BYTES_MAX)]).to_string();
+            let volume = String::from_utf8_lossy(&volume.name).into_owned();
+            self.bytes += ID_BYTES + volume.len() + path.len();
+            if self.bytes > BYTES_MAX {
                 return;
             }
             self.met.ids.push(MetId {
                 group: *kind == IdKind::Group,
                 id: self.owners.see(*kind, *told).id().0,
-                volume: String::from_utf8_lossy(&volume.name).into_owned(),
-                path: path[..path.len().min(PATH_BYTES_MAX)].to_vec(),
+                volume,
+                path,
             });
         }
     }
@@ -90,7 +98,8 @@ pub(super) fn homeless(
         };
         let id = (kind, NsUid(one.id));
         if placement.of(kind, id.1).is_none() {
-            lines.push(unplaced_line(id, &source, &volume, &one.path));
+            let path = unescape(one.path.as_bytes()).unwrap_or_default();
+            lines.push(unplaced_line(id, &source, &volume, &path));
         }
     }
     Ok(lines)
@@ -151,6 +160,23 @@ mod tests {
         );
         assert_eq!(told(&owners(50_000), Some((7, 7))), Vec::<String>::new());
         assert_eq!(told(&source, None), Vec::<String>::new());
+        // Many more than an order has room for.
+        for told in 200_000..202_000 {
+            let path = [
+                b"\xff\xff\xff\xff".repeat(20),
+                told.to_string().into_bytes(),
+            ]
+            .concat();
+            measured.ids.insert((IdKind::User, told), path);
+        }
+        for number in 0..100 {
+            meeting.add(
+                &Item::new(ItemKind::Volume, format!("{number:064}")),
+                &measured,
+            );
+        }
+        let bytes = serde_json::to_vec(&meeting.met).unwrap().len();
+        assert!(bytes < BYTES_MAX * 2, "{bytes}");
         let broken = Met {
             uid_map: vec![(0, 0, 0)],
             ..meeting.met.clone()

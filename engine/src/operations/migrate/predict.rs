@@ -45,6 +45,11 @@ impl Pace {
         }
     }
 
+    /// Nothing was read in the last pass that changes.
+    pub fn rests(&mut self) {
+        (self.seconds, self.bytes_read) = (0.0, 0);
+    }
+
     /// Seconds at rest, when what is restless is `measured`.
     pub fn predict(&self, measured: &Measured) -> f64 {
         let more = measured.bytes_restless.saturating_sub(self.bytes_read);

@@ -218,7 +218,8 @@ started() {
 }
 restored() {
     case $(status "$1") in running | paused) return ;; esac
-    podman container restore --tcp-established --file-locks "$1" || started "$1"
+    podman container restore --tcp-established --file-locks "$1" && return
+    [ $tries -ge 3 ] && started "$1"
 }
 unit() { systemctl is-active --quiet "$1" || systemctl start "$1"; }
 "#,

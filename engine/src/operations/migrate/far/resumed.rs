@@ -7,6 +7,7 @@ use crate::host::{Existing, Standing};
 use crate::operations::migrate::orders::{Fit, Reached};
 use crate::operations::restore::change::Changing;
 use crate::operations::{ItemPath, OperationError, OperationResult, Selector};
+use crate::podman::checkpoint;
 use crate::repo::reader::Reader;
 use crate::repo::{Repository, StoredSnapshot};
 use podkeep_format::item::{Item, ItemKind};
@@ -46,7 +47,16 @@ impl Work<'_> {
             in_haste: true,
             monitor: self.heard,
         };
-        changing.replace(snapshot).map(drop)
+        changing.replace(snapshot)?;
+        let folder = self.archives()?;
+        let odd =
+            |cause: String| refused(format!("what was sent of the processes is none: {cause}"));
+        let entries = std::fs::read_dir(&folder).map_err(|error| odd(error.to_string()))?;
+        // Now the source would still go on.
+        for entry in entries.flatten() {
+            checkpoint::verify(&entry.path()).map_err(odd)?;
+        }
+        Ok(())
     }
 
     /// They hold what processes had in memory, and are of no use once those run.
@@ -94,12 +104,22 @@ impl Work<'_> {
         let archive = self.archives()?.join(format!("{name}.tar"));
         self.far.resuming = true;
         self.save()?;
-        let Err(error) = self.side.host.resume_from(name, &archive) else {
+        let host = &*self.side.host;
+        let Err(error) = host.resume_from(name, &archive) else {
             return Ok(());
         };
+        if host.standing(name)? == Standing::Runs {
+            return Ok(());
+        }
         self.far.resuming = false;
-        // None of them has run: this side may withdraw as one that never did.
+        // None of them has run: this side may withdraw as one that never did, and nothing starts it here.
         if self.far.checkpoints.len() == self.far.starts.len() {
+            for name in &self.far.starts {
+                let held = host.would_hold_back(name)?;
+                if !held.removed {
+                    host.hold_back(&held)?;
+                }
+            }
             self.far.reached = Reached::Staged;
         }
         self.save()?;
