@@ -136,7 +136,7 @@ impl Writer {
                 in_flight: Mutex::new(0),
                 landed: Condvar::new(),
                 error: Mutex::new(None),
-                effort: Effort::new(repo.store().is_afar()),
+                effort: Effort::new(repo.store().is_afar(), threads + 1),
             }),
             pool,
             builders: Default::default(),
@@ -374,10 +374,13 @@ impl State {
             .finish(&self.vault.author, &self.vault.index)
             .map_err(|e| RepoError::damaged("a pack", e))?;
         let lease = Some(self.lease);
-        let since = Instant::now();
-        self.traffic
-            .put(&*self.store, lease, &names::pack(id), &bytes)?;
-        self.effort.stored(since.elapsed());
+        let began = Instant::now();
+        self.effort.put_begins(began);
+        let put = self
+            .traffic
+            .put(&*self.store, lease, &names::pack(id), &bytes);
+        self.effort.put_ends(began, Instant::now());
+        put?;
         lock(&self.spare).pack = Some(bytes);
         let mut segment = lock(&self.segment);
         if segment.builder.is_empty() {

@@ -356,12 +356,29 @@ impl LocalReplay {
         Ok(())
     }
 
-    fn start_one(
+    /// Whether it was started.
+    fn start_one(&mut self, name: &str, findings: &mut Vec<Finding>) -> Result<bool, HostError> {
+        let container = &self.definitions.containers[name];
+        let ran = matches!(container.status.as_str(), "running" | "paused" | "stopping");
+        let is_foreign = self.foreign.contains(name) && !self.options.start_foreign;
+        if !ran || is_foreign {
+            return Ok(false);
+        }
+        let new = self.names.containers[name].clone();
+        if let Err(error) = self.maker()?.run("start", &new) {
+            let object = format!("container:{name}");
+            findings.push(note(object, FindingKind::NotRestored, error.to_string()));
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Waits until one that was started is healthy, and pauses what was paused.
+    fn look_after(
         &mut self,
         name: &str,
         health_max: Duration,
         findings: &mut Vec<Finding>,
-        last: &mut Option<Instant>,
     ) -> Result<(), HostError> {
         let container = &self.definitions.containers[name];
         let (status, object) = (container.status.clone(), format!("container:{name}"));
@@ -369,17 +386,7 @@ impl LocalReplay {
             .config
             .get("healthcheck")
             .is_some_and(|check| !check.is_null());
-        let ran = matches!(status.as_str(), "running" | "paused" | "stopping");
-        let is_foreign = self.foreign.contains(name) && !self.options.start_foreign;
-        if !ran || is_foreign {
-            return Ok(());
-        }
         let new = self.names.containers[name].clone();
-        if let Err(error) = self.maker()?.run("start", &new) {
-            findings.push(note(object, FindingKind::NotRestored, error.to_string()));
-            return Ok(());
-        }
-        *last = Some(Instant::now());
         if has_check {
             let message = match self.wait_for_health(&new, health_max)?.as_str() {
                 "starting" => format!("it is not healthy after {} s", health_max.as_secs()),
@@ -494,12 +501,12 @@ impl Replay for LocalReplay {
         }
         self.start_infra(&mut findings)?;
         let mut last = None;
+        let mut started = Vec::new();
         for name in self.order.clone() {
-            let made = self
-                .made
-                .contains(&Item::new(ItemKind::Container, name.as_bytes()));
-            if made {
-                self.start_one(&name, health_max, &mut findings, &mut last)?;
+            let item = Item::new(ItemKind::Container, name.as_bytes());
+            if self.made.contains(&item) && self.start_one(&name, &mut findings)? {
+                last = Some(Instant::now());
+                started.push(name);
             }
         }
         let active = self.units.values().filter(|unit| unit.active == "active");
@@ -518,6 +525,10 @@ impl Replay for LocalReplay {
                     findings.push(note(object, FindingKind::NotRestored, cause));
                 }
             }
+        }
+        // Only now: one may be healthy when another runs, and nobody waits for either meanwhile.
+        for name in started {
+            self.look_after(&name, health_max, &mut findings)?;
         }
         Ok((findings, last))
     }
