@@ -15,6 +15,8 @@ use zstd::zstd_safe::CParameter;
 
 use super::{RepoError, RepoResult};
 
+/// zstd's level for everything: below it blocks grow, above it the disk waits for the processor.
+const LEVEL: i32 = 3;
 /// Samples of a payload that decide whether compressing it is worth a try.
 const SAMPLE_BYTES: usize = 16 << 10;
 const SAMPLES: usize = 3;
@@ -27,8 +29,6 @@ struct Coder {
     plain: Option<Compressor<'static>>,
     /// That matches over long distances.
     long: Option<Compressor<'static>>,
-    /// Of both.
-    level: i32,
     decompressor: Option<Decompressor<'static>>,
     frame: Vec<u8>,
     decoded: Vec<u8>,
@@ -44,15 +44,13 @@ fn zstd_error(what: &'static str) -> impl Fn(std::io::Error) -> RepoError {
     }
 }
 
-/// Hands on what of a payload is stored, and whether that is a zstd frame of this level.
+/// Hands on what of a payload is stored, and whether that is a zstd frame.
 pub fn encode<T>(
     class: BlockClass,
     payload: &[u8],
-    level: i32,
     store: impl FnOnce(&[u8], bool) -> RepoResult<T>,
 ) -> RepoResult<T> {
     CODER.with_borrow_mut(|coder| {
-        coder.set_level(level)?;
         if coder.finds_incompressible(payload)? {
             return store(payload, false);
         }
@@ -79,18 +77,6 @@ pub fn encode<T>(
 }
 
 impl Coder {
-    fn set_level(&mut self, level: i32) -> RepoResult<()> {
-        if self.level != level {
-            for compressor in self.plain.iter_mut().chain(&mut self.long) {
-                compressor
-                    .set_compression_level(level)
-                    .map_err(zstd_error("set a level"))?;
-            }
-            self.level = level;
-        }
-        Ok(())
-    }
-
     fn finds_incompressible(&mut self, payload: &[u8]) -> RepoResult<bool> {
         let step = payload.len() / SAMPLES;
         if step < 2 * SAMPLE_BYTES {
@@ -117,7 +103,7 @@ impl Coder {
             Some(compressor) => compressor,
             None => {
                 let mut compressor =
-                    Compressor::new(self.level).map_err(zstd_error("make a compressor"))?;
+                    Compressor::new(LEVEL).map_err(zstd_error("make a compressor"))?;
                 if long {
                     compressor
                         .set_parameter(CParameter::EnableLongDistanceMatching(true))

@@ -6,7 +6,6 @@
 
 pub mod blocks;
 mod catalog;
-mod effort;
 mod error;
 pub mod index;
 mod keys;

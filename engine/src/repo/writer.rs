@@ -19,7 +19,6 @@ use podkeep_format::pack::{FinishedPack, PackBuilder, PackHeader, TocChunk};
 use podkeep_format::seal::{Secret, SessionSeal};
 use podkeep_format::segment::SegmentBuilder;
 
-use super::effort::Effort;
 use super::index::Index;
 use super::{RepoError, RepoResult, Repository, Traffic, Vault, blocks, random, segments};
 use crate::store::ObjectStore;
@@ -74,7 +73,6 @@ struct State {
     in_flight: Mutex<usize>,
     landed: Condvar,
     error: Mutex<Option<RepoError>>,
-    effort: Effort,
 }
 
 /// Memory of what was stored, for what comes next: the kernel does not have to give it anew, and
@@ -136,7 +134,6 @@ impl Writer {
                 in_flight: Mutex::new(0),
                 landed: Condvar::new(),
                 error: Mutex::new(None),
-                effort: Effort::new(repo.store().is_afar(), threads + 1),
             }),
             pool,
             builders: Default::default(),
@@ -310,10 +307,7 @@ impl State {
     ) -> RepoResult<()> {
         self.check()?;
         let payload = builder.finish();
-        let since = Instant::now();
-        let level = self.effort.level();
-        let full = blocks::encode(class, &payload, level, |stored, compressed| {
-            self.effort.compressed(since.elapsed());
+        let full = blocks::encode(class, &payload, |stored, compressed| {
             self.append_block(class, compressed, stored, payload.len() as u32, chunks)
         })?;
         lock(&self.spare).payloads.push(payload.into_buffer());
@@ -374,13 +368,8 @@ impl State {
             .finish(&self.vault.author, &self.vault.index)
             .map_err(|e| RepoError::damaged("a pack", e))?;
         let lease = Some(self.lease);
-        let began = Instant::now();
-        self.effort.put_begins(began);
-        let put = self
-            .traffic
-            .put(&*self.store, lease, &names::pack(id), &bytes);
-        self.effort.put_ends(began, Instant::now());
-        put?;
+        self.traffic
+            .put(&*self.store, lease, &names::pack(id), &bytes)?;
         lock(&self.spare).pack = Some(bytes);
         let mut segment = lock(&self.segment);
         if segment.builder.is_empty() {

@@ -427,10 +427,6 @@ impl<S: ObjectStore> ObjectStore for Faults<S> {
         )
     }
 
-    fn is_afar(&self) -> bool {
-        self.inner.is_afar()
-    }
-
     fn medium(&self) -> Medium {
         self.inner.medium()
     }

@@ -191,11 +191,6 @@ pub trait ObjectStore: Send + Sync {
 
     fn medium(&self) -> Medium;
 
-    /// What is put goes over a link, whose time is worth that of the processor.
-    fn is_afar(&self) -> bool {
-        false
-    }
-
     /// Tags the temporary files of later puts with this owner (a lease id in hex), so that
     /// somebody else can tell whose they were. Media without temporary files ignore it.
     fn set_temp_owner(&self, _owner: &str) {}
@@ -231,10 +226,6 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
     fn delete(&self, name: &ObjectName) -> StoreResult<bool> {
         (**self).delete(name)
     }
-    fn is_afar(&self) -> bool {
-        (**self).is_afar()
-    }
-
     fn medium(&self) -> Medium {
         (**self).medium()
     }

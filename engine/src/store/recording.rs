@@ -138,10 +138,6 @@ impl<S: ObjectStore> ObjectStore for Recording<S> {
         self.record(Op::Delete, name.as_str(), result, |_| 0)
     }
 
-    fn is_afar(&self) -> bool {
-        self.inner.is_afar()
-    }
-
     fn medium(&self) -> Medium {
         self.inner.medium()
     }

@@ -268,10 +268,6 @@ impl ObjectStore for RemoteStore {
         }
     }
 
-    fn is_afar(&self) -> bool {
-        true
-    }
-
     fn medium(&self) -> Medium {
         self.medium
     }

@@ -107,10 +107,6 @@ impl<S: ObjectStore> ObjectStore for Retry<S> {
         self.tries(|| self.inner.delete(name))
     }
 
-    fn is_afar(&self) -> bool {
-        self.inner.is_afar()
-    }
-
     fn medium(&self) -> Medium {
         self.inner.medium()
     }
