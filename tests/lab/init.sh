@@ -25,7 +25,7 @@ fi
 # A fresh proc: the machine's may be masked in places, and rootless Podman refuses such a one.
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
-if [ "$mode" = v1 ]; then
+if [ "$mode" = v1 ] && [ -s "$h/cgroups-v1" ]; then
     mount -t tmpfs -o mode=755 cgroup "$root/sys/fs/cgroup"
     while read -r _ controller options; do
         mkdir "$root/sys/fs/cgroup/$controller"

@@ -18,7 +18,7 @@ fi
 {
     echo "[containers]"
     # The machine's cgroup2 tree may have no pids controller, and it may lack CAP_SYS_RESOURCE.
-    [ "$mode" = v1 ] || echo "pids_limit = 0"
+    [ "$mode" = v1 ] && [ -d /sys/fs/cgroup/pids ] || echo "pids_limit = 0"
     nofile=$(ulimit -Hn) nproc=$(ulimit -Hu)
     limits="\"nofile=$nofile:$nofile\""
     [ "$nproc" = unlimited ] || limits+=", \"nproc=$nproc:$nproc\""
@@ -27,7 +27,7 @@ fi
     echo "[engine]"
     echo "cgroup_manager = \"$cgroups\""
     echo "events_logger = \"$events\""
-    [ "$suite" != bookworm ] || [ "$mode" = v1 ] || echo 'runtime = "runc"'
+    [ "$suite" != bookworm ] || [ -d /sys/fs/cgroup/pids ] || echo 'runtime = "runc"'
 } > /etc/containers/containers.conf
 
 # Podman 4.3 warns about a CNI network that it does not use.
