@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::HostError;
 use super::local::LocalHost;
-use super::{HostError, Keep};
 pub use crate::podman::checkpoint::Standing;
 use crate::podman::{Podman, checkpoint, live_containers};
 
@@ -140,9 +140,7 @@ impl Checkpoints for LocalHost {
             let Some(rests) = live.iter().find(|one| !one.is_running()) else {
                 continue;
             };
-            if let Err(error) = checkpoint::resume_or_not(podman, &rests.id)? {
-                self.start(std::slice::from_ref(name))?;
-                self.forget(std::slice::from_ref(name))?;
+            if let Some(error) = checkpoint::resume_or_start(podman, &rests.id)? {
                 cold.push(ColdStart {
                     container: name.clone(),
                     cause: error.cause,

@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::command::{Ended, Podman, PodmanError, Purpose, failure, parse};
-use super::quiesce::UNIT_LABEL;
+use super::quiesce::{UNIT_LABEL, start};
 use super::tar::{TarKind, TarParser, TarPart};
 
 /// Until a container's memory is written, or read. What is given up on goes on below Podman all the same, and
@@ -268,7 +268,7 @@ fn held_by(pid: &str) -> u64 {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
     match read("smaps_rollup") {
         Ok(text) => sum_of(&text, &["Pss_Anon", "Pss_Shmem", "SwapPss"]),
-        // It ended, or the kernel is older than 5.6.
+        // It ended, or the kernel has no such file.
         Err(_) => {
             let text = read("status").unwrap_or_default();
             sum_of(&text, &["RssAnon", "RssShmem", "VmSwap"])
@@ -353,20 +353,27 @@ pub fn resume(podman: &Podman, id: &str) -> Result<(), PodmanError> {
     restore(podman, purpose, id, &arguments)
 }
 
-/// The same several times if need be: Podman's database may be locked. `Ok(Err)`: it does not run.
-pub fn resume_or_not(podman: &Podman, id: &str) -> Result<Result<(), PodmanError>, PodmanError> {
+/// The same, several times if need be, since Podman's database may be locked; then it is started, and its
+/// processes are forgotten. Returns why they do not go on, if they do not. `Err`: it does not run.
+pub fn resume_or_start(podman: &Podman, id: &str) -> Result<Option<PodmanError>, PodmanError> {
     let mut tries = 0;
-    loop {
-        let resumed = resume(podman, id);
-        tries += 1;
-        if resumed.is_ok() || standing(podman, id)? == Standing::Runs {
-            return Ok(Ok(()));
+    let why = loop {
+        let Err(error) = resume(podman, id) else {
+            return Ok(None);
+        };
+        if standing(podman, id)? == Standing::Runs {
+            return Ok(None);
         }
+        tries += 1;
         if tries == RESUME_TRIES {
-            return Ok(resumed);
+            break error;
         }
         std::thread::sleep(RESUME_PAUSE);
-    }
+    };
+    let id = [id.to_owned()];
+    start(podman, &id)?;
+    forget(podman, &id)?;
+    Ok(Some(why))
 }
 
 /// Removes the processes that lie beside containers: they are of no use where they do not go on, and hold what

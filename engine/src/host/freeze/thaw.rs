@@ -98,16 +98,11 @@ fn set_one_going(
             if live.iter().any(LiveContainer::is_running) {
                 return Ok(());
             }
-            let resumed = checkpoint::resume_or_not(podman, id)?;
-            let Err(error) = resumed else {
-                return Ok(());
-            };
-            let started = start(podman, std::slice::from_ref(id));
-            if started.is_ok() {
-                told.push(format!("{} started anew: {error}", one.object));
-                checkpoint::forget(podman, std::slice::from_ref(id))?;
-            }
-            (id, started)
+            let outcome = checkpoint::resume_or_start(podman, id).map(|why| {
+                let why = why.map(|why| format!("{} started anew: {why}", one.object));
+                told.extend(why);
+            });
+            (id, outcome)
         }
         Resume::Unpause(id) => (id, unpause(podman, std::slice::from_ref(id))),
         Resume::Start(id) => (id, start(podman, std::slice::from_ref(id))),

@@ -1,6 +1,7 @@
 //! Owners of files that have no place at the target, before anything is sent.
 //!
-//! Those in ACLs and capabilities, and what is beyond an order's size, are found when the first pass is there, before anything is made of it.
+//! Those in ACLs and capabilities, and what is beyond an order's size, are found when the first pass is
+//! there, before anything is made of it.
 
 use std::sync::Arc;
 
